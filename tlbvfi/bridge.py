@@ -1,0 +1,133 @@
+"""The Brownian bridge between the latent of a clip with its middle frame and the latent without (paper section 3.3).
+
+Symbols are the paper's: m_t runs from 0.001 to 0.999 over T timesteps, the variance is v_t = 2 (m_t - m_t^2);
+y is the latent of (x0, zeros, x1), x_t the state, x_0 the latent wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import BridgeParams
+
+Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+Noise = Sequence[Tensor] | torch.Generator | None
+
+
+class Schedule:
+    """m_t and v_t of every timestep, computed in float64 and rounded to float32."""
+
+    def __init__(self, params: BridgeParams) -> None:
+        self.num_timesteps = params.num_timesteps
+        m = np.linspace(0.001, 0.999, params.num_timesteps)
+        variance = 2.0 * (m - m**2) * params.max_var
+        self.m = m.astype(np.float32)
+        self.variance = variance.astype(np.float32)
+        self._float64 = (m, variance)
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """The six schedule buffers that the published checkpoint stores, float32 (T,) each, by their names."""
+        m, variance = self._float64
+        m_prev, variance_prev = np.concatenate([[0.0], m[:-1]]), np.concatenate([[0.0], variance[:-1]])
+        step = variance - variance_prev * ((1.0 - m) / (1.0 - m_prev)) ** 2
+        values = {
+            "m_t": m,
+            "m_tminus": m_prev,
+            "variance_t": variance,
+            "variance_tminus": variance_prev,
+            "variance_t_tminus": step,
+            "posterior_variance_t": step * variance_prev / variance,
+        }
+        return {name: value.astype(np.float32) for name, value in values.items()}
+
+    def timesteps(self, sample_steps: int | Sequence[int]) -> list[int]:
+        """The timesteps a sampler visits, from T - 1 down to 0.
+
+        Args:
+            sample_steps: a number S >= 3 of steps, spread evenly, the last two being 1 and 0; or the list itself.
+
+        Raises:
+            ValueError: fewer than 3 or more than T steps, or a list that does not fall from below T to 0.
+        """
+        top = self.num_timesteps - 1
+        if isinstance(sample_steps, int):
+            if not 3 <= sample_steps <= self.num_timesteps:
+                raise ValueError(f"sample_steps must be between 3 and {self.num_timesteps}, not {sample_steps}.")
+            spread = sample_steps - 2
+            steps = [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
+        else:
+            steps = [int(t) for t in sample_steps]
+        falling = all(a > b for a, b in zip(steps, steps[1:], strict=False))
+        if not steps or not falling or steps[0] > top or steps[-1] != 0:
+            shown = f"{steps[:6]}{'...' if len(steps) > 6 else ''}"
+            raise ValueError(f"sample_steps must fall strictly from at most {top} to 0, not {shown}.")
+        return steps
+
+    def coefficients(self, t: int, n: int) -> tuple[float, float, float, float, float]:
+        """What one step from t to n multiplies, in float32 (paper eq. 8, eta = 1).
+
+        x_n = a x_0 + b y + c (x_t - d x_0 - m_t y) + e noise; returns (a, b, c, d, e), d = 1 - m_t.
+        """
+        one = np.float32(1.0)
+        m_t, m_n, v_t, v_n = self.m[t], self.m[n], self.variance[t], self.variance[n]
+        sigma2 = (v_t - v_n * (one - m_t) ** 2 / (one - m_n) ** 2) * v_n / v_t
+        c = np.sqrt((v_n - sigma2) / v_t)
+        return float(one - m_n), float(m_n), float(c), float(one - m_t), float(np.sqrt(sigma2))
+
+
+def draws(noise: Noise, count: int, like: Tensor) -> Iterator[Tensor]:
+    """`count` standard normal tensors shaped as `like` on its device, from a list, a generator or torch's default.
+
+    Raises:
+        ValueError: a list of the wrong length, or a draw of the wrong shape.
+    """
+    if noise is None or isinstance(noise, torch.Generator):
+        device = noise.device if noise is not None else torch.device("cpu")
+        for _ in range(count):
+            drawn = torch.randn(like.shape, generator=noise, device=device, dtype=torch.float32)
+            yield drawn.to(like.device, non_blocking=True)
+        return
+    if len(noise) != count:
+        raise ValueError(f"noise must hold {count} tensors (one fewer than the steps), not {len(noise)}.")
+    for tensor in noise:
+        if tensor.shape != like.shape:
+            raise ValueError(f"noise must be shaped {tuple(like.shape)}, not {tuple(tensor.shape)}.")
+        yield tensor.to(device=like.device, dtype=torch.float32)
+
+
+def sample(denoiser: Denoiser, y: Tensor, schedule: Schedule, timesteps: Sequence[int], noise: Noise = None) -> Tensor:
+    """Run the reverse bridge from y.
+
+    Args:
+        denoiser: (x_t, y, t (B,)) -> x_t - x_0, all (B, C, T, h, w).
+        y: (B, C, T, h, w) float32, start and condition.
+        timesteps: as from :meth:`Schedule.timesteps`.
+        noise: len(timesteps) - 1 draws (see :func:`draws`).
+
+    Returns:
+        x_0, float32.
+    """
+    x = y
+    source = draws(noise, len(timesteps) - 1, y)
+    for t, n in zip(timesteps, [*timesteps[1:], None], strict=True):
+        steps = torch.full((y.shape[0],), t, device=y.device, dtype=torch.float32)
+        x0 = x - denoiser(x, y, steps)
+        if n is None:
+            break
+        a, b, c, d, e = schedule.coefficients(t, n)
+        m_t = float(schedule.m[t])
+        x = a * x0 + b * y + c * (x - d * x0 - m_t * y) + e * next(source)
+    return x0
+
+
+def generator_at(seed: int, *place: int) -> torch.Generator:
+    """The generator of one place in a video: unrelated draws for different seeds and places, always the same."""
+    digest = hashlib.blake2b(repr((int(seed), *map(int, place))).encode(), digest_size=8).digest()
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+    return generator

@@ -1,0 +1,235 @@
+"""TLBVFI: the whole inference, split into what belongs to a frame and what belongs to a pair of frames."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import repeat
+from torch import Tensor, nn
+
+from . import bridge
+from .bridge import Noise, Schedule
+from .config import ModelParams
+from .modules.autoencoder import FLOW_LEVELS, VQGAN
+from .modules.maxvit import MBConv
+from .modules.unet import UNet
+from .modules.warp import resize
+from .padding import flow_size
+
+_EMPTY_FRAMES_KEPT = 4
+
+
+@dataclass
+class FrameFeatures:
+    """What one frame contributes to every pair it is in. B frames at once; sides as the padding rule says.
+
+    Attributes:
+        image: (B, 3, H, W) float32 in [0, 1].
+        flow_image: (B, 3, Hf, Wf) float32, the frame as the coarse flow takes it: in [0, 1] at flow scale 1,
+            in [-1, 1] below (the published model's way).
+        pyramid: feature levels 0..L, level k at 1 / 2**k; level 0 is None where nothing reads it.
+        flow_pyramid: feature levels 0..3 at the flow size.
+    """
+
+    image: Tensor
+    flow_image: Tensor
+    pyramid: list[Tensor | None]
+    flow_pyramid: list[Tensor]
+
+    def to(self, device: torch.device | str) -> FrameFeatures:
+        """The same features on another device."""
+        return replace(
+            self,
+            image=self.image.to(device),
+            flow_image=self.flow_image.to(device),
+            pyramid=[None if level is None else level.to(device) for level in self.pyramid],
+            flow_pyramid=[level.to(device) for level in self.flow_pyramid],
+        )
+
+    def without_flow(self) -> FrameFeatures:
+        """The same without what only the flow reads."""
+        return replace(self, flow_pyramid=[], pyramid=[None, *self.pyramid[1:]])
+
+
+class TLBVFI(nn.Module):
+    """Temporal-aware latent Brownian bridge for video frame interpolation (arXiv 2507.04984).
+
+    Built empty here; :func:`tlbvfi.load_model` gives one with weights. Frames are RGB; sides are multiples of
+    ``multiple``. Every method works for any batch, each element as if it were alone.
+    """
+
+    def __init__(self, params: ModelParams | None = None) -> None:
+        super().__init__()
+        self.params = params or ModelParams()
+        self.vqgan = VQGAN(self.params.autoencoder)
+        self.denoise_fn = UNet(self.params.autoencoder.z_channels, self.params.denoiser)
+        self.schedule = Schedule(self.params.bridge)
+        self._empty_frames: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+
+    @property
+    def multiple(self) -> int:
+        """What H and W must be multiples of (see :mod:`tlbvfi.padding`)."""
+        return self.params.autoencoder.multiple
+
+    @property
+    def device(self) -> torch.device:
+        return self.vqgan.encoder.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the convolutions; the bridge keeps float32."""
+        return self.vqgan.encoder.conv_in.weight.dtype
+
+    def finalize(self) -> TLBVFI:
+        """Make a model with weights ready for inference: derived buffers, folded norms, no gradients."""
+        for module in self.modules():
+            build = getattr(module, "build_buffers", None)
+            if build is not None:
+                build()
+            if isinstance(module, MBConv):
+                module.fold_batch_norms()
+        return self.eval().requires_grad_(False)
+
+    def _check_frames(self, *frames: Tensor) -> None:
+        shape = frames[0].shape
+        for frame in frames:
+            if frame.ndim != 4 or frame.shape[1] != 3:
+                raise ValueError(f"Frames must be (B, 3, H, W), not {tuple(frame.shape)}.")
+            if frame.shape != shape:
+                raise ValueError(f"Both frames must have one shape, not {tuple(shape)} and {tuple(frame.shape)}.")
+            if not frame.is_floating_point():
+                raise ValueError(f"Frames must be floating point in [-1, 1], not {frame.dtype}.")
+            if frame.shape[-2] % self.multiple or frame.shape[-1] % self.multiple:
+                raise ValueError(
+                    f"Height and width must be multiples of {self.multiple}, not {frame.shape[-2]}x{frame.shape[-1]}; "
+                    "tlbvfi.padding_for(height, width) says how to pad."
+                )
+
+    def encode_frame(self, frame: Tensor, flow_scale: float = 0.5) -> FrameFeatures:
+        """Everything about a frame that does not depend on its partner.
+
+        Args:
+            frame: (B, 3, H, W) in [-1, 1].
+            flow_scale: the flow is computed at this fraction of the size, within [0.1, 1].
+        """
+        self._check_frames(frame)
+        encoder = self.vqgan.encoder
+        height, width = frame.shape[-2:]
+        size = flow_size(height, width, flow_scale)
+        frame = frame.to(device=self.device, dtype=torch.float32)
+        image = frame * 0.5 + 0.5
+        pyramid: list[Tensor | None] = list(encoder.pyramid(image, self.params.autoencoder.num_levels))
+        if size == (height, width):
+            flow_pyramid = [level for level in pyramid[:FLOW_LEVELS] if level is not None]
+            return FrameFeatures(image, image, pyramid, flow_pyramid)
+        pyramid[0] = None
+        small = resize(frame, size)
+        return FrameFeatures(image, small, pyramid, encoder.pyramid(small * 0.5 + 0.5, FLOW_LEVELS - 1))
+
+    def encode_empty(self, height: int, width: int) -> Tensor:
+        """Deepest features (1, C, h, w) of the empty middle frame (zeros in [-1, 1]), which depend on the size alone.
+
+        The last few sizes are kept, on the host.
+        """
+        encoder = self.vqgan.encoder
+        weights = [*encoder.conv_in.parameters(), *encoder.down.parameters()]
+        if self.training or torch.is_grad_enabled() and any(w.requires_grad for w in weights):
+            return self._encode_empty(height, width)
+        key = (height, width, self.dtype, *((id(w), w._version) for w in weights))
+        if key not in self._empty_frames:
+            self._empty_frames[key] = self._encode_empty(height, width).cpu()
+            while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
+                self._empty_frames.popitem(last=False)
+        self._empty_frames.move_to_end(key)
+        return self._empty_frames[key].to(self.device)
+
+    def _encode_empty(self, height: int, width: int) -> Tensor:
+        grey = torch.full((1, 3, height, width), 0.5, device=self.device)
+        return self.vqgan.encoder.pyramid(grey, self.params.autoencoder.num_levels)[-1]
+
+    def midpoint(
+        self,
+        features0: FrameFeatures,
+        features1: FrameFeatures,
+        sample_steps: int | Sequence[int] = 10,
+        noise: Noise = None,
+        record: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The frame half-way between two encoded frames: (B, 3, H, W) float32 in [-1, 1].
+
+        Args:
+            features0, features1: from :meth:`encode_frame`, of one shape and flow scale.
+            sample_steps: steps of the bridge, or their list.
+            noise: sample_steps - 1 tensors (B, 3, 3, h, w) at the latent size, a generator, or None (torch's own).
+            record: where given, receives the intermediates `latent`, `bridge`, `code_indices`, `coarse_flow`,
+                `refined_flow` and `flow`.
+        """
+        timesteps = self.schedule.timesteps(sample_steps)
+        vqgan = self.vqgan
+        batch, _, height, width = features0.image.shape
+        first, last = features0.pyramid[-1], features1.pyramid[-1]
+        assert first is not None and last is not None
+        empty = repeat(self.encode_empty(height, width), "1 c h w -> b c h w", b=batch)
+        latent = vqgan.latent((first, empty, last), features0.image, features1.image)
+        denoised = bridge.sample(self.denoise_fn, latent, self.schedule, timesteps, noise)
+        indices = vqgan.quantize.code_indices(denoised)
+        flows = vqgan.decoder.flows(
+            (features0.flow_image, features1.flow_image),
+            (features0.flow_pyramid, features1.flow_pyramid),
+            (height, width),
+        )
+        if record is not None:
+            record.update(latent=latent, bridge=denoised, code_indices=indices)
+            record.update(coarse_flow=flows.coarse, refined_flow=flows.refined, flow=flows.full)
+        output = vqgan.decoder(
+            vqgan.decoder_input(indices),
+            (features0.image, features1.image),
+            (features0.pyramid, features1.pyramid),
+            flows.full,
+        )
+        return output * 2.0 - 1.0
+
+    @torch.no_grad()
+    def sample(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        scale: float = 0.5,
+        sample_steps: int | Sequence[int] = 10,
+        noise: Noise = None,
+    ) -> Tensor:
+        """The frame half-way between x0 and x1, as the published model's `sample` for each pair alone.
+
+        Args:
+            x0, x1: (B, 3, H, W) in [-1, 1], sides multiples of :attr:`multiple`.
+            scale: flow scale in [0.1, 1].
+            sample_steps: number of steps of the bridge (>= 3), or an explicit list of timesteps.
+            noise: see :meth:`midpoint`.
+
+        Returns:
+            (B, 3, H, W) float32 in [-1, 1].
+
+        Raises:
+            ValueError: shapes, sizes, flow scale or steps that the model does not take.
+        """
+        self._check_frames(x0, x1)
+        self.schedule.timesteps(sample_steps)
+        return self.midpoint(self.encode_frame(x0, scale), self.encode_frame(x1, scale), sample_steps, noise)
+
+    def forward(self, x0: Tensor, x1: Tensor, scale: float = 0.5) -> Tensor:
+        """:meth:`sample` with its defaults."""
+        return self.sample(x0, x1, scale)
+
+
+#: Networks whose weights stay float32 in a half-precision model: the latent and the choice of its codes.
+FLOAT32_PARTS = ("denoise_fn.", "vqgan.quantize.", "vqgan.quant_conv.", "vqgan.post_quant_conv.")
+
+
+def convert_precision(model: TLBVFI, dtype: torch.dtype) -> TLBVFI:
+    """Give the weights their dtype in place: `dtype`, but float32 for the parts that choose the codes."""
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if name.startswith(FLOAT32_PARTS) else dtype)
+    return model

@@ -1,0 +1,134 @@
+"""Optical flow: coarse estimation on the frames, refinement on the features (paper section 3.4, after VFIformer).
+
+A pair of flows is (B, 4, H, W) float32: to frame 0 (dx, dy), then to frame 1, in pixels of its own map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .blocks import accumulate
+from .warp import Neighbourhood, resize, warp
+
+
+def _conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1), nn.PReLU(out_channels)
+    )
+
+
+class CoarseBlock(nn.Module):
+    """One scale of the coarse flow: works on its input shrunk by `scale`, gives flow at half the input's size."""
+
+    def __init__(self, in_channels: int, width: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv0 = nn.Sequential(_conv_prelu(in_channels, width // 2, 2), _conv_prelu(width // 2, width, 2))
+        self.convblock = nn.Sequential(*(_conv_prelu(width, width) for _ in range(8)))
+        self.conv1 = nn.ConvTranspose2d(width, 4, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = resize(x, (int(height * self.scale), int(width * self.scale)))
+        x = self.conv0(x.to(self.conv1.weight.dtype))
+        x = self.conv1(accumulate(self.convblock(x), x))
+        # Enlarging does not scale the values: they are in pixels of the output already.
+        return resize(x.float(), (height // 2, width // 2))
+
+
+class CoarseFlow(nn.Module):
+    """Flow at half the frames' size from the frames alone."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.block0 = CoarseBlock(6, widths[0], 1 / 4)
+        self.block1 = CoarseBlock(10, widths[1], 1 / 2)
+        self.block2 = CoarseBlock(10, widths[2], 1.0)
+
+    def forward(self, frame0: Tensor, frame1: Tensor) -> Tensor:
+        """frame0, frame1: (B, 3, H, W) float32, sides multiples of 16. Returns (B, 4, H / 2, W / 2)."""
+        flow = self.block0(torch.cat([frame0, frame1], dim=1))
+        for block in (self.block1, self.block2):
+            full = resize(flow, (frame0.shape[-2], frame0.shape[-1])) * 2.0
+            warped = [warp(frame0, full[:, :2]), warp(frame1, full[:, 2:])]
+            flow = flow + block(torch.cat([*warped, full], dim=1))
+        return flow
+
+
+class RefineBlock(nn.Module):
+    """Correct both flows at one pyramid level, from the features they bring together."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.occl_convs = nn.Sequential(
+            nn.Conv2d(2 * width, width, 1), nn.PReLU(width), nn.Conv2d(width, width, 1), nn.PReLU(width),
+            nn.Conv2d(width, 1, 1), nn.Sigmoid(),
+        )  # fmt: skip
+        self.corr_convs = nn.Sequential(
+            nn.Conv2d(9, width, 1), nn.PReLU(width), nn.Conv2d(width, width, 1), nn.PReLU(width)
+        )
+        self.flow_convs = nn.Sequential(
+            nn.Conv2d(2, width, 3, padding=1), nn.PReLU(width),
+            nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width),
+        )  # fmt: skip
+        self.motion_convs = nn.Sequential(nn.Conv2d(2 * width, width, 3, padding=1), nn.PReLU(width))
+        self.gru = nn.Sequential(
+            nn.Conv2d(3 * width + 2, width, 3, padding=1), nn.PReLU(width),
+            nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width),
+        )  # fmt: skip
+        self.flow_head = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width), nn.Conv2d(width, 2, 3, padding=1)
+        )
+
+    def forward(self, features0: Tensor, features1: Tensor, flow: Tensor) -> Tensor:
+        """features: (B, C, H, W) of the two frames; flow: (B, 4, H, W). Returns the corrected flows."""
+        dtype = features0.dtype
+        around0, around1 = Neighbourhood(features0, flow[:, :2]), Neighbourhood(features1, flow[:, 2:])
+        centre0, centre1 = around0.centre(), around1.centre()
+        weight = self.occl_convs(torch.cat([centre0, centre1], dim=1))
+        middle = torch.lerp(centre1, centre0, weight)
+        # The same weights serve both flows: they go through as a batch of 2 B.
+        correlation = torch.cat([around0.cosine(middle), around1.cosine(middle)]).to(dtype)
+        del around0, around1
+        own_flow = torch.cat([flow[:, :2], flow[:, 2:]])
+        own_flow_ = own_flow.to(dtype).contiguous(memory_format=torch.channels_last)
+        motion = self.motion_convs(torch.cat([self.corr_convs(correlation), self.flow_convs(own_flow_)], dim=1))
+        own = torch.cat([torch.cat([centre0, centre1]), motion, own_flow_], dim=1)
+        delta = self.flow_head(self._gru(middle, own)).float()
+        return flow + rearrange(delta, "(two b) c h w -> b (two c) h w", two=2)
+
+    def _gru(self, middle: Tensor, own: Tensor) -> Tensor:
+        """gru([middle, own]) for the 2 B flows, the part of the first conv over `middle` computed once per pair."""
+        conv, act, *rest = self.gru
+        shared = F.conv2d(middle, conv.weight[:, : middle.shape[1]], conv.bias, padding=1)
+        h = F.conv2d(own, conv.weight[:, middle.shape[1] :], None, padding=1)
+        h = act(accumulate(h, torch.cat([shared, shared])))
+        for layer in rest:
+            h = layer(h)
+        return h
+
+
+class FlowRefinement(nn.Module):
+    """Refine the coarse flow from pyramid level 3 (1/8 of the flow size) up to level 0."""
+
+    def __init__(self, pyramid_widths: Sequence[int]) -> None:
+        super().__init__()
+        self.rf_block1 = RefineBlock(pyramid_widths[0])
+        self.rf_block2 = RefineBlock(pyramid_widths[1])
+        self.rf_block3 = RefineBlock(pyramid_widths[2])
+        self.rf_block4 = RefineBlock(pyramid_widths[3])
+
+    def forward(self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor) -> Tensor:
+        """pyramid*: levels 0..3; coarse: (B, 4, H / 2, W / 2). Returns (B, 4, H, W) at the size of level 0."""
+        flow = resize(coarse, (pyramid0[3].shape[-2], pyramid0[3].shape[-1])) / 4.0
+        blocks = (self.rf_block1, self.rf_block2, self.rf_block3, self.rf_block4)
+        for level in (3, 2, 1, 0):
+            if level != 3:
+                flow = resize(flow, (pyramid0[level].shape[-2], pyramid0[level].shape[-1])) * 2.0
+            flow = blocks[level](pyramid0[level], pyramid1[level], flow)
+        return flow

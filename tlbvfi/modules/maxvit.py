@@ -1,0 +1,184 @@
+"""MaxViT parts: attention in windows and over a grid, on channels-last token maps (B, H, W, C)."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import attention
+
+#: Cuts of a token map into windows of w x w tokens: neighbours, or every (H / w)-th row and column.
+_WINDOWS = {
+    "block": "b (i y) (j x) c -> (b i j) 1 (y x) c",
+    "grid": "b (y i) (x j) c -> (b i j) 1 (y x) c",
+}
+_MERGED = {
+    "block": "(b i j) 1 (y x) c -> b (i y) (j x) c",
+    "grid": "(b i j) 1 (y x) c -> b (y i) (x j) c",
+}
+
+
+class RelativePositionBias(nn.Embedding):
+    """A learnt bias for each offset (dy, dx) = query - key inside a window, one head."""
+
+    relative_index: Tensor
+
+    def __init__(self, window: int) -> None:
+        super().__init__((2 * window - 1) ** 2, 1)
+        self.window = window
+        self.register_buffer("relative_index", torch.empty(window**2, window**2, dtype=torch.long), persistent=False)
+        self.build_buffers()
+
+    def build_buffers(self) -> None:
+        """Fill the derived buffer on the device of the table (a model is built on ``meta`` and then filled)."""
+        device, span = self.weight.device, self.window
+        y, x = torch.meshgrid(*(torch.arange(span, device=device) for _ in range(2)), indexing="ij")
+        y, x = y.flatten(), x.flatten()
+        dy, dx = y[:, None] - y[None], x[:, None] - x[None]
+        self.relative_index = (dy + span - 1) * (2 * span - 1) + dx + span - 1
+
+    def forward(self) -> Tensor:  # type: ignore[override]
+        """(1, 1, window^2, window^2)."""
+        return rearrange(super().forward(self.relative_index), "q k 1 -> 1 1 q k")
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows; queries from one map, keys and values from the same or another."""
+
+    def __init__(self, channels: int, window: int, kind: str) -> None:
+        super().__init__()
+        self.kind, self.window = kind, window
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(channels, channels, bias=False))
+        self.rel_pos_bias = RelativePositionBias(window)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x, context: normed token maps (B, H, W, C), H and W multiples of the window."""
+        b, height, width, _ = x.shape
+        size = {"y": self.window, "x": self.window}
+        q, k, v = (
+            rearrange(tokens, _WINDOWS[self.kind], **size)
+            for tokens in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
+        out = attention(q, k, v, self.rel_pos_bias())
+        i, j = height // self.window, width // self.window
+        return self.to_out(rearrange(out, _MERGED[self.kind], b=b, i=i, j=j, **size))
+
+
+class FeedForward(nn.Module):
+    """W2 gelu(W1 x), W1 four times wider."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Identity(), nn.Linear(4 * channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class PreNorm(nn.Module):
+    """fn(LayerNorm(x)); a context, where there is one, passes the same norm."""
+
+    def __init__(self, channels: int, fn: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.fn = fn
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        return self.fn(self.norm(x), *(self.norm(c) for c in context))
+
+
+class MaxViT(nn.Module):
+    """Window attention, feed-forward, grid attention, feed-forward, each with residual."""
+
+    def __init__(self, channels: int, window: int) -> None:
+        super().__init__()
+        self.attn_block = PreNorm(channels, WindowAttention(channels, window, "block"))
+        self.ff_block = PreNorm(channels, FeedForward(channels))
+        self.attn_grid = PreNorm(channels, WindowAttention(channels, window, "grid"))
+        self.ff_grid = PreNorm(channels, FeedForward(channels))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x, context: maps (B, C, H, W); without context x attends to itself."""
+        tokens = rearrange(x, "b c h w -> b h w c")
+        other = None if context is None else rearrange(context, "b c h w -> b h w c")
+        for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
+            normed = attend.norm(tokens)
+            tokens = tokens + attend.fn(normed, normed if other is None else attend.norm(other))
+            tokens = tokens + feed(tokens)
+        return rearrange(tokens, "b h w c -> b c h w")
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate computed from its mean over the map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Identity(),
+            nn.Linear(channels, channels // 4, bias=False),
+            nn.SiLU(),
+            nn.Linear(channels // 4, channels, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(2, 3), dtype=torch.float32).to(x.dtype)
+        return x * self.gate(mean)[:, :, None, None]
+
+
+class MBConv(nn.Sequential):
+    """Inverted bottleneck without residual: 1x1, depthwise 3x3, squeeze-excitation, 1x1 (paper's context path).
+
+    :meth:`fold_batch_norms` merges the three BatchNorms (evaluation mode) into the convs before them.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        hidden = 4 * out_channels
+        super().__init__(
+            nn.Conv2d(in_channels, hidden, 1),
+            nn.BatchNorm2d(hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.BatchNorm2d(hidden),
+            nn.GELU(),
+            SqueezeExcitation(hidden),
+            nn.Conv2d(hidden, out_channels, 1),
+            nn.BatchNorm2d(out_channels),
+        )
+
+    @torch.no_grad()
+    def fold_batch_norms(self) -> None:
+        for index in (0, 3, 7):
+            conv, norm = self[index], self[index + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                fold_batch_norm(conv, norm)
+                self[index + 1] = nn.Identity()
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Give `conv` the weights with which it does what conv and then norm (evaluation mode) did."""
+    assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    conv.weight.copy_(conv.weight * scale[:, None, None, None])
+    conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
+
+
+class CrossAttention(MaxViT):
+    """MaxViT in which x attends to a context brought to its width by an MBConv."""
+
+    def __init__(self, channels: int, context_channels: int, window: int) -> None:
+        super().__init__(channels, window)
+        self.proj_in = MBConv(context_channels, channels)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is None:
+            raise ValueError("Cross attention needs a context.")
+        return super().forward(x, self.proj_in(context))
+
+

@@ -1,0 +1,34 @@
+"""The codebook."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+#: Distances are taken for this many positions at a time: 8192 codes x 2048 positions are 64 MiB.
+_ROWS = 2048
+
+
+class VectorQuantizer(nn.Module):
+    """Replace each latent position by the nearest of `n_embed` codes (Euclidean, in float32)."""
+
+    def __init__(self, n_embed: int, channels: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_embed, channels)
+
+    def code_indices(self, z: Tensor) -> Tensor:
+        """z (B, C, T, h, w) -> (B, T, h, w) int64; the lowest index on a tie."""
+        codes = self.embedding.weight.float()  # (n_embed, C)
+        positions = rearrange(z.float(), "b c t h w -> (b t h w) c")
+        code_norms = codes.square().sum(dim=1)
+        nearest = [
+            (rows.square().sum(dim=1, keepdim=True) + code_norms - 2.0 * (rows @ codes.T)).argmin(dim=1)
+            for rows in positions.split(_ROWS)
+        ]
+        b, _, t, h, w = z.shape
+        return rearrange(torch.cat(nearest), "(b t h w) -> b t h w", b=b, t=t, h=h, w=w)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """(B, T, h, w) indices -> codes (B, C, T, h, w)."""
+        return rearrange(self.embedding(indices), "b t h w c -> b c t h w")

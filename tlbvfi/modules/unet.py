@@ -1,0 +1,145 @@
+"""The denoiser of the bridge: a small 3-D UNet that never resamples time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import DenoiserParams
+from .attention import attention
+
+
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
+    """(B,) integer timesteps -> (B, channels) float32: [cos, sin] of t * 10000^(-i / half)."""
+    half = channels // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _norm(groups: int, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(groups, channels), channels, eps=1e-5)
+
+
+class TimedResBlock(nn.Module):
+    """Residual block with scale-shift norm from the time embedding, optionally resampling height and width."""
+
+    def __init__(self, in_channels: int, out_channels: int, params: DenoiserParams, resample: str = "") -> None:
+        super().__init__()
+        self.resample = resample
+        self.in_layers = nn.Sequential(
+            _norm(params.norm_groups, in_channels), nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * params.model_channels, 2 * out_channels))
+        self.out_layers = nn.Sequential(
+            _norm(params.norm_groups, out_channels),
+            nn.SiLU(),
+            nn.Identity(),
+            nn.Conv3d(out_channels, out_channels, 3, padding=1),
+        )
+        same = in_channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        if self.resample == "down":
+            return F.avg_pool3d(x, (1, 2, 2))
+        if self.resample == "up":
+            return F.interpolate(x, scale_factor=(1.0, 2.0, 2.0), mode="nearest")
+        return x
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        norm, act, conv = self.in_layers
+        h = conv(self._resampled(act(norm(x))))
+        scale, shift = self.emb_layers(embedding)[:, :, None, None, None].chunk(2, dim=1)
+        norm, act, _, conv = self.out_layers
+        h = conv(act(norm(h) * (1 + scale) + shift))
+        return self.skip_connection(self._resampled(x)) + h
+
+
+class ClipSelfAttention(nn.Module):
+    """Single-head attention over all positions of the clip; qkv from one 1x1 conv, laid out q | k | v."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = _norm(groups, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, h, w = x.shape[2:]
+        flat = rearrange(x, "b c t h w -> b c (t h w)")
+        q, k, v = rearrange(self.qkv(self.norm(flat)), "b (qkv c) n -> qkv b 1 n c", qkv=3)
+        out = flat + self.proj_out(rearrange(attention(q, k, v), "b 1 n c -> b c n"))
+        return rearrange(out, "b c (t h w) -> b c t h w", t=t, h=h, w=w)
+
+
+class TimedSequential(nn.Sequential):
+    """A Sequential that hands the time embedding to the blocks that take it."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, embedding) if isinstance(layer, TimedResBlock) else layer(x)
+        return x
+
+
+class UNet(nn.Module):
+    """Predicts x_t - x_0 from [x_t, y] and the integer timestep."""
+
+    def __init__(self, latent_channels: int, params: DenoiserParams) -> None:
+        super().__init__()
+        self.channels = params.model_channels
+        width, embedding = params.model_channels, 4 * params.model_channels
+        self.time_embed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+
+        def attend(ch: int, downsampling: int) -> list[nn.Module]:
+            wanted = downsampling in params.attention_downsampling
+            return [ClipSelfAttention(ch, params.norm_groups)] if wanted else []
+
+        first = nn.Conv3d(2 * latent_channels, width, 3, padding=1)
+        self.input_blocks = nn.ModuleList([TimedSequential(first)])
+        ch, ds, skips = width, 1, [width]
+        last = len(params.channel_mult) - 1
+        for level, mult in enumerate(params.channel_mult):
+            for _ in range(params.num_res_blocks):
+                out = mult * width
+                self.input_blocks.append(TimedSequential(TimedResBlock(ch, out, params), *attend(out, ds)))
+                ch = out
+                skips.append(ch)
+            if level != last:
+                self.input_blocks.append(TimedSequential(TimedResBlock(ch, ch, params, "down")))
+                ds *= 2
+                skips.append(ch)
+        self.middle_block = TimedSequential(
+            TimedResBlock(ch, ch, params), ClipSelfAttention(ch, params.norm_groups), TimedResBlock(ch, ch, params)
+        )
+        self.output_blocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(params.channel_mult))):
+            for index in range(params.num_res_blocks + 1):
+                out = mult * width
+                layers = [TimedResBlock(ch + skips.pop(), out, params), *attend(out, ds)]
+                ch = out
+                if level and index == params.num_res_blocks:
+                    layers.append(TimedResBlock(ch, ch, params, "up"))
+                    ds //= 2
+                self.output_blocks.append(TimedSequential(*layers))
+        self.out = nn.Sequential(
+            _norm(params.norm_groups, ch), nn.SiLU(), nn.Conv3d(ch, latent_channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        """x, y: (B, C, T, h, w), h and w multiples of 4; t: (B,) timesteps. Returns x's shape, float32."""
+        dtype = self.time_embed[0].weight.dtype
+        embedding = self.time_embed(timestep_embedding(t, self.channels).to(dtype))
+        h = torch.cat([x, y], dim=1).to(dtype)
+        skips = []
+        for block in self.input_blocks:
+            h = block(h, embedding)
+            skips.append(h)
+        h = self.middle_block(h, embedding)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.out(h).float()

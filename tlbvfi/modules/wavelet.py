@@ -1,0 +1,95 @@
+"""Undecimated 3-D Haar transform of the clip, and the network that reads its high bands (paper section 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import accumulate, group_norm, relu
+
+_TAP = 0.5 / math.sqrt(2.0)
+#: Luma weights of the grey clip; they add up to 0.9999, so that mid-grey is a little below 0.5.
+_GREY = (0.2989, 0.5870, 0.1140)
+
+
+def to_grey(frames: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> (B, H, W) float32 grey in [0, 1]."""
+    r, g, b = frames.float().unbind(dim=1)
+    return _GREY[0] * r + _GREY[1] * g + _GREY[2] * b
+
+
+def haar_bands(clip: Tensor) -> list[Tensor]:
+    """One pass of the Haar transform without decimation.
+
+    Args:
+        clip: (B, T, H, W).
+
+    Returns:
+        Eight bands (B, T - 1, H, W), LLL first, in the order (time, height, width) = LLL, LLH, ..., HHH.
+        Along time the filter is valid; along height and width each sample meets its next neighbour, and
+        the missing one past the end is zero.
+    """
+    first, second = clip[:, :-1], clip[:, 1:]
+    bands = []
+    for along_time in ((first + second) * _TAP, (second - first) * _TAP):
+        below = F.pad(along_time[:, :, 1:], (0, 0, 0, 1))
+        for along_height in ((along_time + below) * _TAP, (below - along_time) * _TAP):
+            right = F.pad(along_height[..., 1:], (0, 1))
+            bands += [(along_height + right) * _TAP, (right - along_height) * _TAP]
+    return bands
+
+
+def wavelet_channels(clip: Tensor) -> Tensor:
+    """The 21 high-band channels of a grey clip (B, 3, H, W): 7 bands x 2 times, then 7 of the second pass."""
+    low, *high = haar_bands(clip)  # (B, 2, H, W) each
+    high2 = haar_bands(low)[1:]  # (B, 1, H, W) each
+    return torch.cat([*high, *high2], dim=1)
+
+
+class FrequencyBlock(nn.Module):
+    """Quarter a map by two strided 5x5 convs, with a strided 5x5 skip."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(groups, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 5, stride=2, padding=2)
+        self.norm2 = group_norm(groups, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 5, stride=2, padding=2)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 5, stride=4, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(relu(self.norm1(x)))
+        h = self.conv2(relu(self.norm2(h)))
+        return accumulate(h, self.shortcut(x))
+
+
+class FrequencyExtractor(nn.Module):
+    """Grey clip -> one map (B, C, h, w) at the latent size that gates the deepest features.
+
+    Every block divides the size by four after the first conv's two, so it serves 1/32 (two blocks).
+    """
+
+    def __init__(self, ch: int, out_channels: int, groups: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(21, ch, 3, stride=2, padding=1)
+        self.Blocks = nn.ModuleList([FrequencyBlock(ch, ch, groups), FrequencyBlock(ch, out_channels, groups)])
+
+    def forward(self, grey0: Tensor, grey1: Tensor) -> Tensor:
+        """grey0, grey1: (B, H, W) in [0, 1]; the frame between them is mid-grey."""
+        clip = torch.stack([grey0, torch.full_like(grey0, 0.5 * sum(_GREY)), grey1], dim=1)
+        weight = self.conv_in.weight
+        bands = wavelet_channels(clip).to(weight.dtype).contiguous(memory_format=torch.channels_last)
+        h = self.conv_in(bands)
+        for block in self.Blocks:
+            h = block(h)
+        return h
+
+
+def gate(features: Tensor, frequency: Tensor) -> Tensor:
+    """features (B, C, T, h, w) * (1 + sigmoid(frequency (B, C, h, w))), the same for each frame."""
+    return features + torch.sigmoid(frequency)[:, :, None] * features
+
+
