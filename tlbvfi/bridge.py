@@ -7,6 +7,7 @@ y is the latent of (x0, zeros, x1), x_t the state, x_0 the latent wanted.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -59,10 +60,9 @@ class Schedule:
             if not 3 <= sample_steps <= self.num_timesteps:
                 raise ValueError(f"sample_steps must be between 3 and {self.num_timesteps}, not {sample_steps}.")
             spread = sample_steps - 2
-            steps = [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
-        else:
-            steps = [int(t) for t in sample_steps]
-        falling = all(a > b for a, b in zip(steps, steps[1:], strict=False))
+            return [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
+        steps = [int(t) for t in sample_steps]
+        falling = all(a > b for a, b in itertools.pairwise(steps))
         if not steps or not falling or steps[0] > top or steps[-1] != 0:
             shown = f"{steps[:6]}{'...' if len(steps) > 6 else ''}"
             raise ValueError(f"sample_steps must fall strictly from at most {top} to 0, not {shown}.")

@@ -87,6 +87,11 @@ class ModelParams:
     denoiser: DenoiserParams = field(default_factory=DenoiserParams)
     bridge: BridgeParams = field(default_factory=BridgeParams)
 
+    def __post_init__(self) -> None:
+        deepest = 2 ** (len(self.denoiser.channel_mult) - 1)
+        if self.autoencoder.window % deepest:
+            raise ValueError(f"window must be a multiple of {deepest}, by which the denoiser shrinks the latent.")
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

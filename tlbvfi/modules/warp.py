@@ -32,12 +32,23 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _positions(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Clamped sampling positions (x, y), each (B, H, W) float32, of a flow."""
+    """Clamped sampling positions (x, y), each (B, H, W) float32, of a flow.
+
+    They go through normalised coordinates, as in the published model: a neighbourhood's correlation jumps where a
+    position reaches the border, so positions must round alike.
+    """
     height, width = flow.shape[-2:]
-    columns = torch.arange(width, device=flow.device, dtype=torch.float32)
-    rows = torch.arange(height, device=flow.device, dtype=torch.float32)[:, None]
     dx, dy = flow.float().unbind(dim=1)
-    return (columns + dx).clamp(0, width - 1), (rows + dy).clamp(0, height - 1)
+    return _position(dx, width, 1), _position(dy, height, 0)
+
+
+def _position(offset: Tensor, size: int, axis: int) -> Tensor:
+    half = (size - 1) / 2
+    if half == 0:
+        return torch.zeros_like(offset)
+    base = torch.linspace(-1.0, 1.0, size, device=offset.device)
+    normalised = (base if axis else base[:, None]) + offset / half
+    return ((normalised + 1.0) * half).clamp(0.0, size - 1.0)
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
@@ -45,15 +56,16 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 
     Positions and weights are float32 whatever the dtype of x; the result has the dtype of x.
     """
-    height, width = x.shape[-2:]
-    px, py = _positions(flow)
-    grid = torch.stack([_normalised(px, width), _normalised(py, height)], dim=-1)
+    grid = torch.stack(
+        [_normalised(position, size) for position, size in zip(_positions(flow), (x.shape[-1], x.shape[-2]), strict=True)],
+        dim=-1,
+    )
     return F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True).to(x.dtype)
 
 
 def _normalised(position: Tensor, size: int) -> Tensor:
     """Pixel positions to grid_sample's [-1, 1]; a side of one pixel has the one position 0."""
-    return position * (2.0 / (size - 1)) - 1.0 if size > 1 else torch.zeros_like(position)
+    return position / ((size - 1) / 2) - 1.0 if size > 1 else torch.zeros_like(position)
 
 
 class Neighbourhood:

@@ -1,0 +1,184 @@
+"""Bisection over pairs: order, places, sizes, memory, errors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import tlbvfi
+from tests.tiny import TINY, frames, tiny_model
+from tlbvfi.memory import counting
+from tlbvfi.model import TLBVFI
+
+
+@pytest.fixture(scope="module")
+def model() -> TLBVFI:
+    return tiny_model()
+
+
+def run(model: TLBVFI, source: list[Tensor], *args: object, **kwargs: object) -> list[Tensor]:
+    kwargs.setdefault("sample_steps", 3)
+    return list(tlbvfi.interpolate_frames(model, source, *args, **kwargs))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("times", range(6))
+def test_counts_and_sources_bit_for_bit(model: TLBVFI, times: int) -> None:
+    source = frames(3, 40, 56)
+    result = run(model, source, times)
+    assert len(result) == 2 * 2**times + 1
+    for frame in result:
+        assert frame.shape == (40, 56, 3) and frame.dtype == torch.float32 and frame.device.type == "cpu"
+        assert 0 <= frame.min() and frame.max() <= 1
+    assert all(torch.equal(a, b) for a, b in zip(source, result[:: 2**times], strict=True))
+
+
+def test_a_frame_is_the_same_at_every_depth(model: TLBVFI) -> None:
+    source = frames(3, 33, 64)
+    shallow, deep = run(model, source, 1), run(model, source, 3)
+    assert all(torch.equal(a, b) for a, b in zip(shallow, deep[::4], strict=True))
+
+
+def test_a_frame_depends_on_its_pair_and_place_alone(model: TLBVFI) -> None:
+    source = frames(4, 30, 30)
+    whole = run(model, source, 2)
+    assert all(torch.equal(a, b) for a, b in zip(whole[4:9], run(model, source[1:3], 2, first_gap=1), strict=True))
+    again = run(model, source, 2)
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    assert not torch.equal(whole[5], run(model, source[1:3], 2)[1])  # another place, other noise
+    assert not torch.equal(whole[1], run(model, source[:2], 2, seed=1)[1])
+    kept = run(model, source, 2, offload=False)
+    assert all(torch.equal(a, b) for a, b in zip(whole, kept, strict=True))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (2, 3), (63, 65), (64, 64), (130, 5), (97, 31)])
+@pytest.mark.parametrize("padding", ["tight", "published"])
+def test_any_size(model: TLBVFI, size: tuple[int, int], padding: str) -> None:
+    result = run(model, frames(2, *size), 1, padding=padding)
+    assert result[1].shape == (*size, 3)
+    assert torch.isfinite(result[1]).all()
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.13, 0.25, 0.3, 0.5, 0.77, 0.99, 1.0])
+def test_any_flow_scale(model: TLBVFI, scale: float) -> None:
+    assert torch.isfinite(run(model, frames(2, 70, 130), 1, scale)[1]).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.05, 1.01, -1.0, float("nan")])
+def test_impossible_flow_scale(model: TLBVFI, scale: float) -> None:
+    with pytest.raises(ValueError, match="flow_scale must be between 0.1 and 1.0"):
+        tlbvfi.interpolate_frames(model, frames(2, 8, 8), 1, scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_source_dtypes_are_widened_exactly(model: TLBVFI, dtype: torch.dtype) -> None:
+    source = [frame.to(dtype) for frame in frames(2, 16, 16)]
+    result = run(model, source, 1)
+    assert torch.equal(result[0], source[0].float()) and torch.equal(result[2], source[1].float())
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        (torch.zeros(8, 8, 4), r"must be \(height, width, 3\)"),
+        (torch.zeros(1, 8, 8, 3), r"must be \(height, width, 3\)"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), "floating point"),
+        (torch.full((8, 8, 3), float("nan")), "NaN or infinity"),
+        (torch.full((8, 8, 3), float("inf")), "NaN or infinity"),
+        (torch.full((8, 8, 3), 255.0), r"must be in \[0, 1\]"),
+        (torch.zeros(8, 9, 3), "8x9, but those before it are 8x8"),
+        ("frame", "must be a tensor"),
+    ],
+)
+def test_bad_frames_are_named(model: TLBVFI, frame: Tensor, sentence: str) -> None:
+    source = [torch.zeros(8, 8, 3), frame]
+    with pytest.raises(ValueError, match=rf"^Frame 1 .*{sentence}"):
+        run(model, source, 1)
+
+
+@pytest.mark.parametrize("times", [-1, 11, 1.5, True, "2"])
+def test_bad_times(model: TLBVFI, times: int) -> None:
+    with pytest.raises(ValueError, match="times must be a whole number"):
+        tlbvfi.interpolate_frames(model, [], times)
+
+
+def test_values_a_little_outside_are_clamped_for_the_new_frame(model: TLBVFI) -> None:
+    inside = frames(2, 20, 20)
+    outside = [f * 1.2 - 0.1 for f in inside]
+    result = run(model, outside, 1)
+    assert torch.equal(result[0], outside[0])
+    assert torch.equal(result[1], run(model, [f.clamp(0, 1) for f in outside], 1)[1])
+
+
+def test_frames_are_taken_one_at_a_time(model: TLBVFI) -> None:
+    taken = []
+
+    def source() -> Iterator[Tensor]:
+        for i in itertools.count():
+            taken.append(i)
+            yield frames(1, 10, 10, seed=i)[0]
+
+    result = tlbvfi.interpolate_frames(model, source(), 1, sample_steps=3)
+    for expected in (1, 2, 2, 3, 3):
+        next(result)
+        assert len(taken) == expected
+
+
+def test_peak_memory_is_flat_in_length() -> None:
+    def peak(count: int) -> int:
+        model = tiny_model()
+        with counting() as counter:
+            source = (frames(1, 64, 64, seed=i)[0] for i in range(count))
+            for _ in tlbvfi.interpolate_frames(model, source, 1, sample_steps=3):
+                pass
+        return counter.peak
+
+    assert peak(12) == peak(4)
+
+
+def test_abandoned_run_leaves_nothing(model: TLBVFI) -> None:
+    """A caller that stops in the middle, or fails, gets the same frames from the next run."""
+    source = frames(2, 40, 40)
+    expected = run(model, source, 2)
+    half = tlbvfi.interpolate_frames(model, source, 2, sample_steps=3)
+    next(half), next(half)
+    half.close()  # type: ignore[attr-defined]
+    assert all(torch.equal(a, b) for a, b in zip(expected, run(model, source, 2), strict=True))
+
+
+def test_global_random_state_is_left_alone(model: TLBVFI) -> None:
+    before = torch.random.get_rng_state()
+    run(model, frames(2, 16, 16), 1)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_sample_refuses_what_it_cannot_take(model: TLBVFI) -> None:
+    good = torch.zeros(1, 3, 128, 128)
+    for x0, x1, sentence in [
+        (good, torch.zeros(1, 3, 128, 256), "one shape"),
+        (torch.zeros(1, 3, 60, 64), torch.zeros(1, 3, 60, 64), "multiples of 128"),
+        (torch.zeros(3, 64, 64), torch.zeros(3, 64, 64), r"\(B, 3, H, W\)"),
+        (good.int(), good.int(), "floating point"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            model.sample(x0, x1)
+    with pytest.raises(ValueError, match="flow_scale"):
+        model.sample(good, good, scale=0.01)
+    with pytest.raises(ValueError, match="sample_steps"):
+        model.sample(good, good, sample_steps=2)
+
+
+def test_batches_are_pairs_alone(model: TLBVFI) -> None:
+    x = torch.stack([f.permute(2, 0, 1) for f in frames(4, 128, 256)]) * 2 - 1
+    noise = [torch.randn(3, 3, 3, 4, 8) for _ in range(3)]
+    batch = model.sample(x[:3], x[1:], sample_steps=4, noise=noise)
+    for i in range(3):
+        alone = model.sample(x[i : i + 1], x[i + 1 : i + 2], sample_steps=4, noise=[n[i : i + 1] for n in noise])
+        assert (batch[i] - alone[0]).abs().max() < 1e-4
+
+
+def test_tiny_is_the_size_it_says() -> None:
+    assert TINY.autoencoder.multiple == 128

@@ -1,0 +1,174 @@
+"""The pieces of the networks against plain formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tlbvfi.modules.attention import attention
+from tlbvfi.modules.blocks import group_norm
+from tlbvfi.modules.maxvit import MBConv, WindowAttention
+from tlbvfi.modules.quantize import VectorQuantizer
+from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp
+from tlbvfi.modules.wavelet import haar_bands, wavelet_channels
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("mean", "std", "tolerance"), [(0.8, 0.7, 2e-6), (1000.0, 1.0, 1e-3)])
+def test_group_norm_statistics_are_exact(
+    layout: torch.memory_format, mean: float, std: float, tolerance: float
+) -> None:
+    x = (randn(2, 16, 150, 200) * std + mean).contiguous(memory_format=layout)
+    x[0, :, :75] += 3 * std  # halves with other means: the between term counts
+    norm = group_norm(4, 16)
+    with torch.no_grad():
+        norm.weight.copy_(randn(16, seed=1))
+        norm.bias.copy_(randn(16, seed=2))
+        result = norm(x)
+    expected = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    assert (result.double() - expected).abs().max() < tolerance
+    assert result.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("padding_mode_size", [(17, 23), (8, 8), (1, 9), (9, 1)])
+def test_warp_is_border_padded_sampling(padding_mode_size: tuple[int, int]) -> None:
+    height, width = padding_mode_size
+    x, flow = randn(2, 5, height, width), randn(2, 2, height, width, seed=1) * 6
+    columns, rows = torch.arange(width).float(), torch.arange(height).float()[:, None]
+    position = torch.stack([(columns + flow[:, 0]), (rows + flow[:, 1])], dim=-1)
+    expected = torch.empty_like(x)
+    for b in range(2):
+        for i in range(height):
+            for j in range(width):
+                px = position[b, i, j, 0].clamp(0, width - 1).item()
+                py = position[b, i, j, 1].clamp(0, height - 1).item()
+                left, top = min(int(px), max(width - 2, 0)), min(int(py), max(height - 2, 0))
+                right, below = min(left + 1, width - 1), min(top + 1, height - 1)
+                wx, wy = px - left, py - top
+                upper = x[b, :, top, left] * (1 - wx) + x[b, :, top, right] * wx
+                lower = x[b, :, below, left] * (1 - wx) + x[b, :, below, right] * wx
+                expected[b, :, i, j] = upper * (1 - wy) + lower * wy
+    assert (warp(x, flow) - expected).abs().max() < 2e-5
+
+
+def test_warp_without_flow_is_the_picture() -> None:
+    x = randn(1, 3, 31, 47)
+    assert (warp(x, torch.zeros(1, 2, 31, 47)) - x).abs().max() < 5e-5
+
+
+def test_warp_moves_where_the_flow_points() -> None:
+    x = torch.zeros(1, 1, 9, 9)
+    x[0, 0, 4, 6] = 1.0
+    flow = torch.zeros(1, 2, 9, 9)
+    flow[:, 0] = 2.0
+    assert warp(x, flow)[0, 0, 4, 4] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_neighbourhood_equals_nine_warped_copies() -> None:
+    """The correlation without unfolding against the plain way, flows across every border."""
+    a, m, flow = randn(2, 12, 21, 30), randn(2, 12, 21, 30, seed=1), randn(2, 2, 21, 30, seed=2) * 8
+    around = Neighbourhood(a, flow)
+    padded = F.pad(a, (1, 1, 1, 1))
+    copies = [warp(padded[:, :, dy : dy + 21, dx : dx + 30], flow) for dy in range(3) for dx in range(3)]
+    assert (around.centre() - copies[4]).abs().max() < 1e-5
+    length = lambda x: (x.square().sum(dim=1) + 1e-12).sqrt()  # noqa: E731
+    expected = torch.stack([(m * c).sum(dim=1) / (length(m) * length(c)) for c in copies], dim=1)
+    far = torch.stack([length(c) for c in copies], dim=1) > 1e-2  # a vanishing copy has no direction
+    assert far.float().mean() > 0.8
+    assert ((around.cosine(m) - expected).abs() * far).max() < 2e-4
+
+
+def test_resize_flow_scales_each_axis() -> None:
+    flow = torch.ones(1, 4, 16, 32)
+    larger = resize_flow(flow, (32, 96))
+    assert torch.equal(larger[0, :, 5, 5], torch.tensor([3.0, 2.0, 3.0, 2.0]))
+
+
+def test_haar_bands_by_convolution() -> None:
+    """The transform as one 3-D cross-correlation a band, with a zero past the end of rows and columns."""
+    clip = randn(2, 3, 12, 14)
+    low, high = torch.tensor([0.5, 0.5]) / math.sqrt(2), torch.tensor([-0.5, 0.5]) / math.sqrt(2)
+    padded = F.pad(clip, (0, 1, 0, 1))[:, None]
+    names = [(t, h, w) for t in (low, high) for h in (low, high) for w in (low, high)]
+    for band, (t, h, w) in zip(haar_bands(clip), names, strict=True):
+        kernel = torch.einsum("t,h,w->thw", t, h, w)[None, None]
+        assert (band - F.conv3d(padded, kernel)[:, 0]).abs().max() < 1e-6
+    assert wavelet_channels(clip).shape == (2, 21, 12, 14)
+
+
+def test_quantizer_takes_the_lowest_of_equal_codes() -> None:
+    quantizer = VectorQuantizer(8, 3).requires_grad_(False)
+    quantizer.embedding.weight.copy_(torch.tensor([[float(i // 2)] * 3 for i in range(8)]))
+    z = torch.tensor([0.0, 0.9, 2.2, 9.0]).reshape(1, 1, 1, 1, 4).expand(1, 3, 1, 1, 4)
+    assert quantizer.code_indices(z).flatten().tolist() == [0, 2, 4, 6]
+
+
+@given(st.integers(1, 4100))
+@settings(max_examples=10, deadline=None)
+def test_quantizer_in_chunks(count: int) -> None:
+    quantizer = VectorQuantizer(32, 3).requires_grad_(False)
+    z = randn(1, 3, 1, 1, count)
+    distances = torch.cdist(z.reshape(3, -1).T.double(), quantizer.embedding.weight.double())
+    indices = quantizer.code_indices(z)
+    chosen = distances.gather(1, indices.reshape(-1, 1))[:, 0]
+    assert (chosen - distances.min(dim=1).values).max() < 1e-5
+
+
+def test_attention_in_slices_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = randn(1, 1, 101, 16), randn(1, 1, 101, 16, seed=1), randn(1, 1, 101, 16, seed=2)
+    whole = attention(q, k, v)
+    monkeypatch.setattr("tlbvfi.modules.attention.MAX_LOGITS", 7 * 101)
+    assert (attention(q, k, v) - whole).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["block", "grid"])
+def test_window_attention_by_hand(kind: str) -> None:
+    """Each window alone, with its relative-position bias, by explicit loops."""
+    window, channels = 2, 4
+    layer = WindowAttention(channels, window, kind).requires_grad_(False)
+    layer.rel_pos_bias.weight.copy_(randn(9, 1, seed=3))
+    x, context = randn(1, 4, 6, channels), randn(1, 4, 6, channels, seed=1)
+    result = layer(x, context)
+    for i in range(2):
+        for j in range(3):
+            if kind == "block":
+                places = [(2 * i + y, 2 * j + x_) for y in range(2) for x_ in range(2)]
+            else:
+                places = [(y * 2 + i, x_ * 3 + j) for y in range(2) for x_ in range(2)]
+            q = torch.stack([layer.to_q(x[0, y, x_]) for y, x_ in places])
+            k = torch.stack([layer.to_k(context[0, y, x_]) for y, x_ in places])
+            v = torch.stack([layer.to_v(context[0, y, x_]) for y, x_ in places])
+            bias = torch.empty(4, 4)
+            for a in range(4):
+                for b in range(4):
+                    dy, dx = a // 2 - b // 2, a % 2 - b % 2
+                    bias[a, b] = layer.rel_pos_bias.weight[(dy + 1) * 3 + dx + 1, 0]
+            out = layer.to_out(torch.softmax(q @ k.T / 2 + bias, dim=1) @ v)
+            for row, (y, x_) in zip(out, places, strict=True):
+                assert (result[0, y, x_] - row).abs().max() < 1e-5
+
+
+def test_folded_batch_norms_change_nothing() -> None:
+    block = MBConv(6, 4).eval().requires_grad_(False)
+    for index in (1, 4, 8):
+        block[index].running_mean.copy_(randn(block[index].num_features, seed=index))
+        block[index].running_var.copy_(randn(block[index].num_features, seed=index).abs() + 0.5)
+    x = randn(1, 6, 9, 9)
+    before = block(x)
+    block.fold_batch_norms()
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in block)
+    assert (block(x) - before).abs().max() < 1e-5

@@ -1,0 +1,41 @@
+"""A very small model of random weights, for everything that does not need the published one."""
+
+from __future__ import annotations
+
+import torch
+
+from tlbvfi.config import AutoencoderParams, DenoiserParams, ModelParams
+from tlbvfi.model import TLBVFI
+
+#: Sides of its frames are multiples of 128 (window 4 at 1/32).
+TINY = ModelParams(
+    AutoencoderParams(
+        ch=8, ch_mult=(1, 1, 2, 1, 2), n_embed=64, window=4, flow_widths=(8, 8, 8),
+        head_widths=(8, 8), head_norm_groups=(4, 4),
+    ),
+    DenoiserParams(model_channels=8),
+)  # fmt: skip
+
+
+def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32) -> TLBVFI:
+    """Weights from a generator of their own; flows of a few pixels, so that warps matter."""
+    generator = torch.Generator().manual_seed(seed)
+    model = TLBVFI(TINY)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            spread = 0.5 if "embedding" in name else parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+            values = torch.randn(parameter.shape, generator=generator) * spread
+            parameter.copy_(values + 1 if parameter.ndim == 1 and name.endswith("weight") else values)
+    model = model.finalize()
+    if dtype != torch.float32:
+        from tlbvfi.model import convert_precision
+
+        convert_precision(model, dtype)
+    return model
+
+
+def frames(count: int, height: int, width: int, seed: int = 0) -> list[torch.Tensor]:
+    """Smooth moving pictures (H, W, 3) in [0, 1]."""
+    y, x = torch.meshgrid(torch.arange(height) / 17.0, torch.arange(width) / 23.0, indexing="ij")
+    phase = torch.arange(3) * 1.3 + seed
+    return [0.5 + 0.5 * torch.sin(x[..., None] * 2 + y[..., None] + phase + 0.4 * i) for i in range(count)]
