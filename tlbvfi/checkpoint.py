@@ -175,8 +175,9 @@ def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
             break
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
     averaged = content.get("ema")
-    used = bool(ema and isinstance(averaged, Mapping) and averaged)
-    if used:
+    used = False
+    if ema and isinstance(averaged, Mapping) and averaged:
+        used = True
         tensors.update(_averaged_denoiser(averaged, path))
         log.debug("%s: using its averaged (ema) denoiser weights.", path.name)
     return CheckpointContents(tensors, load_params("vimeo_unet"), used)
@@ -257,8 +258,11 @@ def _first_line(error: BaseException) -> str:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, ema: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,14 +49,21 @@ class _Bisection:
         timesteps: Sequence[int],
         seed: int,
         offload: bool,
+        on_step: Callable[[int], object] | None,
     ) -> None:
         self.model, self.padding = model, padding
         self.flow_scale, self.timesteps, self.seed = flow_scale, timesteps, seed
         self.storage = torch.device("cpu") if offload else model.device
+        self.on_step, self.new_frames = on_step, 0
+
+    def _before_model_call(self) -> None:
+        if self.on_step is not None:
+            self.on_step(self.new_frames)
 
     @torch.no_grad()
     def encode(self, frame: Tensor) -> FrameFeatures:
         """frame: (H, W, 3) in [0, 1]."""
+        self._before_model_call()
         on_device = rearrange(frame, "h w c -> 1 c h w").to(device=self.model.device, dtype=torch.float32)
         padded = self.padding.pad(on_device.clamp(0.0, 1.0))
         return self.model.encode_frame(padded * 2.0 - 1.0, self.flow_scale)
@@ -64,8 +71,10 @@ class _Bisection:
     @torch.no_grad()
     def _midpoint(self, left: FrameFeatures, right: FrameFeatures, place: _Place) -> Tensor:
         """The frame half-way, (H, W, 3) float32 in [0, 1] on the device."""
+        self._before_model_call()
         generator = generator_at(self.seed, place.gap, place.numerator, place.depth)
         frame = self.model.midpoint(left, right, self.timesteps, generator)
+        self.new_frames += 1
         return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "1 c h w -> h w c").clamp(0.0, 1.0)
 
     def between(
@@ -105,6 +114,7 @@ def interpolate_frames(
     padding: PaddingMode = "tight",
     offload: bool = True,
     first_gap: int = 0,
+    on_step: Callable[[int], object] | None = None,
 ) -> Iterator[Tensor]:
     """Put 2**times - 1 new frames into each gap between the frames of a video.
 
@@ -122,6 +132,8 @@ def interpolate_frames(
         offload: move each new frame to the host at once; otherwise those of a gap stay on the device until the gap
             is finished.
         first_gap: the place in the video of the first gap, where `frames` is a later part of one.
+        on_step: called before every model call (encoding a frame or computing a new one) with the number of new frames
+            computed so far; what it raises ends the run.
 
     Yields:
         (H, W, 3) float32 tensors in [0, 1] on the CPU, in display order; source frames unchanged to the bit.
@@ -135,7 +147,7 @@ def interpolate_frames(
     check_flow_scale(flow_scale)
     timesteps = model.schedule.timesteps(sample_steps)
     padding_for(1, 1, padding)
-    return _interpolated(model, frames, times, flow_scale, timesteps, seed, padding, offload, first_gap)
+    return _interpolated(model, frames, times, flow_scale, timesteps, seed, padding, offload, first_gap, on_step)
 
 
 def _interpolated(
@@ -148,6 +160,7 @@ def _interpolated(
     padding: PaddingMode,
     offload: bool,
     first_gap: int,
+    on_step: Callable[[int], object] | None,
 ) -> Iterator[Tensor]:
     size: tuple[int, int] | None = None
     bisection: _Bisection | None = None
@@ -161,7 +174,7 @@ def _interpolated(
             continue
         if bisection is None:
             pad = padding_for(*size, padding, model.multiple)
-            bisection = _Bisection(model, pad, flow_scale, timesteps, seed, offload)
+            bisection = _Bisection(model, pad, flow_scale, timesteps, seed, offload, on_step)
         right = bisection.encode(frame)
         if left is not None:
             new = bisection.between(left, right, times, _Place(first_gap + index - 1))

@@ -138,7 +138,7 @@ class TLBVFI(nn.Module):
         weights = [*encoder.conv_in.parameters(), *encoder.down.parameters()]
         if self.training or torch.is_grad_enabled() and any(w.requires_grad for w in weights):
             return self._encode_empty(height, width)
-        key = (height, width, self.dtype, *((id(w), w._version) for w in weights))
+        key = (height, width, self.dtype, *((id(w), _version(w)) for w in weights))
         if key not in self._empty_frames:
             self._empty_frames[key] = self._encode_empty(height, width).cpu()
             while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
@@ -185,7 +185,7 @@ class TLBVFI(nn.Module):
             record.update(latent=latent, bridge=denoised, code_indices=indices)
             record.update(coarse_flow=flows.coarse, refined_flow=flows.refined, flow=flows.full)
         output = vqgan.decoder(
-            vqgan.decoder_input(indices),
+            vqgan.decoder_input(vqgan.quantize.lookup(indices)),
             (features0.image, features1.image),
             (features0.pyramid, features1.pyramid),
             flows.full,
@@ -222,6 +222,14 @@ class TLBVFI(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, scale: float = 0.5) -> Tensor:
         """:meth:`sample` with its defaults."""
         return self.sample(x0, x1, scale)
+
+
+def _version(weight: Tensor) -> int:
+    """Counts the changes made to a weight in place; 0 for one made under torch.inference_mode, which keeps no count."""
+    try:
+        return weight._version
+    except RuntimeError:
+        return 0
 
 
 #: Networks whose weights stay float32 in a half-precision model: the latent and the choice of its codes.

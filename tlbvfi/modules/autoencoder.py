@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderParams
-from .blocks import Downsample, Middle, ResnetBlock, Upsample, group_norm, per_frame, relu, silu
+from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
 from .flow import CoarseFlow, FlowRefinement
 from .maxvit import CrossAttention, MaxViT
 from .quantize import VectorQuantizer
-from .warp import resize, resize_flow, warp
+from .warp import resize, resize_flow, warp, warp_features
 from .wavelet import FrequencyExtractor, gate, to_grey
 
 #: Pyramid levels that the flow refinement reads, and that are warped for the decoder (level 0 is not).
@@ -55,7 +56,7 @@ class Encoder(nn.Module):
         self.mid = Middle(deepest, params.norm_groups)
         self.frequency_extractor = FrequencyExtractor(params.ch, deepest, params.norm_groups)
         self.norm_out = group_norm(params.norm_groups, deepest)
-        self.conv_out = nn.Conv3d(deepest, params.z_channels, 3, padding=1)
+        self.conv_out = ClipConv(deepest, params.z_channels, 3)
 
     def pyramid(self, frame: Tensor, levels: int) -> list[Tensor]:
         """Feature levels 0..levels of a frame (B, 3, H, W) in [0, 1]; level k is at 1 / 2**k."""
@@ -73,12 +74,11 @@ class Encoder(nn.Module):
             frame0, frame1: (B, 3, H, W) in [0, 1], for the wavelet branch.
 
         Returns:
-            (B, z_channels, 3, h, w).
+            (B 3, z_channels, h, w).
         """
-        h = torch.stack(tuple(deepest), dim=2)
-        h = gate(h, self.frequency_extractor(to_grey(frame0), to_grey(frame1)))
-        h = self.mid(h)
-        return self.conv_out(silu(per_frame(self.norm_out, h)))
+        frequency = self.frequency_extractor(to_grey(frame0), to_grey(frame1))
+        h = join_frames([gate(features, frequency) for features in deepest])
+        return self.conv_out(silu(self.norm_out(self.mid(h))))
 
 
 class DecoderLevel(nn.Module):
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         deepest = widths[-1]
         self.flownet = CoarseFlow(params.flow_widths)
         self.refinenet = FlowRefinement(widths)
-        self.conv_in = nn.Conv3d(params.z_channels, deepest, 3, padding=1)
+        self.conv_in = ClipConv(params.z_channels, deepest, 3)
         self.mid = Middle(deepest, groups, merge_frames=True)
         self.up = nn.ModuleList()
         for i in range(params.num_levels):
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         """The middle frame.
 
         Args:
-            latent: (B, z_channels, 3, h, w), after `post_quant_conv`.
+            latent: the clip's frames (B 3, z_channels, h, w), after `post_quant_conv`.
             frames: the two frames (B, 3, H, W) in [0, 1].
             pyramids: their feature levels 0.. (level 0 is not read).
             flow: (B, 4, H, W) at the frames' size.
@@ -152,7 +152,7 @@ class Decoder(nn.Module):
             (B, 3, H, W) float32 in [0, 1].
         """
         level_flows = self._level_flows(flow)
-        h = self.mid(self.conv_in(latent)).squeeze(2).contiguous(memory_format=torch.channels_last)
+        h = self.mid(self.conv_in(latent))
         for i in reversed(range(len(self.up))):
             h = self.up[i](h, self._context(i + 1, pyramids, level_flows))
         return self._synthesise(self._head(h), frames, flow)
@@ -174,7 +174,7 @@ class Decoder(nn.Module):
         features = [f for pyramid in pyramids if (f := pyramid[level]) is not None]
         if level in flows:
             to_frames = flows[level].chunk(2, dim=1)
-            features += [warp(f, to_frame) for f, to_frame in zip(features, to_frames, strict=True)]
+            features += [warp_features(f, to_frame) for f, to_frame in zip(features, to_frames, strict=True)]
         return torch.cat(features, dim=1)
 
     def _head(self, h: Tensor) -> Tensor:
@@ -205,10 +205,10 @@ class VQGAN(nn.Module):
 
     def latent(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor) -> Tensor:
         """The clip's latent (B, z_channels, 3, h, w) float32 (arguments as in :meth:`Encoder.clip`)."""
-        z = self.encoder.clip(deepest, frame0, frame1)
-        return per_frame(self.quant_conv, z.to(self.quant_conv.weight.dtype)).float()
+        z = self.encoder.clip(deepest, frame0, frame1).to(self.quant_conv.weight.dtype)
+        return rearrange(self.quant_conv(z).float(), "(b t) c h w -> b c t h w", t=FRAMES)
 
-    def decoder_input(self, code_indices: Tensor) -> Tensor:
-        """What the decoder takes for codes (B, 3, h, w): their vectors through `post_quant_conv`."""
-        codes = self.quantize.lookup(code_indices)
-        return per_frame(self.post_quant_conv, codes).to(self.decoder.conv_in.weight.dtype)
+    def decoder_input(self, codes: Tensor) -> Tensor:
+        """What the decoder takes for code vectors (B, z_channels, 3, h, w): through `post_quant_conv`, frame by frame."""
+        frames = rearrange(codes, "b c t h w -> (b t) c h w").to(self.post_quant_conv.weight.dtype)
+        return self.post_quant_conv(frames).to(self.decoder.conv_in.weight.dtype)

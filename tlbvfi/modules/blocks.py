@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -82,10 +84,52 @@ def group_norm(groups: int, channels: int) -> GroupNorm:
     return GroupNorm(groups, channels, eps=1e-6)
 
 
-def per_frame(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a 2-D module to each frame of a clip alone: (B, C, T, h, w) -> (B, C', T, h', w')."""
-    frames = x.shape[2]
-    return rearrange(module(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", t=frames)
+#: Frames of a clip: x0, the empty middle, x1. A clip is held as its frames (B 3, C, h, w), each clip's together.
+FRAMES = 3
+
+
+def join_frames(frames: Sequence[Tensor]) -> Tensor:
+    """Three maps (B, C, h, w) -> the clip (B 3, C, h, w), channels last."""
+    return rearrange(torch.stack([rearrange(f, "b c h w -> b h w c") for f in frames], 1), "b t h w c -> (b t) c h w")
+
+
+def as_one_map(clip: Tensor) -> Tensor:
+    """The clip as one tall map (B, C, 3 h, w), for what looks at all its positions. A view where channels are last."""
+    return rearrange(clip, "(b t) c h w -> b c (t h) w", t=FRAMES)
+
+
+def as_frames(tall: Tensor) -> Tensor:
+    """The reverse of :func:`as_one_map`."""
+    return rearrange(tall, "b c (t h) w -> (b t) c h w", t=FRAMES)
+
+
+class ClipConv(nn.Conv3d):
+    """A 3-D convolution over a clip's frames (B 3, C, h, w), computed as a 2-D one over stacked channels.
+
+    In time the clip is padded with zeros, or merged into one frame with ``merge_frames``.
+    2-D convolutions are the fast ones everywhere, and some 3-D ones are broken in half precision.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, size: int | tuple[int, int, int], merge_frames: bool = False
+    ) -> None:
+        size = (size, size, size) if isinstance(size, int) else size
+        super().__init__(in_channels, out_channels, size)
+        self.merge_frames = merge_frames
+
+    def forward(self, clip: Tensor) -> Tensor:
+        reach, side = self.kernel_size[0], self.kernel_size[1]
+        if self.merge_frames:
+            stacked = rearrange(clip, "(b t) c h w -> b (t c) h w", t=FRAMES)
+        elif reach == 1:
+            stacked = clip
+        else:
+            frames = rearrange(clip, "(b t) c h w -> b t h w c", t=FRAMES)
+            nothing = torch.zeros_like(frames[:, :1])
+            before, after = torch.cat([nothing, frames[:, :-1]], dim=1), torch.cat([frames[:, 1:], nothing], dim=1)
+            stacked = rearrange(torch.cat([before, frames, after], dim=-1), "b t h w c -> (b t) c h w")
+        weight = rearrange(self.weight, "o i t y x -> o (t i) y x").contiguous(memory_format=torch.channels_last)
+        return F.conv2d(stacked, weight, self.bias, padding=side // 2)
 
 
 class ResnetBlock(nn.Module):
@@ -105,8 +149,8 @@ class ResnetBlock(nn.Module):
         return accumulate(h, x if self.nin_shortcut is None else self.nin_shortcut(x))
 
 
-class ResnetBlock3d(nn.Module):
-    """Residual block over a clip (B, C, T, h, w); its first norm sees the clip, its second each frame alone.
+class ClipResnetBlock(nn.Module):
+    """Residual block over a clip (B 3, C, h, w); its first norm sees the clip, its second each frame alone.
 
     With ``merge_frames`` the second conv and the skip take the three frames to one.
     """
@@ -114,34 +158,36 @@ class ResnetBlock3d(nn.Module):
     def __init__(self, channels: int, groups: int, merge_frames: bool = False) -> None:
         super().__init__()
         self.norm1 = group_norm(groups, channels)
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv1 = ClipConv(channels, channels, 3)
         self.norm2 = group_norm(groups, channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=(0, 1, 1) if merge_frames else 1)
-        self.nin_shortcut = nn.Conv3d(channels, channels, (3, 1, 1) if merge_frames else 1)
+        self.conv2 = ClipConv(channels, channels, 3, merge_frames)
+        self.nin_shortcut = ClipConv(channels, channels, (FRAMES if merge_frames else 1, 1, 1), merge_frames)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(silu(self.norm1(x)))
-        h = self.conv2(silu(per_frame(self.norm2, h)))
-        return accumulate(h, self.nin_shortcut(x))
+    def forward(self, clip: Tensor) -> Tensor:
+        h = self.conv1(silu(as_frames(self.norm1(as_one_map(clip)))))
+        h = self.conv2(silu(self.norm2(h)))
+        return accumulate(h, self.nin_shortcut(clip))
 
 
 class ClipAttention(nn.Module):
-    """Single-head self-attention over all T * h * w positions of a clip, with residual."""
+    """Single-head self-attention over all 3 h w positions of a clip, with residual."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.norm = group_norm(groups, channels)
-        self.q = nn.Conv3d(channels, channels, 1)
-        self.k = nn.Conv3d(channels, channels, 1)
-        self.v = nn.Conv3d(channels, channels, 1)
-        self.proj_out = nn.Conv3d(channels, channels, 1)
+        self.q = ClipConv(channels, channels, 1)
+        self.k = ClipConv(channels, channels, 1)
+        self.v = ClipConv(channels, channels, 1)
+        self.proj_out = ClipConv(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        t, h, w = x.shape[2:]
-        normed = self.norm(x)
-        q, k, v = (rearrange(conv(normed), "b c t h w -> b 1 (t h w) c") for conv in (self.q, self.k, self.v))
-        out = rearrange(attention(q, k, v), "b 1 (t h w) c -> b c t h w", t=t, h=h, w=w)
-        return accumulate(self.proj_out(out), x)
+    def forward(self, clip: Tensor) -> Tensor:
+        h, w = clip.shape[2:]
+        normed = as_frames(self.norm(as_one_map(clip)))
+        q, k, v = (
+            rearrange(conv(normed), "(b t) c h w -> b 1 (t h w) c", t=FRAMES) for conv in (self.q, self.k, self.v)
+        )
+        out = rearrange(attention(q, k, v), "b 1 (t h w) c -> (b t) c h w", t=FRAMES, h=h, w=w)
+        return accumulate(self.proj_out(out), clip)
 
 
 class Middle(nn.Module):
@@ -149,12 +195,12 @@ class Middle(nn.Module):
 
     def __init__(self, channels: int, groups: int, merge_frames: bool = False) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock3d(channels, groups)
+        self.block_1 = ClipResnetBlock(channels, groups)
         self.attn_1 = ClipAttention(channels, groups)
-        self.block_2 = ResnetBlock3d(channels, groups, merge_frames)
+        self.block_2 = ClipResnetBlock(channels, groups, merge_frames)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x)))
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(clip)))
 
 
 class Downsample(nn.Module):

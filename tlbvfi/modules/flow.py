@@ -5,7 +5,7 @@ A pair of flows is (B, 4, H, W) float32: to frame 0 (dx, dy), then to frame 1, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +52,18 @@ class CoarseFlow(nn.Module):
 
     def forward(self, frame0: Tensor, frame1: Tensor) -> Tensor:
         """frame0, frame1: (B, 3, H, W) float32, sides multiples of 16. Returns (B, 4, H / 2, W / 2)."""
+        *_, flow = self.estimates(frame0, frame1)
+        return flow
+
+    def estimates(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
+        """The flow after each scale, coarsest first; the last is the result."""
         flow = self.block0(torch.cat([frame0, frame1], dim=1))
+        yield flow
         for block in (self.block1, self.block2):
             full = resize(flow, (frame0.shape[-2], frame0.shape[-1])) * 2.0
             warped = [warp(frame0, full[:, :2]), warp(frame1, full[:, 2:])]
             flow = flow + block(torch.cat([*warped, full], dim=1))
-        return flow
+            yield flow
 
 
 class RefineBlock(nn.Module):
@@ -125,10 +131,17 @@ class FlowRefinement(nn.Module):
 
     def forward(self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor) -> Tensor:
         """pyramid*: levels 0..3; coarse: (B, 4, H / 2, W / 2). Returns (B, 4, H, W) at the size of level 0."""
+        *_, flow = self.estimates(pyramid0, pyramid1, coarse)
+        return flow
+
+    def estimates(
+        self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor
+    ) -> Iterator[Tensor]:
+        """The flow after each level, from level 3 to level 0; the last is the result."""
         flow = resize(coarse, (pyramid0[3].shape[-2], pyramid0[3].shape[-1])) / 4.0
         blocks = (self.rf_block1, self.rf_block2, self.rf_block3, self.rf_block4)
         for level in (3, 2, 1, 0):
             if level != 3:
                 flow = resize(flow, (pyramid0[level].shape[-2], pyramid0[level].shape[-1])) * 2.0
             flow = blocks[level](pyramid0[level], pyramid1[level], flow)
-        return flow
+            yield flow

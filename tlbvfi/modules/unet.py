@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..config import DenoiserParams
 from .attention import attention
+from .blocks import FRAMES, ClipConv, GroupNorm, as_frames, as_one_map
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -21,8 +22,8 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def _norm(groups: int, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(groups, channels), channels, eps=1e-5)
+def _norm(groups: int, channels: int) -> GroupNorm:
+    return GroupNorm(min(groups, channels), channels, eps=1e-5)
 
 
 class TimedResBlock(nn.Module):
@@ -32,31 +33,32 @@ class TimedResBlock(nn.Module):
         super().__init__()
         self.resample = resample
         self.in_layers = nn.Sequential(
-            _norm(params.norm_groups, in_channels), nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1)
+            _norm(params.norm_groups, in_channels), nn.SiLU(), ClipConv(in_channels, out_channels, 3)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * params.model_channels, 2 * out_channels))
         self.out_layers = nn.Sequential(
             _norm(params.norm_groups, out_channels),
             nn.SiLU(),
             nn.Identity(),
-            nn.Conv3d(out_channels, out_channels, 3, padding=1),
+            ClipConv(out_channels, out_channels, 3),
         )
         same = in_channels == out_channels
-        self.skip_connection = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
+        self.skip_connection = nn.Identity() if same else ClipConv(in_channels, out_channels, 1)
 
     def _resampled(self, x: Tensor) -> Tensor:
         if self.resample == "down":
-            return F.avg_pool3d(x, (1, 2, 2))
+            return F.avg_pool2d(x, 2)
         if self.resample == "up":
-            return F.interpolate(x, scale_factor=(1.0, 2.0, 2.0), mode="nearest")
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
         return x
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x: clip (B 3, C, h, w); embedding: (B, 4 model_channels)."""
         norm, act, conv = self.in_layers
-        h = conv(self._resampled(act(norm(x))))
-        scale, shift = self.emb_layers(embedding)[:, :, None, None, None].chunk(2, dim=1)
+        h = conv(self._resampled(act(as_frames(norm(as_one_map(x))))))
+        scale, shift = self.emb_layers(embedding)[:, :, None, None].chunk(2, dim=1)
         norm, act, _, conv = self.out_layers
-        h = conv(act(norm(h) * (1 + scale) + shift))
+        h = conv(as_frames(act(norm(as_one_map(h)) * (1 + scale) + shift)))
         return self.skip_connection(self._resampled(x)) + h
 
 
@@ -70,11 +72,13 @@ class ClipSelfAttention(nn.Module):
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        t, h, w = x.shape[2:]
-        flat = rearrange(x, "b c t h w -> b c (t h w)")
-        q, k, v = rearrange(self.qkv(self.norm(flat)), "b (qkv c) n -> qkv b 1 n c", qkv=3)
-        out = flat + self.proj_out(rearrange(attention(q, k, v), "b 1 n c -> b c n"))
-        return rearrange(out, "b c (t h w) -> b c t h w", t=t, h=h, w=w)
+        h, w = x.shape[2:]
+        tokens = rearrange(self.norm(as_one_map(x)), "b c n w -> b (n w) c")
+        # The 1-D convolutions of the checkpoint, of width one, are linear maps of the positions.
+        qkv = F.linear(tokens, self.qkv.weight[:, :, 0], self.qkv.bias)
+        q, k, v = rearrange(qkv, "b n (qkv c) -> qkv b 1 n c", qkv=3)
+        out = F.linear(attention(q, k, v), self.proj_out.weight[:, :, 0], self.proj_out.bias)
+        return x + rearrange(out, "b 1 (t h w) c -> (b t) c h w", t=FRAMES, h=h, w=w)
 
 
 class TimedSequential(nn.Sequential):
@@ -99,7 +103,7 @@ class UNet(nn.Module):
             wanted = downsampling in params.attention_downsampling
             return [ClipSelfAttention(ch, params.norm_groups)] if wanted else []
 
-        first = nn.Conv3d(2 * latent_channels, width, 3, padding=1)
+        first = ClipConv(2 * latent_channels, width, 3)
         self.input_blocks = nn.ModuleList([TimedSequential(first)])
         ch, ds, skips = width, 1, [width]
         last = len(params.channel_mult) - 1
@@ -127,14 +131,15 @@ class UNet(nn.Module):
                     ds //= 2
                 self.output_blocks.append(TimedSequential(*layers))
         self.out = nn.Sequential(
-            _norm(params.norm_groups, ch), nn.SiLU(), nn.Conv3d(ch, latent_channels, 3, padding=1)
+            _norm(params.norm_groups, ch), nn.SiLU(), ClipConv(ch, latent_channels, 3)
         )
 
     def forward(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
         """x, y: (B, C, T, h, w), h and w multiples of 4; t: (B,) timesteps. Returns x's shape, float32."""
         dtype = self.time_embed[0].weight.dtype
         embedding = self.time_embed(timestep_embedding(t, self.channels).to(dtype))
-        h = torch.cat([x, y], dim=1).to(dtype)
+        h = rearrange(torch.cat([x, y], dim=1), "b c t h w -> (b t) c h w").to(dtype)
+        h = h.contiguous(memory_format=torch.channels_last)
         skips = []
         for block in self.input_blocks:
             h = block(h, embedding)
@@ -142,4 +147,8 @@ class UNet(nn.Module):
         h = self.middle_block(h, embedding)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-        return self.out(h).float()
+        return rearrange(self.out[2](self._activated(h)).float(), "(b t) c h w -> b c t h w", t=FRAMES)
+
+    def _activated(self, clip: Tensor) -> Tensor:
+        norm, act, _ = self.out
+        return as_frames(act(norm(as_one_map(clip))))

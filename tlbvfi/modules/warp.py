@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-#: Positions handled at a time where rows are gathered: a chunk's rows stay in the processor's cache.
-_CHUNK = 4096
+#: Positions handled at a time where features are gathered. On the CPU a chunk stays in the processor's cache; other
+#: devices want long kernels.
+_CHUNK = {"cpu": 1 << 12}
+_LONG_CHUNK = 1 << 18
+#: Devices whose `embedding_bag` sums weighted rows in one pass.
+_FUSED = ("cpu", "cuda")
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -52,15 +56,15 @@ def _position(offset: Tensor, size: int, axis: int) -> Tensor:
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Sample x (B, C, H, W) at p + flow(p). The grid is clamped, which equals border padding on every device.
+    """Sample an image x (B, C, H, W) at p + flow(p), in float32. For features see :class:`Neighbourhood`.
 
-    Positions and weights are float32 whatever the dtype of x; the result has the dtype of x.
+    The grid is clamped, which equals border padding on every device.
     """
-    grid = torch.stack(
-        [_normalised(position, size) for position, size in zip(_positions(flow), (x.shape[-1], x.shape[-2]), strict=True)],
-        dim=-1,
+    sides = (x.shape[-1], x.shape[-2])
+    grid = [_normalised(position, side) for position, side in zip(_positions(flow), sides, strict=True)]
+    return F.grid_sample(
+        x.float(), torch.stack(grid, dim=-1), mode="bilinear", padding_mode="zeros", align_corners=True
     )
-    return F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True).to(x.dtype)
 
 
 def _normalised(position: Tensor, size: int) -> Tensor:
@@ -68,107 +72,70 @@ def _normalised(position: Tensor, size: int) -> Tensor:
     return position / ((size - 1) / 2) - 1.0 if size > 1 else torch.zeros_like(position)
 
 
-class Neighbourhood:
-    """A map seen along a flow: its warp, and its 3 x 3 neighbourhoods warped with it.
+def warp_features(x: Tensor, flow: Tensor) -> Tensor:
+    """Sample a feature map x (B, C, H, W) at p + flow(p): as :func:`warp`, in the dtype of x, channels last."""
+    return Neighbourhood(x, flow).centre()
 
-    The neighbourhood of a sampling position c (clamped to the map) is the map sampled at c + (-1..1, -1..1), where
-    what lies outside reads zero. All nine samples share the same bilinear weights, so their dot products with a
-    vector need 16 dot products, and their norms a quadratic form of products between adjacent pixels: the nine
-    warped copies are never made.
+
+class Neighbourhood:
+    """A feature map seen along a flow: its warp, and the cosine of a vector with each of its 3 x 3 neighbours.
+
+    The neighbours of a sampling position c (clamped to the map) are the map sampled at c + (-1..1, -1..1), where what
+    lies outside reads zero: the nine copies of an unfolded map, warped. One copy at a time, of a chunk of positions,
+    is ever made. Positions are float32; weights and sums over features have the map's dtype.
     """
 
     def __init__(self, x: Tensor, flow: Tensor) -> None:
         """x: (B, C, H, W); flow: (B, 2, H, W)."""
-        b, self.channels, self.height, self.width = x.shape
+        b, _, height, width = x.shape
         px, py = _positions(flow)
         left, top = px.floor(), py.floor()
-        self.wx = (px - left).reshape(-1, 1)  # (B H W, 1)
-        self.wy = (py - top).reshape(-1, 1)
-        stride = self.width + 3
-        # One zero column and row before the map, two after: every tap of every neighbourhood exists.
+        wx, wy = px - left, py - top
+        weights = torch.stack([(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy], dim=-1)
+        self.weights = rearrange(weights, "b h w taps -> (b h w) taps").to(x.dtype)
+        # One zero column and row before the map, two after: every tap of every neighbour exists.
         padded = F.pad(rearrange(x, "b c h w -> b h w c"), (0, 0, 1, 2, 1, 2))
         self.table = rearrange(padded, "b h w c -> (b h w) c")
-        first = torch.arange(b, device=x.device).reshape(-1, 1, 1) * ((self.height + 3) * stride)
-        self.index = (first + top.long() * stride + left.long()).reshape(-1)  # the tap at (-1, -1)
-        self.stride = stride
-        self.shape = (b, self.height, self.width)
-
-    def _tap(self, rows: slice, dy: int, dx: int) -> Tensor:
-        return self.table.index_select(0, self.index[rows] + (dy * self.stride + dx))
+        self.stride = width + 3
+        index = torch.int32 if self.table.shape[0] < 2**31 else torch.int64
+        first = torch.arange(b, device=x.device, dtype=index).view(-1, 1, 1) * ((height + 3) * self.stride)
+        corner = first + top.to(index) * self.stride + left.to(index)  # upper left tap of the neighbour (-1, -1)
+        taps = torch.tensor([0, 1, self.stride, self.stride + 1], device=x.device, dtype=index)
+        self.taps = rearrange(corner, "b h w -> (b h w) 1") + taps
+        self.shape = (b, height, width)
 
     def _chunks(self) -> list[slice]:
-        return [slice(i, i + _CHUNK) for i in range(0, self.index.shape[0], _CHUNK)]
+        size = _CHUNK.get(self.table.device.type, _LONG_CHUNK)
+        return [slice(i, i + size) for i in range(0, self.taps.shape[0], size)]
+
+    def _sample(self, rows: slice, dy: int, dx: int) -> Tensor:
+        """The neighbour (dy, dx) of 0..2 at some positions: (P, C)."""
+        taps, weights = self.taps[rows] + (dy * self.stride + dx), self.weights[rows]
+        if self.table.device.type in _FUSED:
+            return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
+        return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
 
     def centre(self) -> Tensor:
-        """The warped map (B, C, H, W)."""
-        parts = []
-        for rows in self._chunks():
-            wx, wy = self.wx[rows].to(self.table.dtype), self.wy[rows].to(self.table.dtype)
-            upper = torch.lerp(self._tap(rows, 1, 1), self._tap(rows, 1, 2), wx)
-            lower = torch.lerp(self._tap(rows, 2, 1), self._tap(rows, 2, 2), wx)
-            parts.append(torch.lerp(upper, lower, wy))
+        """The warped map (B, C, H, W), channels last."""
         b, h, w = self.shape
-        return rearrange(torch.cat(parts), "(b h w) c -> b c h w", b=b, h=h, w=w)
+        warped = torch.cat([self._sample(rows, 1, 1) for rows in self._chunks()])
+        return rearrange(warped, "(b h w) c -> b c h w", b=b, h=h, w=w)
 
     def cosine(self, m: Tensor) -> Tensor:
-        """Cosine of m (B, C, H, W) with each of the nine warped copies: (B, 9, H, W) float32, row by row."""
+        """Cosine of m (B, C, H, W) with each of the nine neighbours: (B, 9, H, W) float32, row by row."""
         vectors = rearrange(m, "b c h w -> (b h w) c")
-        products = self._adjacent_products()
         parts = []
         for rows in self._chunks():
             target = vectors[rows]
-            dots = [
-                [(self._tap(rows, dy, dx) * target).sum(dim=1, dtype=torch.float32) for dx in range(4)]
-                for dy in range(4)
-            ]
-            dot = _blend(torch.stack([torch.stack(row, dim=-1) for row in dots], dim=1), self.wx[rows], self.wy[rows])
-            norm2 = self._squared_norms(products, rows)
-            own = (target.float().square().sum(dim=1) + 1e-12).sqrt()
-            parts.append(dot / (own[:, None, None] * (norm2 + 1e-12).sqrt()))
+            own = _length(target)
+            copies = (self._sample(rows, dy, dx) for dy in range(3) for dx in range(3))
+            parts.append(
+                torch.stack([(c * target).sum(dim=1, dtype=torch.float32) / (_length(c) * own) for c in copies], dim=1)
+            )
         b, h, w = self.shape
-        return rearrange(torch.cat(parts), "(b h w) y x -> b (y x) h w", b=b, h=h, w=w)
-
-    def _adjacent_products(self) -> Tensor:
-        """(B (H+3) (W+3), 5) float32: each pixel times itself, right, below, below-right; and right times below."""
-        b, h, w = self.shape
-        padded = rearrange(self.table, "(b h w) c -> b h w c", b=b, h=h + 3, w=w + 3)
-
-        def product(first: Tensor, second: Tensor) -> Tensor:
-            dot = (first * second).sum(dim=-1, dtype=torch.float32)
-            return F.pad(dot, (0, w + 3 - dot.shape[2], 0, h + 3 - dot.shape[1]))
-
-        maps = (
-            product(padded, padded),
-            product(padded[:, :, :-1], padded[:, :, 1:]),
-            product(padded[:, :-1], padded[:, 1:]),
-            product(padded[:, :-1, :-1], padded[:, 1:, 1:]),
-            product(padded[:, :-1, 1:], padded[:, 1:, :-1]),
-        )
-        return rearrange(torch.stack(maps, dim=-1), "b h w k -> (b h w) k")
-
-    def _squared_norms(self, products: Tensor, rows: slice) -> Tensor:
-        """(P, 3, 3) squared norms of the nine copies at the positions `rows`."""
-        index = self.index[rows]
-        taps = [[products.index_select(0, index + (dy * self.stride + dx)) for dx in range(4)] for dy in range(4)]
-        grid = torch.stack([torch.stack(row, dim=1) for row in taps], dim=1)  # (P, 4, 4, 5)
-        own, right, below, diagonal, cross = grid.unbind(dim=-1)
-        wx, wy = self.wx[rows][..., None], self.wy[rows][..., None]
-        ux, uy = 1 - wx, 1 - wy
-        squares = uy * uy * _along_x(own[:, :3], ux * ux, wx * wx) + wy * wy * _along_x(own[:, 1:], ux * ux, wx * wx)
-        horizontal = uy * uy * right[:, :3, :3] + wy * wy * right[:, 1:, :3]
-        vertical = _along_x(below[:, :3], ux * ux, wx * wx)
-        diagonals = diagonal[:, :3, :3] + cross[:, :3, :3]
-        mixed = ux * wx * horizontal + uy * wy * vertical + ux * wx * uy * wy * diagonals
-        return (squares + 2 * mixed).clamp_min(0)
+        return rearrange(torch.cat(parts), "(b h w) k -> b k h w", b=b, h=h, w=w)
 
 
-def _along_x(rows: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """(P, R, 4) -> (P, R, 3): left * value + right * its neighbour."""
-    return left * rows[..., :3] + right * rows[..., 1:]
-
-
-def _blend(grid: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
-    """Bilinear blend of (P, 4, 4) taps into the (P, 3, 3) neighbourhood."""
-    wx, wy = wx[..., None], wy[..., None]
-    across = _along_x(grid, 1 - wx, wx)
-    return (1 - wy) * across[:, :3] + wy * across[:, 1:]
+def _length(vectors: Tensor) -> Tensor:
+    """Lengths of rows (P, C), never zero: (P,) float32."""
+    return ((vectors * vectors).sum(dim=1, dtype=torch.float32) + 1e-12).sqrt()

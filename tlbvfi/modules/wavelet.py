@@ -89,7 +89,5 @@ class FrequencyExtractor(nn.Module):
 
 
 def gate(features: Tensor, frequency: Tensor) -> Tensor:
-    """features (B, C, T, h, w) * (1 + sigmoid(frequency (B, C, h, w))), the same for each frame."""
-    return features + torch.sigmoid(frequency)[:, :, None] * features
-
-
+    """features * (1 + sigmoid(frequency)), both (B, C, h, w)."""
+    return features + torch.sigmoid(frequency) * features
