@@ -127,6 +127,30 @@ def test_frames_are_taken_one_at_a_time(model: TLBVFI) -> None:
         assert len(taken) == expected
 
 
+@pytest.mark.parametrize(("times", "batch_size"), [(1, 2), (1, 7), (3, 2), (2, 4)])
+def test_batches_of_gaps_give_the_same_frames(model: TLBVFI, times: int, batch_size: int) -> None:
+    source = frames(6, 40, 56)
+    alone, together = run(model, source, times), run(model, source, times, batch_size=batch_size)
+    assert len(alone) == len(together)
+    assert all(torch.equal(a, b) for a, b in zip(source, together[:: 2**times], strict=True))
+    # Equal to rounding; deeper levels of a model of random weights amplify that, so the first level is compared.
+    halfway = slice(2 ** (times - 1), None, 2**times)
+    for a, b in zip(alone[halfway], together[halfway], strict=True):
+        assert (a - b).abs().max() < 1e-4
+
+
+def test_no_frames_and_one_frame(model: TLBVFI) -> None:
+    assert run(model, [], 2) == []
+    single = frames(1, 9, 9)
+    assert torch.equal(run(model, single, 2)[0], single[0])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, True, 1.5])
+def test_bad_batch_size(model: TLBVFI, batch_size: int) -> None:
+    with pytest.raises(ValueError, match="batch_size must be a whole number"):
+        tlbvfi.interpolate_frames(model, [], batch_size=batch_size)
+
+
 def test_peak_memory_is_flat_in_length() -> None:
     def peak(count: int) -> int:
         model = tiny_model()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from einops import rearrange
@@ -12,6 +13,7 @@ from torch import Tensor
 from .bridge import generator_at
 from .model import TLBVFI, FrameFeatures
 from .padding import Padding, PaddingMode, check_flow_scale, padding_for
+from .transfer import HostCopies, HostCopy
 
 #: How far outside [0, 1] a frame may be (it is clamped) before it counts as a frame in another range.
 RANGE_TOLERANCE = 0.5
@@ -20,26 +22,29 @@ _MAX_TIMES = 10
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a new frame stands: between source frames `gap` and `gap + 1`, at `numerator` / 2**`depth` of the way.
+    """Where in its gap a new frame stands: at `numerator` / 2**`depth` of the way.
 
     The fraction is in lowest terms, so that a frame is the same at every depth of the bisection.
     """
 
-    gap: int
     numerator: int = 1
     depth: int = 1
 
     @property
     def before(self) -> _Place:
-        return _Place(self.gap, 2 * self.numerator - 1, self.depth + 1)
+        return _Place(2 * self.numerator - 1, self.depth + 1)
 
     @property
     def after(self) -> _Place:
-        return _Place(self.gap, 2 * self.numerator + 1, self.depth + 1)
+        return _Place(2 * self.numerator + 1, self.depth + 1)
+
+
+_MIDDLE = _Place()
 
 
 class _Bisection:
-    """The settings of a run, and what they make of a pair."""
+    """The settings of a run, and what they make of gaps: several neighbouring ones at a time go through the model
+    as a batch, each as if it were alone."""
 
     def __init__(
         self,
@@ -53,7 +58,8 @@ class _Bisection:
     ) -> None:
         self.model, self.padding = model, padding
         self.flow_scale, self.timesteps, self.seed = flow_scale, timesteps, seed
-        self.storage = torch.device("cpu") if offload else model.device
+        self.copies = HostCopies(model.device)
+        self.offload = offload
         self.on_step, self.new_frames = on_step, 0
 
     def _before_model_call(self) -> None:
@@ -61,46 +67,58 @@ class _Bisection:
             self.on_step(self.new_frames)
 
     @torch.no_grad()
-    def encode(self, frame: Tensor) -> FrameFeatures:
-        """frame: (H, W, 3) in [0, 1]."""
+    def encode(self, frames: Tensor) -> FrameFeatures:
+        """frames: (B, H, W, 3) in [0, 1], on any device."""
         self._before_model_call()
-        on_device = rearrange(frame, "h w c -> 1 c h w").to(device=self.model.device, dtype=torch.float32)
+        on_device = rearrange(self.copies.to_device(frames), "b h w c -> b c h w").to(torch.float32)
         padded = self.padding.pad(on_device.clamp(0.0, 1.0))
         return self.model.encode_frame(padded * 2.0 - 1.0, self.flow_scale)
 
     @torch.no_grad()
-    def _midpoint(self, left: FrameFeatures, right: FrameFeatures, place: _Place) -> Tensor:
-        """The frame half-way, (H, W, 3) float32 in [0, 1] on the device."""
+    def _midpoints(self, left: FrameFeatures, right: FrameFeatures, gaps: range, place: _Place) -> Tensor:
+        """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device."""
         self._before_model_call()
-        generator = generator_at(self.seed, place.gap, place.numerator, place.depth)
-        frame = self.model.midpoint(left, right, self.timesteps, generator)
-        self.new_frames += 1
-        return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "1 c h w -> h w c").clamp(0.0, 1.0)
+        frame = self.model.midpoint(left, right, self.timesteps, self._noise(gaps, place))
+        self.new_frames += len(gaps)
+        return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
+
+    def _noise(self, gaps: range, place: _Place) -> list[Tensor]:
+        """Each gap's own draws, which depend on the seed and the place alone, stacked for the batch."""
+        shape = self.model.latent_shape(*self.padding.padded)
+        generators = [generator_at(self.seed, gap, place.numerator, place.depth) for gap in gaps]
+        return [
+            self.copies.to_device(torch.cat([torch.randn((1, *shape), generator=g) for g in generators]))
+            for _ in self.timesteps[1:]
+        ]
 
     def between(
-        self, left: FrameFeatures, right: FrameFeatures, times: int, place: _Place
-    ) -> Generator[Tensor, None, FrameFeatures]:
-        """The 2**times - 1 frames between two encoded frames, in order, on the storage device; returns `right`.
+        self, left: FrameFeatures, right: FrameFeatures, gaps: range, times: int, place: _Place = _MIDDLE
+    ) -> Generator[HostCopy, None, FrameFeatures]:
+        """For each of the 2**times - 1 places between the ends of the gaps, in order, the gaps' frames
+        (B, H, W, 3) on their way to the host. Returns `right`.
 
-        Features of an end that has to wait for its turn wait on the storage device, so that the model's device holds
-        one pair at any depth. For that the caller must not keep the features it passes.
+        Features of an end that has to wait for its turn wait on the host, so that the model's device holds one batch
+        of pairs at any depth. For that the caller must not keep the features it passes.
         """
-        middle = self._midpoint(left, right, place)
+        middle = self._midpoints(left, right, gaps, place)
         if times == 1:
             del left
-            yield middle.to(self.storage)
+            yield self._leaving(middle)
             return right
         features = self.encode(middle)
-        middle, waiting = middle.to(self.storage), right.to(self.storage)
-        del right
-        first_half = self.between(left, features, times - 1, place.before)
+        leaving, waiting = self._leaving(middle), right.to("cpu")
+        del middle, right
+        first_half = self.between(left, features, gaps, times - 1, place.before)
         del left, features
         features = yield from first_half
-        yield middle
-        del middle
-        second_half = self.between(features, waiting.to(self.model.device), times - 1, place.after)
+        yield leaving
+        del leaving
+        second_half = self.between(features, waiting.to(self.model.device), gaps, times - 1, place.after)
         del features, waiting
         return (yield from second_half)
+
+    def _leaving(self, frames: Tensor) -> HostCopy:
+        return self.copies.to_host(frames) if self.offload else HostCopy(frames)
 
 
 def interpolate_frames(
@@ -114,6 +132,7 @@ def interpolate_frames(
     padding: PaddingMode = "tight",
     offload: bool = True,
     first_gap: int = 0,
+    batch_size: int = 1,
     on_step: Callable[[int], object] | None = None,
 ) -> Iterator[Tensor]:
     """Put 2**times - 1 new frames into each gap between the frames of a video.
@@ -132,6 +151,7 @@ def interpolate_frames(
         offload: move each new frame to the host at once; otherwise those of a gap stay on the device until the gap
             is finished.
         first_gap: the place in the video of the first gap, where `frames` is a later part of one.
+        batch_size: gaps that go through the model together; as many frames are taken ahead. The frames are the same.
         on_step: called before every model call (encoding a frame or computing a new one) with the number of new frames
             computed so far; what it raises ends the run.
 
@@ -144,56 +164,93 @@ def interpolate_frames(
     """
     if isinstance(times, bool) or not isinstance(times, int) or not 0 <= times <= _MAX_TIMES:
         raise ValueError(f"times must be a whole number between 0 and {_MAX_TIMES}, not {times!r}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
     check_flow_scale(flow_scale)
     timesteps = model.schedule.timesteps(sample_steps)
     padding_for(1, 1, padding)
-    return _interpolated(model, frames, times, flow_scale, timesteps, seed, padding, offload, first_gap, on_step)
+    checked = _checked(frames)
+    if times == 0:
+        return (_source(frame) for frame in checked)
+
+    def bisection(size: tuple[int, int]) -> _Bisection:
+        pad = padding_for(*size, padding, model.multiple)
+        return _Bisection(model, pad, flow_scale, timesteps, seed, offload, on_step)
+
+    return _interpolated(checked, bisection, times, first_gap, batch_size)
 
 
-def _interpolated(
-    model: TLBVFI,
-    frames: Iterable[Tensor],
-    times: int,
-    flow_scale: float,
-    timesteps: Sequence[int],
-    seed: int,
-    padding: PaddingMode,
-    offload: bool,
-    first_gap: int,
-    on_step: Callable[[int], object] | None,
-) -> Iterator[Tensor]:
+def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
     size: tuple[int, int] | None = None
-    bisection: _Bisection | None = None
-    left: FrameFeatures | None = None
     for index, frame in enumerate(frames):
         check_frame(frame, index, size)
         size = (frame.shape[0], frame.shape[1])
-        source = frame.detach().to(device="cpu", dtype=torch.float32)
-        if times == 0:
-            yield source
-            continue
-        if bisection is None:
-            pad = padding_for(*size, padding, model.multiple)
-            bisection = _Bisection(model, pad, flow_scale, timesteps, seed, offload, on_step)
-        right = bisection.encode(frame)
-        if left is not None:
-            new = bisection.between(left, right, times, _Place(first_gap + index - 1))
-            del left, right
-            right = yield from (new if offload else _together(new))
-        yield source
-        left = right
-        del right
+        yield frame.detach()
 
 
-def _together(frames: Generator[Tensor, None, FrameFeatures]) -> Generator[Tensor, None, FrameFeatures]:
-    """The same frames, but none leaves the device before all are done."""
+def _source(frame: Tensor) -> Tensor:
+    return frame.to(device="cpu", dtype=torch.float32)
+
+
+def _interpolated(
+    frames: Iterator[Tensor],
+    bisection_for: Callable[[tuple[int, int]], _Bisection],
+    times: int,
+    first_gap: int,
+    batch_size: int,
+) -> Iterator[Tensor]:
+    first = next(frames, None)
+    if first is None:
+        return
+    bisection = bisection_for((first.shape[0], first.shape[1]))
+    left = bisection.encode(first[None])
+    yield _source(first)
+    del first
+    gap = first_gap
+    while batch := list(islice(frames, batch_size)):
+        gaps = range(gap, gap + len(batch))
+        gap = gaps.stop
+        right = bisection.encode(torch.stack(batch) if len(batch) > 1 else batch[0][None])
+        if len(batch) > 1:
+            left = FrameFeatures.cat([left, right[:-1]])
+        new = bisection.between(left, right, gaps, times)
+        del left, right
+        if len(batch) == 1 and bisection.offload:
+            left = yield from _arrived(new)
+        else:
+            # All places of all gaps come before the first gap can be shown whole.
+            places, last = _exhausted(new)
+            arrived = [place.wait() for place in places]
+            del places
+            for number, source in enumerate(batch[:-1]):
+                yield from (place[number] for place in arrived)
+                yield _source(source)
+            yield from (place[-1] for place in arrived)
+            left = last[-1:]
+            del arrived, last
+        yield _source(batch[-1])
+
+
+def _arrived(copies: Generator[HostCopy, None, FrameFeatures]) -> Generator[Tensor, None, FrameFeatures]:
+    """The single frames of copies to the host, each given out while the device works on the next."""
+    coming = next(copies)
+    while True:
+        try:
+            following = next(copies)
+        except StopIteration as end:
+            yield coming.wait()[0]
+            return end.value
+        yield coming.wait()[0]
+        coming = following
+
+
+def _exhausted(copies: Generator[HostCopy, None, FrameFeatures]) -> tuple[list[HostCopy], FrameFeatures]:
     done = []
     while True:
         try:
-            done.append(next(frames))
+            done.append(next(copies))
         except StopIteration as end:
-            yield from (frame.cpu() for frame in done)
-            return end.value
+            return done, end.value
 
 
 def check_frame(frame: Tensor, index: int = 0, size: tuple[int, int] | None = None) -> None:

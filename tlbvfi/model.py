@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import repeat
@@ -14,6 +14,7 @@ from . import bridge
 from .bridge import Noise, Schedule
 from .config import ModelParams
 from .modules.autoencoder import FLOW_LEVELS, VQGAN
+from .modules.blocks import FRAMES
 from .modules.maxvit import MBConv
 from .modules.unet import UNet
 from .modules.warp import resize
@@ -41,17 +42,35 @@ class FrameFeatures:
 
     def to(self, device: torch.device | str) -> FrameFeatures:
         """The same features on another device."""
-        return replace(
-            self,
-            image=self.image.to(device),
-            flow_image=self.flow_image.to(device),
-            pyramid=[None if level is None else level.to(device) for level in self.pyramid],
-            flow_pyramid=[level.to(device) for level in self.flow_pyramid],
+        return self._each(lambda tensor: tensor.to(device))
+
+    def __getitem__(self, which: slice) -> FrameFeatures:
+        """Some of the B frames."""
+        return self._each(lambda tensor: tensor[which])
+
+    @staticmethod
+    def cat(parts: Sequence[FrameFeatures]) -> FrameFeatures:
+        """The frames of several, in order."""
+
+        def joined(levels: Sequence[Tensor | None]) -> Tensor | None:
+            present = [level for level in levels if level is not None]
+            return torch.cat(present) if present else None
+
+        flow_levels = zip(*(part.flow_pyramid for part in parts), strict=True)
+        return FrameFeatures(
+            image=torch.cat([part.image for part in parts]),
+            flow_image=torch.cat([part.flow_image for part in parts]),
+            pyramid=[joined(levels) for levels in zip(*(part.pyramid for part in parts), strict=True)],
+            flow_pyramid=[torch.cat(levels) for levels in flow_levels],
         )
 
-    def without_flow(self) -> FrameFeatures:
-        """The same without what only the flow reads."""
-        return replace(self, flow_pyramid=[], pyramid=[None, *self.pyramid[1:]])
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+        return FrameFeatures(
+            image=change(self.image),
+            flow_image=change(self.flow_image),
+            pyramid=[None if level is None else change(level) for level in self.pyramid],
+            flow_pyramid=[change(level) for level in self.flow_pyramid],
+        )
 
 
 class TLBVFI(nn.Module):
@@ -82,6 +101,11 @@ class TLBVFI(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the convolutions; the bridge keeps float32."""
         return self.vqgan.encoder.conv_in.weight.dtype
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(channels, frames, h, w) of one pair's latent for frames of height x width."""
+        params = self.params.autoencoder
+        return params.z_channels, FRAMES, height // params.downscale, width // params.downscale
 
     def finalize(self) -> TLBVFI:
         """Make a model with weights ready for inference: derived buffers, folded norms, no gradients."""
