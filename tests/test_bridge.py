@@ -72,7 +72,8 @@ def test_noise_may_be_a_list_or_a_generator() -> None:
     listed = [torch.randn(y.shape, generator=g) for g in [generator_at(9)] for _ in range(4)]
     steps = SCHEDULE.timesteps(5)
     assert torch.equal(
-        bridge.sample(denoiser, y, SCHEDULE, steps, listed), bridge.sample(denoiser, y, SCHEDULE, steps, generator_at(9))
+        bridge.sample(denoiser, y, SCHEDULE, steps, listed),
+        bridge.sample(denoiser, y, SCHEDULE, steps, generator_at(9)),
     )
     with pytest.raises(ValueError, match="4 tensors"):
         bridge.sample(denoiser, y, SCHEDULE, steps, listed[:3])
@@ -81,6 +82,8 @@ def test_noise_may_be_a_list_or_a_generator() -> None:
 
 
 def test_places_have_unrelated_noise() -> None:
-    drawn = {tuple(torch.randn(3, generator=generator_at(*p)).tolist()) for p in [(0, 0, 1, 1), (0, 1, 1, 1), (1, 0, 1, 1)]}
+    drawn = {
+        tuple(torch.randn(3, generator=generator_at(*p)).tolist()) for p in [(0, 0, 1, 1), (0, 1, 1, 1), (1, 0, 1, 1)]
+    }
     assert len(drawn) == 3
     assert torch.equal(torch.randn(3, generator=generator_at(5, 2)), torch.randn(3, generator=generator_at(5, 2)))

@@ -150,7 +150,7 @@ def test_shapes_and_ranges_with_everything_on(store: TextureStore) -> None:
     batch = render_batch(store, 16, 64, 4, config)
     for key in ("x0", "xm", "x1"):
         assert batch[key].shape == (16, 3, 64, 64) and batch[key].dtype == torch.float32
-        assert 0.0 <= float(batch[key].min()) and float(batch[key].max()) <= 1.0
+        assert float(batch[key].min()) >= 0.0 and float(batch[key].max()) <= 1.0
     for key in ("flow0", "flow1"):
         assert batch[key].shape == (16, 2, 64, 64) and bool(batch[key].isfinite().all())
     for key in ("valid0", "valid1"):
@@ -192,7 +192,9 @@ def test_shards_resume_and_read_back(tmp_path) -> None:
     data = ShardDataset(out, crop=48)
     assert len(data) == 6
     item = data[4]
-    assert item["x0"].shape == (3, 48, 48) and item["flow0"].shape == (2, 24, 24) and item["valid1"].shape == (1, 24, 24)
+    assert (
+        item["x0"].shape == (3, 48, 48) and item["flow0"].shape == (2, 24, 24) and item["valid1"].shape == (1, 24, 24)
+    )
     assert torch.equal(item["xm"], data[4]["xm"])
     data.set_epoch(1)
     assert not torch.equal(item["xm"], data[4]["xm"])

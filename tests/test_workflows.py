@@ -6,20 +6,18 @@ The same is tested against a running ComfyUI in comfyui/test_workflows_live.py.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Iterator
-from importlib.machinery import ModuleSpec
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests import fake_host
+from tests.comfyui import graphs
+from tests.fake_host import REPOSITORY, FakeHost
+
 WORKFLOWS = sorted(REPOSITORY.joinpath("workflows").glob("*.json"))
 OURS = ("FramePairSlicer", "TLBVFI_Interpolator_V2")
 CHAINS = {
@@ -41,54 +39,16 @@ CHAINS = {
 Json = dict[str, Any]
 
 
-def load(name: str, path: Path) -> ModuleType:
-    """Import a file, or a package by its __init__.py, as ComfyUI does: by its path."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def graphs() -> ModuleType:
-    """The module comfyui/graphs.py."""
-    return load("_tlbvfi_tests_graphs", REPOSITORY / "tests" / "comfyui" / "graphs.py")
-
-
-@pytest.fixture(scope="module")
-def object_info() -> Iterator[dict[str, Json]]:
-    """What ComfyUI would tell of our nodes, from the classes themselves next to a stand-in for ComfyUI."""
-    before = dict(sys.modules)
-    for name in ("comfy", "comfy.utils", "comfy.model_management", "comfy.model_patcher", "folder_paths"):
-        sys.modules[name] = StandIn(name)
-    sys.modules["folder_paths"].__dict__.update(
-        models_dir=str(REPOSITORY / "no_models"),
-        folder_names_and_paths={},
-        get_filename_list=lambda folder: ["vimeo_unet.pth"],
-        get_folder_paths=lambda folder: [],
-    )
-    try:
-        pack = load("_tlbvfi_pack", REPOSITORY / "__init__.py")
-        yield {key: told(node) for key, node in pack.NODE_CLASS_MAPPINGS.items()}
-    finally:
-        for name in set(sys.modules) - set(before):
-            del sys.modules[name]
-        sys.modules.update(before)
-
-
-class StandIn(ModuleType):
-    """A module in which everything exists and does nothing."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.__path__: list[str] = []
-        self.__spec__ = ModuleSpec(name, None)
-
-    def __getattr__(self, name: str) -> Any:
-        return MagicMock(name=f"{self.__name__}.{name}")
+@pytest.fixture
+def object_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Json]]:
+    """What ComfyUI would tell of our nodes, from the classes themselves."""
+    models = tmp_path / "models"
+    (models / "interpolation").mkdir(parents=True)
+    (models / "interpolation" / "vimeo_unet.pth").touch()
+    fake_host.install(FakeHost(models), monkeypatch)
+    pack = fake_host.load_pack("_pack_of_the_graphs")
+    yield {key: told(node) for key, node in pack.NODE_CLASS_MAPPINGS.items()}
+    fake_host.forget_pack("_pack_of_the_graphs")
 
 
 def told(node: Any) -> Json:
@@ -108,19 +68,19 @@ def test_there_are_both_graphs() -> None:
 class TestGraph:
     """Each shipped graph."""
 
-    def test_is_consistent(self, graphs: ModuleType, path: Path) -> None:
+    def test_is_consistent(self, path: Path) -> None:
         """Ids, slots, links and order agree; the format is the one that front ends of 2025 and 2026 open."""
         saved = graphs.read(path)
         assert saved["version"] == 0.4
         graphs.check_structure(saved)
 
-    def test_fits_our_nodes(self, graphs: ModuleType, object_info: dict[str, Json], path: Path) -> None:
+    def test_fits_our_nodes(self, object_info: dict[str, Json], path: Path) -> None:
         """Slots, widgets and their values, by order, number, type and range, are those of the classes."""
         for node in graphs.read(path)["nodes"]:
             if node["type"] in OURS:
                 graphs.check_node(node, object_info[node["type"]])
 
-    def test_is_the_chain(self, graphs: ModuleType, path: Path) -> None:
+    def test_is_the_chain(self, path: Path) -> None:
         """The nodes are the ones of the chain, each fed by the one before it, the pair's two frames apart."""
         saved = graphs.read(path)
         nodes = {node["id"]: node for node in saved["nodes"] if node["type"] not in graphs.NOTES}
@@ -139,14 +99,14 @@ class TestGraph:
         between = {(wire[1], wire[3]) for wire in wires if (wire[0], wire[2]) == OURS}
         assert between == {("prev_frame", "prev_frame"), ("next_frame", "next_frame")}
 
-    def test_repeats_itself(self, graphs: ModuleType, object_info: dict[str, Json], path: Path) -> None:
+    def test_repeats_itself(self, object_info: dict[str, Json], path: Path) -> None:
         """The graph gives more than one new frame, and the same ones each time it is queued."""
         (node,) = [node for node in graphs.read(path)["nodes"] if node["type"] == OURS[1]]
         values = graphs.widget_values(node, object_info[OURS[1]])
         assert values["times_to_interpolate"] >= 1
         assert node["widgets_values"][-1] == "fixed"
 
-    def test_has_notes_that_can_be_read(self, graphs: ModuleType, path: Path) -> None:
+    def test_has_notes_that_can_be_read(self, path: Path) -> None:
         """A note says what to do, and no node lies on another or outside all groups but the notes."""
         saved = graphs.read(path)
         notes = [node for node in saved["nodes"] if node["type"] in graphs.NOTES]
@@ -167,7 +127,7 @@ def contains(bounding: list[float], node: Json) -> bool:
     (x, y), (width, height) = node["pos"], node["size"]
     left, top, group_width, group_height = bounding
     right, bottom = left + group_width, top + group_height
-    return left <= x and x + width <= right and top <= y and y + height <= bottom
+    return bool(left <= x and x + width <= right and top <= y and y + height <= bottom)
 
 
 # What the checks above find
@@ -215,9 +175,7 @@ def missing_output(node: Json) -> None:
         missing_output,
     ],
 )
-def test_damage_to_a_node_is_found(
-    graphs: ModuleType, object_info: dict[str, Json], damage: Callable[[Json], None]
-) -> None:
+def test_damage_to_a_node_is_found(object_info: dict[str, Json], damage: Callable[[Json], None]) -> None:
     """The check of a node refuses what a front end would load into the wrong widgets."""
     (node,) = [node for node in graphs.read(WORKFLOWS[0])["nodes"] if node["type"] == OURS[1]]
     damage(node)
@@ -226,7 +184,7 @@ def test_damage_to_a_node_is_found(
 
 
 @pytest.mark.parametrize("field", ["source", "slot", "type", "number"])
-def test_damage_to_a_link_is_found(graphs: ModuleType, field: str) -> None:
+def test_damage_to_a_link_is_found(field: str) -> None:
     """The check of the structure refuses links that do not fit their ends."""
     saved = copy.deepcopy(graphs.read(WORKFLOWS[0]))
     place, value = {"source": (1, 99), "slot": (2, 9), "type": (5, "LATENT"), "number": (0, 77)}[field]

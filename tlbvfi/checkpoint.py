@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from .model import FLOAT32_PARTS, TLBVFI, convert_precision
 log = logging.getLogger(__name__)
 
 FORMAT = "tlbvfi"
+#: How files of torch.save begin: as a zip archive, or (before torch 1.6) as a pickle.
+_ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
 #: Weight files that :func:`load_model` reads.
 SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
@@ -41,6 +44,7 @@ _UNUSED = re.compile(
     r"^cond_stage_model\.|\.num_batches_tracked$|^vqgan\.decoder\.up\.\d+\.cross_attn\.out_conv\.|^vqgan\.loss\."
     r"|^vqgan\..*\.block\.0\.nin_shortcut\.(weight|bias)$"
 )
+
 
 class CheckpointError(ValueError):
     """A weight file that is missing, damaged or of another model. One sentence, naming the file."""
@@ -116,7 +120,7 @@ def resolve_source(source: str | os.PathLike[str] | None) -> Path:
 
 @dataclass
 class CheckpointContents:
-    """What a weight file holds: tensors (possibly mapped from it), configuration, and averaged denoiser weights used."""
+    """What a weight file holds: tensors (possibly mapped from it), configuration, and whether averaged."""
 
     state: dict[str, Tensor]
     params: ModelParams
@@ -151,16 +155,20 @@ def _read_safetensors(path: Path) -> CheckpointContents:
 def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
     """torch.load with `weights_only=True`, mapped where the file's format allows."""
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({_first_line(error)}).") from None
+    if not head.startswith((_ARCHIVE, _PICKLE)):
+        raise CheckpointError(f"{path}: not a checkpoint; it {f'begins with {head!r}' if head else 'is empty'}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol
+            mapped = head.startswith(_ARCHIVE)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: holds something other than tensors and plain containers (code, or no checkpoint at all); "
-            "it was not executed."
+            f"{path}: holds something other than tensors and plain containers, such as code; it was not executed."
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}).") from None
@@ -197,13 +205,17 @@ def _matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> 
     """The entries the model takes, shapes and schedule checked; anything else is an error."""
     state = contents.state
     _check_schedule(state, model.schedule, path)
-    wanted = {key: tensor.shape for key, tensor in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+    wanted = {
+        key: tensor.shape for key, tensor in model.state_dict().items() if not key.endswith("num_batches_tracked")
+    }
     missing = [key for key in wanted if key not in state]
     buffers = model.schedule.buffers()
     foreign = [k for k in state if k not in wanted and k not in buffers and not _UNUSED.search(k)]
     if missing or foreign:
         raise CheckpointError(f"{path}: not a TLB-VFI checkpoint of this shape: {_differences(missing, foreign)}.")
-    wrong = [f"{k} is {_shape(state[k].shape)} instead of {_shape(s)}" for k, s in wanted.items() if state[k].shape != s]
+    wrong = [
+        f"{k} is {_shape(state[k].shape)} instead of {_shape(s)}" for k, s in wanted.items() if state[k].shape != s
+    ]
     if wrong:
         raise CheckpointError(f"{path}: {len(wrong)} entries have another shape: {_few(wrong)}.")
     integers = [key for key in wanted if not state[key].is_floating_point()]
@@ -253,7 +265,7 @@ def _shape(shape: Iterable[int]) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160].rstrip(".")
+    return (text[0].split(". This is")[0] if text else type(error).__name__)[:160].rstrip(".")
 
 
 def sha256(path: Path) -> str:

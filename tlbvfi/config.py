@@ -6,7 +6,7 @@ a misspelt option must not be silently ignored.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,10 @@ def params_from_dict(values: dict[str, Any], origin: str = "config") -> ModelPar
         ValueError: an unknown key or a value of the wrong type, named together with `origin`.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(ModelParams), OmegaConf.create(values))
-        params = OmegaConf.to_object(merged)
+        schema = OmegaConf.structured(ModelParams)
+        for part in (schema, *(schema[section.name] for section in fields(ModelParams))):
+            OmegaConf.set_readonly(part, False)  # OmegaConf before 2.4 takes frozen for this
+        params = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(values)))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{origin} does not describe a TLBVFI model: {first_line}") from None

@@ -17,9 +17,7 @@ from .warp import Neighbourhood, resize, warp
 
 
 def _conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1), nn.PReLU(out_channels)
-    )
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1), nn.PReLU(out_channels))
 
 
 class CoarseBlock(nn.Module):
@@ -111,6 +109,7 @@ class RefineBlock(nn.Module):
     def _gru(self, middle: Tensor, own: Tensor) -> Tensor:
         """gru([middle, own]) for the 2 B flows, the part of the first conv over `middle` computed once per pair."""
         conv, act, *rest = self.gru
+        assert isinstance(conv, nn.Conv2d)
         shared = F.conv2d(middle, conv.weight[:, : middle.shape[1]], conv.bias, padding=1)
         h = F.conv2d(own, conv.weight[:, middle.shape[1] :], None, padding=1)
         h = act(accumulate(h, torch.cat([shared, shared])))
@@ -134,9 +133,7 @@ class FlowRefinement(nn.Module):
         *_, flow = self.estimates(pyramid0, pyramid1, coarse)
         return flow
 
-    def estimates(
-        self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor
-    ) -> Iterator[Tensor]:
+    def estimates(self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor) -> Iterator[Tensor]:
         """The flow after each level, from level 3 to level 0; the last is the result."""
         flow = resize(coarse, (pyramid0[3].shape[-2], pyramid0[3].shape[-1])) / 4.0
         blocks = (self.rf_block1, self.rf_block2, self.rf_block3, self.rf_block4)

@@ -180,5 +180,3 @@ class CrossAttention(MaxViT):
         if context is None:
             raise ValueError("Cross attention needs a context.")
         return super().forward(x, self.proj_in(context))
-
-

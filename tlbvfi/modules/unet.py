@@ -130,13 +130,11 @@ class UNet(nn.Module):
                     layers.append(TimedResBlock(ch, ch, params, "up"))
                     ds //= 2
                 self.output_blocks.append(TimedSequential(*layers))
-        self.out = nn.Sequential(
-            _norm(params.norm_groups, ch), nn.SiLU(), ClipConv(ch, latent_channels, 3)
-        )
+        self.out = nn.Sequential(_norm(params.norm_groups, ch), nn.SiLU(), ClipConv(ch, latent_channels, 3))
 
     def forward(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
         """x, y: (B, C, T, h, w), h and w multiples of 4; t: (B,) timesteps. Returns x's shape, float32."""
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.time_embed.parameters()).dtype
         embedding = self.time_embed(timestep_embedding(t, self.channels).to(dtype))
         h = rearrange(torch.cat([x, y], dim=1), "b c t h w -> (b t) c h w").to(dtype)
         h = h.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,20 @@
+"""The nodes and the keys under which saved graphs know them."""
+
+from __future__ import annotations
+
+from .interpolator import Interpolator
+from .slicer import DeprecatedFramePairSlicer, FramePairSlicer
+
+NODE_CLASS_MAPPINGS: dict[str, type] = {
+    "FramePairSlicer": FramePairSlicer,
+    "TLBVFI_FramePairSlicer": DeprecatedFramePairSlicer,
+    "TLBVFI_Interpolator_V2": Interpolator,
+}
+
+NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
+    "FramePairSlicer": "Frame Pair Slicer (TLB-VFI)",
+    "TLBVFI_FramePairSlicer": "Frame Pair Slicer (TLB-VFI, old key)",
+    "TLBVFI_Interpolator_V2": "Frame Interpolator (TLB-VFI)",
+}
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

@@ -1,0 +1,187 @@
+"""Everything the nodes ask of ComfyUI, and nothing else; the only module that imports its code.
+
+ComfyUI's modules are imported when a function needs them, so that importing the nodes does no work.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..tlbvfi import TLBVFI
+
+log = logging.getLogger(__name__)
+
+#: ComfyUI's name for the folder of interpolation models, and its name under `models/`.
+MODEL_FOLDER = "interpolation"
+
+_told: set[tuple[str, torch.dtype]] = set()
+
+
+def model_folders(suffixes: Collection[str]) -> list[str]:
+    """The folders in which ComfyUI looks for interpolation models; `models/interpolation` is always among them.
+
+    Registers the folder with ComfyUI, so that files with one of `suffixes` are listed. Creates nothing on disk.
+    """
+    import folder_paths
+
+    known = MODEL_FOLDER in folder_paths.folder_names_and_paths
+    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
+    paths, listed = folder_paths.folder_names_and_paths[MODEL_FOLDER][:2]
+    # An empty set stands for every file. The set may be shared with other folders, so it is replaced, not changed.
+    every_file = known and not listed
+    if not every_file and not set(suffixes) <= set(listed):
+        folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, {*listed, *suffixes})
+        getattr(folder_paths, "filename_list_cache", {}).pop(MODEL_FOLDER, None)
+    return list(paths)
+
+
+def model_files(suffixes: Collection[str]) -> list[str]:
+    """The model files with one of `suffixes` by their names relative to the folders (subfolders too), sorted."""
+    import folder_paths
+
+    model_folders(suffixes)
+    names = folder_paths.get_filename_list(MODEL_FOLDER)
+    return sorted(name for name in names if os.path.splitext(name)[1].lower() in suffixes)
+
+
+def model_path(name: str, suffixes: Collection[str]) -> str | None:
+    """The file of a name as :func:`model_files` gives them, in any system's spelling; None where there is none."""
+    import folder_paths
+
+    model_folders(suffixes)
+    for spelling in (name, name.replace("\\", "/")):
+        path: str | None = folder_paths.get_full_path(MODEL_FOLDER, spelling)
+        if path is not None:
+            return os.path.abspath(path)
+    return None
+
+
+def device(gpu_id: int) -> torch.device:
+    """The device of a number: 0 is the one that ComfyUI itself uses.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    import comfy.model_management as management
+
+    own = torch.device(management.get_torch_device())
+    if gpu_id == 0:
+        return own
+    count = getattr(getattr(torch, own.type, None), "device_count", lambda: 1)()
+    if not 0 < gpu_id < count:
+        allowed = f"between 0 and {count - 1}" if count > 1 else "0"
+        raise ValueError(
+            f"gpu_id {gpu_id} does not exist: ComfyUI runs on {own.type} and finds {count} such "
+            f"device{'s' * (count != 1)}, so it must be {allowed}."
+        )
+    return torch.device(own.type, gpu_id)
+
+
+def precision(device: torch.device, use_fp16: bool) -> torch.dtype:
+    """float32, or with `use_fp16` the half precision that ComfyUI deems right for the device, if any.
+
+    What becomes of the wish is said in the log, once per device and dtype.
+    """
+    import comfy.model_management as management
+
+    if not use_fp16:
+        return torch.float32
+    dtype = torch.float32
+    if device.type != "cpu":
+        if management.should_use_fp16(device):
+            dtype = torch.float16
+        elif management.should_use_bf16(device):
+            dtype = torch.bfloat16
+    if (str(device), dtype) not in _told:
+        _told.add((str(device), dtype))
+        name = str(dtype).removeprefix("torch.")
+        reason = "" if dtype == torch.float16 else ", where float16 is not a good choice"
+        log.info("TLB-VFI: %s on %s%s.", name, device, reason)
+    return dtype
+
+
+class TLBVFIModel(nn.Module):
+    """A model as ComfyUI can manage it: bookkeeping, a device among it, is written on the module it is given."""
+
+    def __init__(self, model: TLBVFI) -> None:
+        super().__init__()
+        self.model = model
+        self.device: torch.device | None = None
+
+
+class ManagedModel:
+    """A model whose weights ComfyUI moves to `device` for a run and may take away in between.
+
+    ComfyUI keeps weak references only: the weights live as long as this object.
+    """
+
+    def __init__(self, model: TLBVFI, device: torch.device) -> None:
+        """model: with its weights on :func:`offload_device`."""
+        import comfy.model_patcher
+
+        self.model = model
+        self.device = device
+        self._patcher: Any = comfy.model_patcher.ModelPatcher(
+            TLBVFIModel(model), load_device=device, offload_device=offload_device(device)
+        )
+
+    def load(self, memory_required: int = 0) -> TLBVFI:
+        """The model with all its weights on its device, and room made for `memory_required` bytes besides them.
+
+        To be called before every run: ComfyUI may have moved some or all of the weights since.
+        """
+        import comfy.model_management as management
+
+        management.load_models_gpu([self._patcher], memory_required=memory_required, force_full_load=True)
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        if any(tensor.device != self.device for tensor in tensors):
+            # With --novram ComfyUI leaves on the host what it cannot move piece by piece.
+            self.model.to(self.device)
+        return self.model
+
+
+def offload_device(device: torch.device) -> torch.device:
+    """Where the weights of a model for `device` wait between runs."""
+    import comfy.model_management as management
+
+    offload = torch.device(management.unet_offload_device())
+    return offload if offload.type == "cpu" else device
+
+
+def check_interrupted() -> None:
+    """Raise ComfyUI's interrupt where the user has cancelled the run."""
+    import comfy.model_management as management
+
+    management.throw_exception_if_processing_interrupted()
+
+
+class Progress:
+    """ComfyUI's progress bar, and its cancel button."""
+
+    def __init__(self, total: int) -> None:
+        import comfy.utils
+
+        self._bar = comfy.utils.ProgressBar(total)
+        self._shown = 0
+
+    def at(self, *done: int) -> None:
+        """Show that the sum of `done` steps are done; raises ComfyUI's interrupt where the user cancelled."""
+        check_interrupted()
+        if sum(done) > self._shown:
+            self._shown = sum(done)
+            self._bar.update_absolute(self._shown)
+
+
+def free_unused_memory() -> None:
+    """Collect garbage and give cached, unused device memory back."""
+    import comfy.model_management as management
+
+    gc.collect()
+    management.soft_empty_cache()

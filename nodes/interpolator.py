@@ -1,0 +1,262 @@
+"""New frames between two frames."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from functools import partial
+from itertools import islice
+from typing import Any, ClassVar, SupportsIndex
+
+import torch
+from torch import Tensor
+
+from ..tlbvfi import TLBVFI, interpolate_frames, plan
+from ..tlbvfi.interpolate import RANGE_TOLERANCE
+from ..tlbvfi.padding import check_flow_scale
+from ..utils.images import check_images, check_same_size, to_rgb
+from ..utils.precision import tf32
+from . import host, models
+
+log = logging.getLogger(__name__)
+
+SAMPLE_STEPS = (10, 20, 50)
+MAX_TIMES = 4
+MAX_SEED = 2**64 - 1
+#: Unused memory is given back after so many pairs.
+PAIRS_PER_CLEANUP = 10
+
+
+class Interpolator:
+    """ComfyUI node: the frames between `prev_frame` and `next_frame`, by a TLB-VFI model."""
+
+    CATEGORY = "frame_interpolation/TLBVFI-TF32"
+    DESCRIPTION = (
+        "Makes new frames between two frames with TLB-VFI, a latent diffusion model for video. "
+        "Gives the middle frame alone, or both frames and 1, 3, 7 or 15 new ones between them."
+    )
+    SEARCH_ALIASES: ClassVar = ["frame interpolation", "vfi", "tlb-vfi", "slow motion", "smooth video", "tween"]
+    FUNCTION = "interpolate"
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("interpolated_frames",)
+    OUTPUT_TOOLTIPS = (
+        "The frames in order: one middle frame with times_to_interpolate 0, else both ends and what is between. "
+        "Several pairs follow one another.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        # Saved graphs store widgets by position: new inputs go to the end.
+        return {
+            "required": {
+                "prev_frame": ("IMAGE", {"tooltip": "The frame before; a batch of B frames makes B pairs."}),
+                "next_frame": ("IMAGE", {"tooltip": "The frame after, of the same size; as many as in prev_frame."}),
+                "model_name": (
+                    models.choices(),
+                    {
+                        "tooltip": f"The weights: a file in models/{host.MODEL_FOLDER}, such as the published "
+                        f"{models.PUBLISHED_FILE} from {models.PUBLISHED_AT}."
+                    },
+                ),
+                "times_to_interpolate": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": MAX_TIMES,
+                        "step": 1,
+                        "tooltip": "0: the one middle frame. 1 to 4: how often the gap is halved; both frames with 1, "
+                        "3, 7 or 15 new ones between them.",
+                    },
+                ),
+                "use_fp16": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "tooltip": "Half precision where the device is good at it: half the memory, and faster. "
+                        "The log says what was chosen.",
+                    },
+                ),
+                "enable_tf32": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "tooltip": "Faster float32 on NVIDIA cards from the RTX 30 series on, with a 10-bit mantissa. "
+                        "For this node's run only.",
+                    },
+                ),
+                "sample_steps": (
+                    list(SAMPLE_STEPS),
+                    {"default": 10, "tooltip": "Steps of the diffusion; 10 is the published setting."},
+                ),
+                "flow_scale": (
+                    "FLOAT",
+                    {
+                        "default": 0.5,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.05,
+                        "tooltip": "Motion is estimated at this fraction of the size. 0.5 suits most video; lower for "
+                        "larger motion and less memory, 1.0 for small motion at small sizes. From 0.1.",
+                    },
+                ),
+                "cpu_offload": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "tooltip": "Move each finished frame off the device at once; otherwise when its pair is done.",
+                    },
+                ),
+                "gpu_id": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 7,
+                        "step": 1,
+                        "tooltip": "0: the device that ComfyUI uses. 1 to 7: another one, by its number.",
+                    },
+                ),
+                "seed": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": MAX_SEED,
+                        "control_after_generate": True,
+                        "tooltip": "The same seed gives the same frames.",
+                    },
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, model_name: str | None = None) -> bool | str:
+        """Refuse a prompt whose model is not there, before anything runs. (A linked name arrives as None.)"""
+        if model_name is None:
+            return True
+        try:
+            models.find(str(model_name))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, model_name: str | None = None, **_: Any) -> str:
+        """Run again after the model file was replaced."""
+        return "linked" if model_name is None else models.fingerprint(model_name)
+
+    def interpolate(
+        self,
+        prev_frame: Tensor,
+        next_frame: Tensor,
+        model_name: str,
+        times_to_interpolate: int,
+        use_fp16: bool,
+        enable_tf32: bool,
+        sample_steps: int,
+        flow_scale: float,
+        cpu_offload: bool,
+        gpu_id: int,
+        seed: int,
+    ) -> tuple[Tensor]:
+        """Interpolate each pair `prev_frame[i]`, `next_frame[i]`.
+
+        Returns:
+            (B, H, W, 3) middle frames with `times_to_interpolate` 0, else (B (2**times + 1), H, W, 3): float32 in
+            [0, 1] on the CPU, the given frames unchanged to the bit (where they are RGB in [0, 1]).
+
+        Raises:
+            ValueError: an input that cannot be used, named in one sentence before any work; `tlbvfi.CheckpointError`,
+                one of them, for a file that is no TLB-VFI model.
+        """
+        check_images(prev_frame, "prev_frame", RANGE_TOLERANCE)
+        check_images(next_frame, "next_frame", RANGE_TOLERANCE)
+        check_same_size(prev_frame, next_frame, ("prev_frame", "next_frame"))
+        times = _whole_number("times_to_interpolate", times_to_interpolate, MAX_TIMES)
+        seed = _whole_number("seed", seed, MAX_SEED)
+        if sample_steps not in SAMPLE_STEPS:
+            raise ValueError(f"sample_steps must be 10, 20 or 50, not {sample_steps!r}.")
+        check_flow_scale(flow_scale)
+        path = models.find(model_name)
+        device = host.device(gpu_id)
+        host.check_interrupted()
+
+        if 4 in (prev_frame.shape[-1], next_frame.shape[-1]):
+            log.info("TLB-VFI: the alpha channel is dropped.")
+        dtype = host.precision(device, use_fp16)
+        try:
+            managed = models.managed(path, device, dtype)
+            model = managed.load(_memory_of_run(managed.model, prev_frame, flow_scale, device))
+            with tf32(enable_tf32):
+                frames = _interpolate_pairs(
+                    model,
+                    prev_frame,
+                    next_frame,
+                    times=times,
+                    flow_scale=flow_scale,
+                    sample_steps=sample_steps,
+                    seed=seed,
+                    offload=cpu_offload,
+                )
+            return (frames,)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # their variables hold memory of the device
+            raise
+        finally:
+            host.free_unused_memory()
+
+
+def _whole_number(name: str, value: SupportsIndex, highest: int) -> int:
+    """The value as an int (linked nodes give NumPy's too); ValueError, one sentence, where it is not in range."""
+    number = value.__index__() if hasattr(value, "__index__") else -1
+    if not 0 <= number <= highest:
+        raise ValueError(f"{name} must be a whole number between 0 and {highest}, not {value!r}.")
+    return number
+
+
+def _memory_of_run(model: TLBVFI, images: Tensor, flow_scale: float, device: torch.device) -> int:
+    """Bytes that a run takes on the device besides the weights; 0 on the host, where nothing has to make room."""
+    if device.type == "cpu":
+        return 0
+    needed = plan(images.shape[1], images.shape[2], model.dtype, flow_scale, params=model.params)
+    return needed.peak_bytes - needed.weight_bytes
+
+
+def _interpolate_pairs(
+    model: TLBVFI,
+    first: Tensor,
+    second: Tensor,
+    *,
+    times: int,
+    flow_scale: float,
+    sample_steps: int,
+    seed: int,
+    offload: bool,
+) -> Tensor:
+    """Fill the node's result, allocated once, pair by pair; see :meth:`Interpolator.interpolate`."""
+    pairs, height, width = first.shape[:3]
+    per_pair = 2**times + 1 if times else 1
+    new_per_pair = 2 ** max(times, 1) - 1
+    result = torch.empty((pairs * per_pair, height, width, 3), dtype=torch.float32, device="cpu")
+    progress = host.Progress(pairs * new_per_pair)
+    for pair in range(pairs):
+        frames = interpolate_frames(
+            model,
+            (to_rgb(first[pair]), to_rgb(second[pair])),
+            max(times, 1),
+            flow_scale,
+            sample_steps,
+            seed,
+            offload=offload,
+            first_gap=pair,
+            on_step=partial(progress.at, pair * new_per_pair),
+        )
+        # With times 0 the ends are not wanted: the middle frame alone.
+        wanted = frames if times else islice(frames, 1, 2)
+        for slot, frame in enumerate(wanted, pair * per_pair):
+            result[slot] = frame
+        progress.at((pair + 1) * new_per_pair)
+        if (pair + 1) % PAIRS_PER_CLEANUP == 0:
+            host.free_unused_memory()
+    return result

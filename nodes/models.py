@@ -1,0 +1,73 @@
+"""The `model_name` input: which models there are, what a stored name means, and the models in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..tlbvfi import BUILT_IN, load_model
+from ..tlbvfi.checkpoint import SUFFIXES, built_in_path
+from ..utils.model_cache import FileIdentity, ModelCache
+from . import host
+
+#: The published weights, and where they are.
+PUBLISHED_FILE = "vimeo_unet.pth"
+PUBLISHED_AT = "https://huggingface.co/ucfzl/TLBVFI"
+#: The only entry of the list where there is no model at all.
+NO_MODEL = f"no model found: {PUBLISHED_FILE} is missing"
+
+_BUILT_IN_LABELS = {f"{name} (built-in)": name for name in BUILT_IN}
+#: The models in memory; ComfyUI decides where their weights are.
+loaded: ModelCache[host.ManagedModel] = ModelCache(capacity=2)
+
+
+def choices() -> list[str]:
+    """What the list offers, never empty: built-in models, then the files of the model folders."""
+    built_in = [label for label, name in _BUILT_IN_LABELS.items() if built_in_path(name).is_file()]
+    return [*built_in, *host.model_files(SUFFIXES)] or [NO_MODEL]
+
+
+def find(model_name: str) -> Path:
+    """The weight file that a name from the list stands for.
+
+    Raises:
+        ValueError: there is none (any more); the sentence says which file to get, from where, and where to put it.
+    """
+    if model_name in _BUILT_IN_LABELS:
+        path = built_in_path(_BUILT_IN_LABELS[model_name])
+        if path.is_file():
+            return path
+        raise ValueError(f"The weights of {model_name} are missing from this installation; {_remedy()}.")
+    found = host.model_path(model_name, SUFFIXES) if model_name != NO_MODEL else None
+    if found is not None:
+        return Path(found)
+    if choices() != [NO_MODEL]:
+        raise ValueError(f"The model {model_name!r} is not there; choose another in model_name, or {_remedy()}.")
+    raise ValueError(f"There is no interpolation model yet; {_remedy()}, then press R to refresh the list.")
+
+
+def _remedy() -> str:
+    folders = " or ".join(host.model_folders(SUFFIXES))
+    return f"download {PUBLISHED_FILE} from {PUBLISHED_AT} into {folders}"
+
+
+def fingerprint(model_name: str) -> str:
+    """Changes whenever the file behind a name does."""
+    try:
+        return str(FileIdentity.of(find(model_name)))
+    except (ValueError, OSError):
+        return "missing"
+
+
+def managed(path: Path, device: torch.device, dtype: torch.dtype) -> host.ManagedModel:
+    """The model of a weight file for a device in a dtype, loaded once and then kept for a while.
+
+    Raises:
+        tlbvfi.CheckpointError: the file is not a usable checkpoint.
+    """
+
+    def load() -> host.ManagedModel:
+        return host.ManagedModel(load_model(path, device=host.offload_device(device), dtype=dtype), device)
+
+    return loaded.get(FileIdentity.of(path), (device, dtype), load)

@@ -1,0 +1,164 @@
+"""As much of ComfyUI as the nodes use, for tests without it; and the pack, loaded as ComfyUI loads it.
+
+The fakes do what the nodes may rely on, and record it. That the real ComfyUI behaves so is for tests/comfyui to show.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Interrupted(Exception):
+    """ComfyUI's InterruptProcessingException."""
+
+
+@dataclass
+class FakeHost:
+    """What the fake ComfyUI was told and asked.
+
+    Attributes:
+        models: its `models` folder.
+        own_device: the device it runs on.
+        fp16, bf16: whether it deems these right for a device that is not the CPU.
+        progress: (value, total) of every progress event.
+        loads: (load device, memory required, force_full_load) of every request.
+        caches_emptied, garbage_collected: how often.
+        interrupt: set to cancel; the check that sees it clears it.
+        on_check: called at every check for an interrupt.
+        novram: leave the weights where they are.
+    """
+
+    models: Path
+    own_device: torch.device = torch.device("cpu")
+    fp16: bool = False
+    bf16: bool = False
+    progress: list[tuple[int, int]] = field(default_factory=list)
+    loads: list[tuple[torch.device, int, bool]] = field(default_factory=list)
+    caches_emptied: int = 0
+    garbage_collected: int = 0
+    interrupt: bool = False
+    on_check: Callable[[], None] = lambda: None
+    novram: bool = False
+    managed: list[weakref.ref[Any]] = field(default_factory=list)
+
+    def check(self) -> None:
+        self.on_check()
+        if self.interrupt:
+            self.interrupt = False
+            raise Interrupted
+
+    def modules(self) -> dict[str, ModuleType]:
+        """The fake modules by name."""
+        comfy, folder_paths = ModuleType("comfy"), _folder_paths(self.models)
+        management, patcher, utils = (ModuleType(f"comfy.{n}") for n in ("model_management", "model_patcher", "utils"))
+        host = self
+
+        class ModelPatcher:
+            def __init__(self, model: torch.nn.Module, load_device: torch.device, offload_device: torch.device) -> None:
+                self.model, self.load_device, self.offload_device = model, load_device, offload_device
+                assert all(p.device == offload_device for p in model.parameters())
+                model.device = offload_device  # type: ignore[assignment]
+
+        class ProgressBar:
+            def __init__(self, total: int) -> None:
+                self.total = total
+
+            def update_absolute(self, value: int, total: int | None = None, preview: object = None) -> None:
+                host.check()
+                host.progress.append((value, self.total))
+
+        def load_models_gpu(
+            models: list[ModelPatcher], memory_required: int = 0, force_full_load: bool = False
+        ) -> None:
+            for model in models:
+                if not host.novram:
+                    model.model.to(model.load_device)
+                model.model.device = model.load_device  # type: ignore[assignment]
+                host.managed.append(weakref.ref(model))
+                host.loads.append((model.load_device, memory_required, force_full_load))
+
+        def soft_empty_cache() -> None:
+            host.caches_emptied += 1
+
+        def known(folder: str) -> Any:
+            return lambda device: device.type != "cpu" and getattr(host, folder)
+
+        patcher.ModelPatcher = ModelPatcher  # type: ignore[attr-defined]
+        utils.ProgressBar = ProgressBar  # type: ignore[attr-defined]
+        vars(management).update(
+            load_models_gpu=load_models_gpu,
+            soft_empty_cache=soft_empty_cache,
+            throw_exception_if_processing_interrupted=self.check,
+            get_torch_device=lambda: self.own_device,
+            unet_offload_device=lambda: torch.device("cpu"),
+            should_use_fp16=known("fp16"),
+            should_use_bf16=known("bf16"),
+        )
+        vars(comfy).update(model_management=management, model_patcher=patcher, utils=utils)
+        return {m.__name__: m for m in (comfy, management, patcher, utils, folder_paths)}
+
+
+def _folder_paths(models: Path) -> ModuleType:
+    """Folders of models: each has paths and a set of suffixes, of which the empty one stands for every file."""
+    module = ModuleType("folder_paths")
+    folders: dict[str, tuple[list[str], set[str]]] = {}
+
+    def add_model_folder_path(name: str, path: str, is_default: bool = False) -> None:
+        paths, _ = folders.setdefault(name, ([], set()))
+        if path not in paths:
+            paths.append(path)
+
+    def get_filename_list(name: str) -> list[str]:
+        paths, suffixes = folders[name]
+        found = {file.relative_to(path) for path in paths for file in Path(path).rglob("*") if file.is_file()}
+        return sorted(str(file) for file in found if not suffixes or file.suffix.lower() in suffixes)
+
+    def get_full_path(name: str, file: str) -> str | None:
+        inside = os.path.relpath(os.path.join("/", file), "/")
+        candidates = [os.path.join(path, inside) for path in folders[name][0]]
+        return next(filter(os.path.isfile, candidates), None)
+
+    vars(module).update(
+        models_dir=str(models),
+        folder_names_and_paths=folders,
+        filename_list_cache={},
+        add_model_folder_path=add_model_folder_path,
+        get_filename_list=get_filename_list,
+        get_full_path=get_full_path,
+    )
+    return module
+
+
+def install(host: FakeHost, monkeypatch: Any) -> FakeHost:
+    """Put the fakes in the place of ComfyUI's modules, until the test ends."""
+    for name, module in host.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return host
+
+
+def load_pack(name: str) -> ModuleType:
+    """Import the repository's root by its path under a name, as ComfyUI does with a folder in custom_nodes."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "__init__.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def forget_pack(name: str) -> None:
+    """Undo :func:`load_pack`."""
+    for module in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
+        del sys.modules[module]

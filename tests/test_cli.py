@@ -1,0 +1,448 @@
+"""The command line: what it writes, what it refuses and how, and that an interruption leaves nothing behind."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import tlbvfi
+from tests.test_video import sound_packets, with_sound
+from tests.tiny import TINY, frames, tiny_model
+from tlbvfi import Plan, cli, demo, video
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMANDS = ("interpolate", "plan", "convert", "demo", "download")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Three frames of 40x24 at 25 fps."""
+    path = tmp_path / "clip.mp4"
+    video.write_video(path, frames(3, 24, 40), Fraction(25))
+    return path
+
+
+@pytest.fixture
+def run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> functools.partial[tuple[int, str, str]]:
+    """Runs a command line in this process: exit code, stdout, stderr. MODEL stands for a very small model."""
+
+    def running(*arguments: object) -> tuple[int, str, str]:
+        words = [str(tiny_checkpoint) if argument == "MODEL" else str(argument) for argument in arguments]
+        code = cli.main(words)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return functools.partial(running)
+
+
+Runner = functools.partial[tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_defaults(run: Runner, command: str) -> None:
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert command in out
+    assert "(default: " in out
+
+
+def test_help_lists_the_commands(run: Runner) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+
+
+def test_version(run: Runner) -> None:
+    assert run("--version")[:2] == (0, f"tlbvfi {tlbvfi.__version__}\n")
+
+
+class TestInterpolate:
+    def test_into_pictures_these_are_the_library_s_frames(
+        self, run: Runner, clip: Path, tmp_path: Path, tiny_checkpoint: Path
+    ) -> None:
+        out = tmp_path / "out"
+        settings = ["--times", 1, "--flow-scale", 0.25, "--steps", 4, "--seed", 7, "--padding", "published"]
+        code, said, _ = run("interpolate", clip, out, *settings, "--model", "MODEL", "--device", "cpu")
+        assert code == 0
+        assert "5 pictures of 40x24" in said
+        model = tlbvfi.load_model(tiny_checkpoint)
+        source = list(video.read_frames(clip))
+        expected = list(tlbvfi.interpolate_frames(model, source, 1, 0.25, 4, 7, padding="published"))
+        written = list(video.read_frames(out))
+        assert len(written) == len(expected) == 5
+        for frame, wanted in zip(written, expected, strict=True):
+            assert (frame - wanted).abs().max() <= 0.5 / 255 + 1e-6
+
+    @pytest.mark.parametrize("times", [0, 1, 2])
+    def test_rate_count_and_sound_of_a_video(self, run: Runner, tmp_path: Path, times: int) -> None:
+        source, target = with_sound(tmp_path / "in.mp4", "aac", seconds=0.3), tmp_path / "out.mp4"
+        assert video.probe(source).frame_count == 3
+        code, said, _ = run("interpolate", source, target, "--times", times, "--steps", 3, "--model", "MODEL")
+        assert code == 0
+        info = video.probe(target)
+        assert info.fps == 10 * 2**times
+        assert info.frame_count == 2 * 2**times + 1
+        assert (info.width, info.height) == (32, 16)
+        assert sound_packets(target) == sound_packets(source)
+        assert f"{info.frame_count} frames of 32x16 at {info.fps} fps" in said
+
+    def test_from_pictures_to_pictures(self, run: Runner, tmp_path: Path) -> None:
+        video.write_pictures(tmp_path / "in", frames(2, 9, 7))
+        code, _, _ = run("interpolate", tmp_path / "in", tmp_path / "out", "--steps", 3, "--model", "MODEL")
+        assert code == 0
+        first, _, last = video.read_frames(tmp_path / "out")
+        assert torch.equal(first, next(iter(video.read_frames(tmp_path / "in"))))
+        assert first.shape == last.shape == (9, 7, 3)
+
+    def test_what_was_there_is_replaced_only_by_a_whole_file(
+        self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target = tmp_path / "out.mp4"
+        target.write_bytes(b"old")
+
+        def broken(*args: object, **kwargs: object) -> object:
+            yield frames(1, 24, 40)[0]
+            raise ValueError("The second frame cannot be made.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cli, "interpolate_frames", broken)
+            code, _, err = run("interpolate", clip, target, "--model", "MODEL")
+        assert code == 1
+        assert err.endswith("tlbvfi interpolate: The second frame cannot be made.\n")
+        assert target.read_bytes() == b"old"
+        assert run("interpolate", clip, target, "--steps", 3, "--model", "MODEL")[0] == 0
+        assert video.probe(target).frame_count == 5
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+    def test_out_of_memory_is_a_sentence(
+        self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def greedy(*args: object, **kwargs: object) -> object:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+            yield
+
+        monkeypatch.setattr(cli, "interpolate_frames", greedy)
+        code, _, err = run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")
+        assert code == 1
+        assert "CUDA out of memory" in err.splitlines()[-1]
+        assert "--dtype float16" in err.splitlines()[-1]
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"IN": "nowhere.mp4"}, "does not exist"),
+            ({"IN": "text.mp4"}, "not a readable video"),
+            ({"IN": "text.txt"}, "not a readable video"),
+            ({"IN": "."}, "holds no pictures"),
+            ({"IN": "pictures", "OUT": "out.mp4"}, "no frame rate"),
+            ({"OUT": "out.avi"}, "no kind of video"),
+            ({"OUT": "nowhere/out.mp4"}, "does not exist"),
+            ({"OUT": "clip.mp4"}, "the source itself"),
+            ({"--times": "11"}, "between 0 and 10"),
+            ({"--times": "one"}, "whole number"),
+            ({"--times": "1.5"}, "whole number"),
+            ({"--flow-scale": "0.05"}, "between 0.1 and 1.0"),
+            ({"--flow-scale": "nan"}, "between 0.1 and 1.0"),
+            ({"--flow-scale": "half"}, "a number"),
+            ({"--steps": "2"}, "between 3 and 1000"),
+            ({"--seed": "-1"}, "between 0 and"),
+            ({"--dtype": "int8"}, "one of float32"),
+            ({"--device": "meta"}, "no device 'meta'"),
+            ({"--device": "nonsense"}, "no device 'nonsense'"),
+            ({"--device": "cuda:99"}, "no device 'cuda:99'"),
+            ({"--padding": "none"}, "invalid choice"),
+            ({"--model": "nowhere.pth"}, "does not exist"),
+            ({"--model": "text.txt"}, "not a readable checkpoint"),
+            ({"--model": "text.safetensors"}, "not a readable safetensors file"),
+            ({"--unknown": "1"}, "unrecognized arguments"),
+        ],
+    )
+    def test_bad_input_is_one_sentence_before_any_work(
+        self,
+        run: Runner,
+        clip: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        change: dict[str, str],
+        said: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("text.mp4", "text.txt", "text.safetensors"):
+            Path(name).write_text("This is not what its name says.\n" * 40)
+        video.write_pictures(Path("pictures"), frames(2, 4, 4))
+        monkeypatch.setattr(cli, "interpolate_frames", lambda *_, **__: pytest.fail("work has begun"))
+        there = sorted(tmp_path.rglob("*"))
+        options = {"--model": "MODEL"} | {k: v for k, v in change.items() if k.startswith("--")}
+        words = [word for item in options.items() for word in item]
+        code, out, err = run("interpolate", change.get("IN", clip.name), change.get("OUT", "out.mp4"), *words)
+        assert code == 2
+        assert out == ""
+        assert said in err
+        assert len(err.splitlines()) == 1
+        assert sorted(tmp_path.rglob("*")) == there
+
+    def test_without_weights_it_says_where_they_come_from(
+        self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "built_in_path", lambda name: tmp_path / name)
+        code, _, err = run("interpolate", clip, tmp_path / "out.mp4")
+        assert code == 2
+        assert "--model" in err
+        assert "tlbvfi download" in err
+
+    @pytest.mark.skipif(os.name == "nt", reason="signals are otherwise there")
+    def test_a_signal_leaves_no_half_written_file(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
+        source = tmp_path / "long.mp4"
+        video.write_video(source, frames(400, 16, 16), Fraction(25))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tlbvfi", "interpolate", source, tmp_path / "out.mp4", "--model", tiny_checkpoint],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not list(tmp_path.glob(".out.*")) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert len(list(tmp_path.glob(".out.*.mp4"))) == 1, "writing has not begun"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert out == ""
+        assert "Traceback" not in err
+        assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="signals are otherwise there")
+    def test_a_request_to_end_cleans_up_too(
+        self, tmp_path: Path, clip: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ended(*args: object, **kwargs: object) -> object:
+            yield frames(1, 24, 40)[0]
+            assert len(list(tmp_path.glob(".out.*"))) == 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+        words = ["tlbvfi", "interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        monkeypatch.setattr(cli, "interpolate_frames", ended)
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                cli.entry()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert stop.value.code == 143
+        assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+class TestPlan:
+    @pytest.fixture(autouse=True)
+    def _plan(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The count itself takes seconds and has its own tests."""
+
+        def plan(
+            height: int, width: int, dtype: torch.dtype, scale: float, budget: int | None = None, **_: str
+        ) -> Plan:
+            peak = round(2**30 * scale * dtype.itemsize)
+            if budget is not None and peak > budget:
+                raise ValueError("Too small.")
+            return Plan((height + 28, width + 56), peak, 2**28, height + 28, 1)
+
+        monkeypatch.setattr(cli, "plan", plan)
+
+    def test_a_table(self, run: Runner) -> None:
+        code, out, err = run("plan", "200x100")
+        assert (code, err) == (0, "")
+        title, heads, *rows, note = out.splitlines()
+        assert "200x100" in title
+        assert heads.split() == [
+            "dtype",
+            "padded",
+            "to",
+            "weights",
+            "peak",
+            "rows",
+            "at",
+            "once",
+            "pairs",
+            "at",
+            "once",
+        ]
+        assert [row.split()[:2] for row in rows] == [["float32", "256x128"], ["float16", "256x128"]]
+        assert "0.25 GiB" in rows[0]
+        assert "2.00 GiB" in rows[0]
+        assert "1.00 GiB" in rows[1]
+        assert "peak" in note
+
+    @pytest.mark.parametrize(("vram", "fits"), [("8", "yes"), ("1.5", "no")])
+    def test_whether_it_fits(self, run: Runner, vram: str, fits: str) -> None:
+        code, out, _ = run("plan", "200x100", "--dtype", "bf16", "--flow-scale", "1", "--vram", vram)
+        assert code == 0
+        assert f"fits {vram} GiB" in out
+        (row,) = [line for line in out.splitlines() if "bfloat16" in line]
+        assert row.split()[-1] == fits
+
+    @pytest.mark.parametrize("size", ["", "1920", "1920x", "x1080", "0x10", "-1x5", "1920x1080x3", "axb", "1e3x10"])
+    def test_bad_sizes(self, run: Runner, size: str) -> None:
+        code, _, err = run("plan", "--", size)
+        assert code == 2
+        assert "WIDTHxHEIGHT" in err
+        assert len(err.splitlines()) == 1
+
+    @pytest.mark.parametrize("vram", ["0", "-1", "much", "nan", "inf"])
+    def test_bad_memory(self, run: Runner, vram: str) -> None:
+        code, _, err = run("plan", "64x64", f"--vram={vram}")
+        assert code == 2
+        assert "GiB such as 8" in err
+
+
+class TestConvert:
+    def test_both_load_times(self, run: Runner, tmp_path: Path, hollow_state: dict[str, torch.Tensor]) -> None:
+        source, target = tmp_path / "vimeo_unet.pth", tmp_path / "small.safetensors"
+        torch.save({"model": hollow_state}, source)
+        code, out, _ = run("convert", source, target, "--dtype", "float16")
+        assert code == 0
+        first, second = out.splitlines()
+        assert first.strip().startswith("source:")
+        assert second.strip().startswith("converted:")
+        assert "loads in" in first
+        assert "loads in" in second
+        assert 85e6 < target.stat().st_size < 95e6
+
+    @pytest.mark.parametrize(
+        ("source", "target", "dtype", "said"),
+        [
+            ("nowhere.pth", "a.safetensors", "float32", "does not exist"),
+            ("text.pth", "a.safetensors", "float32", "not a readable checkpoint"),
+            ("text.pth", "a.pth", "float32", "must end in .safetensors"),
+            ("text.pth", "nowhere/a.safetensors", "float32", "does not exist"),
+            ("text.pth", "a.safetensors", "bfloat16", "float32 or float16"),
+        ],
+    )
+    def test_bad_input(
+        self,
+        run: Runner,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        source: str,
+        target: str,
+        dtype: str,
+        said: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("text.pth").write_text("text")
+        code, _, err = run("convert", source, target, "--dtype", dtype)
+        assert code == 2
+        assert said in err
+        assert len(err.splitlines()) == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["text.pth"]
+
+
+class TestDemo:
+    def test_with_a_model(self, run: Runner, tmp_path: Path) -> None:
+        code, out, _ = run("demo", "--model", "MODEL", "--output", tmp_path / "a" / "b", "--device", "cpu")
+        assert code == 0
+        assert "RANDOM" not in out
+        made = video.probe(tmp_path / "a" / "b" / "demo.mp4")
+        assert made.fps == 2 * (video.probe(demo.CLIP).fps or 0)
+        assert made.frame_count == 7
+        picture = video.read_picture(tmp_path / "a" / "b" / "demo.png")
+        assert picture.shape == (made.height, 4 * made.width + 3 * 4, 3)
+        before, new, after, average = (
+            picture[:, i * (made.width + 4) : i * (made.width + 4) + made.width] for i in range(4)
+        )
+        assert (average - (before + after) / 2).abs().max() < 1.5 / 255
+        assert (before - after).abs().mean() > 0.01
+        assert not torch.equal(new, average)
+
+    def test_without_weights_it_says_that_they_are_random(
+        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "built_in_path", lambda name: tmp_path / name)
+        monkeypatch.setattr(demo, "stand_in_model", lambda device: tiny_model().to(device))
+        code, out, _ = run("demo", "--output", tmp_path, "--device", "cpu")
+        assert code == 0
+        assert "RANDOM stand-ins" in out
+        assert (tmp_path / "demo.png").is_file()
+
+    def test_stand_in_weights_are_always_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(demo, "load_params", lambda name: TINY)
+        first, second = (demo.stand_in_model(torch.device("cpu")).state_dict() for _ in range(2))
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+    def test_outside_a_clone(self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(demo, "CLIP", tmp_path / "docs" / "demo.mp4")
+        code, _, err = run("demo", "--output", tmp_path)
+        assert code == 2
+        assert "clone of the repository" in err
+
+
+class TestDownload:
+    def test_it_fetches_the_published_file_and_speaks_of_its_licence(
+        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def fetch(repository: str, name: str, local_dir: Path) -> str:
+            asked.append((repository, name))
+            return str(local_dir / name)
+
+        hub = ModuleType("huggingface_hub")
+        hub.hf_hub_download = fetch  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+        code, out, _ = run("download", tmp_path)
+        assert code == 0
+        assert asked == [("ucfzl/TLBVFI", "vimeo_unet.pth")]
+        assert "do not state a licence" in out
+        assert str(tmp_path / "vimeo_unet.pth") in out
+
+    def test_offline_is_one_sentence(self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fetch(*args: object, **kwargs: object) -> str:
+            raise ConnectionError("no route to host\nand more")
+
+        hub = ModuleType("huggingface_hub")
+        hub.hf_hub_download = fetch  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+        code, _, err = run("download", tmp_path)
+        assert code == 1
+        assert err == "tlbvfi download: vimeo_unet.pth could not be downloaded (no route to host).\n"
+
+    def test_a_missing_package_is_one_sentence(
+        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+        code, _, err = run("download", tmp_path)
+        assert code == 2
+        assert "pip install huggingface-hub" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_an_interruption_is_130(run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **kwargs: object) -> object:
+        yield frames(1, 24, 40)[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "interpolate_frames", interrupted)
+    code, _, err = run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")
+    assert code == 130
+    assert "interrupted" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_no_command_is_one_sentence(run: Runner) -> None:
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,338 @@
+"""The repository itself: facts that stand in two places agree, and only what should be is shipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pathspec import PathSpec
+
+import tlbvfi
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ".js", ".cfg", ""}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    values: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return values
+
+
+def files() -> list[Path]:
+    """What git would have in a commit: every file that is not ignored."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        result = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    names = [name for name in result.stdout.decode().split("\0") if name]
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def tasks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("_tasks", ROOT / "tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestProject:
+    def test_version(self, project: dict[str, Any]) -> None:
+        assert project["project"]["version"] == tlbvfi.__version__
+        assert re.fullmatch(r"\d+\.\d+\.\d+", tlbvfi.__version__)
+
+    def test_what_the_registry_asks_for(self, project: dict[str, Any]) -> None:
+        name = project["project"]["name"]
+        assert re.fullmatch(r"[a-z](?:[-_.]?[a-z0-9])*", name)
+        assert len(name) < 100
+        assert "comfyui" not in name.lower()
+        assert project["project"]["urls"]["Repository"].startswith("https://")
+        assert {"PublisherId", "DisplayName", "requires-comfyui"} <= project["tool"]["comfy"].keys()
+        # One value that the registry does not know empties its whole list.
+        known = re.compile(
+            r"Operating System :: (Microsoft|POSIX|MacOS|OS Independent)"
+            r"|Environment :: (GPU :: (NVIDIA CUDA|AMD ROCm|Intel Arc|Apple Metal)|NPU :: Huawei Ascend)$"
+        )
+        for classifier in project["project"]["classifiers"]:
+            assert known.match(classifier) or not classifier.startswith(("Operating System", "Environment"))
+
+    def test_requirements_are_the_dependencies_without_torch(self, project: dict[str, Any]) -> None:
+        lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        listed = [line for line in lines if line and not line.startswith("#")]
+        dependencies = project["project"]["dependencies"]
+        assert listed == [entry for entry in dependencies if not entry.startswith("torch")]
+        assert [entry for entry in dependencies if entry.startswith("torch")] == ["torch>=2.4"]
+
+    def test_what_tests_run_with_is_pinned(self, project: dict[str, Any]) -> None:
+        extras = project["project"]["optional-dependencies"]
+        for entry in [*extras["demo"], *extras["dev"]]:
+            assert entry == "tlbvfi-tf32[demo]" or re.match(r"[a-z-]+==[\d.]+(;|$)", entry), entry
+        pins = [entry for extra in extras.values() for entry in extra if entry.startswith("torch==")]
+        assert len(pins) == 1
+
+    def test_the_test_comfyui_runs_the_same_versions(self, project: dict[str, Any]) -> None:
+        text = (ROOT / "tests" / "comfyui" / "requirements.txt").read_text(encoding="utf-8")
+        theirs = dict(line.split("==") for line in text.splitlines() if "==" in line)
+        extras = project["project"]["optional-dependencies"]
+        ours = dict(entry.partition(";")[0].split("==") for entry in extras["demo"] if "< '3.11'" not in entry)
+        shared = ours.keys() & theirs.keys()
+        assert {"numpy", "einops", "safetensors", "omegaconf", "av"} <= shared
+        assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+        installer = (ROOT / "tests" / "comfyui" / "install.py").read_text(encoding="utf-8")
+        assert f"torch=={ours['torch']}" in installer
+
+    def test_one_oldest_python(self, project: dict[str, Any], tasks: ModuleType) -> None:
+        oldest = "{}.{}".format(*tasks.OLDEST_PYTHON)
+        assert project["project"]["requires-python"] == f">={oldest}"
+        assert project["tool"]["mypy"]["python_version"] == oldest
+        assert project["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+
+
+class TestReadme:
+    def test_two_commands_of_which_ci_runs_the_second(self, tasks: ModuleType) -> None:
+        shell = [block for language, block in re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL) if language == ""]
+        assert shell == ["python tasks.py demo\n", "python tasks.py test\n"]
+        ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+        assert shell[1] in ci
+        assert "TLBVFI_REQUIRE_COMFYUI=1" in ci
+        assert all(hasattr(tasks, command.split()[-1]) for command in shell)
+
+    @pytest.mark.parametrize("page", ["README.md", "docs/CONTRIBUTING.md"])
+    def test_links_lead_somewhere(self, page: str) -> None:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        headings = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+                    for line in text.splitlines() if line.startswith("#")}  # fmt: skip
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            if target.startswith("#"):
+                assert target[1:] in headings, target
+            elif not target.startswith("https://"):
+                assert (ROOT / page).parent.joinpath(target).exists(), target
+
+    @pytest.mark.parametrize("page", ["README.md", "docs/CONTRIBUTING.md"])
+    def test_files_that_are_named_exist(self, page: str) -> None:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:nodes|utils|tlbvfi|configs|workflows|web|tests|docs)/[\w./]*)`", text):
+            assert ROOT.joinpath(name).exists(), name
+
+    def test_commands_that_are_named_exist(self) -> None:
+        from tlbvfi.cli import parser
+
+        root = parser()
+        (commands,) = [action.choices for action in root._actions if isinstance(action.choices, dict)]
+        for name in re.findall(r"python -m tlbvfi (\w+)", README):
+            assert name in commands
+
+    def test_licence_of_the_weights_is_spoken_of(self) -> None:
+        assert "do not state a licence" in README.replace("**", "")
+        assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+class TestFiles:
+    def test_the_root_holds_only_what_belongs_there(self) -> None:
+        allowed = {
+            "__init__.py", "nodes", "tlbvfi", "configs", "utils", "tests", "workflows", "web", "locales", "docs",
+            "pyproject.toml", "README.md", "requirements.txt", "LICENSE", "tasks.py",
+        }  # fmt: skip
+        roots = {path.relative_to(ROOT).parts[0] for path in files()}
+        assert {name for name in roots if not name.startswith(".")} <= allowed
+
+    def test_nothing_names_a_machine(self) -> None:
+        """Neither somebody's folders nor a package index of their own."""
+        personal = re.compile(r"(?<![\w.])/(?:home|Users|root|work|opt)/\w|[A-Z]:\\\\?Users|https?://[\w.-]*pypi")
+        for path in files():
+            if path.suffix in TEXT_SUFFIXES and path != Path(__file__).resolve():
+                found = personal.search(path.read_text(encoding="utf-8", errors="replace"))
+                assert found is None, f"{path.relative_to(ROOT)}: {found and found.group()}"
+
+    def test_no_large_files(self) -> None:
+        for path in files():
+            assert path.stat().st_size < 12_000_000, path
+        assert (ROOT / "docs" / "demo.mp4").stat().st_size < 1_000_000
+
+    def test_tlbvfi_knows_neither_comfyui_nor_the_nodes(self) -> None:
+        foreign = re.compile(
+            r"^\s*(?:from|import)\s+(?:comfy\w*|folder_paths|nodes|utils|tlbvfi|\.\.(?:nodes|utils))\b", re.M
+        )
+        for path in (ROOT / "tlbvfi").rglob("*.py"):
+            if "training" not in path.parts:
+                assert foreign.search(path.read_text(encoding="utf-8")) is None, path
+
+    def test_shipped_code_has_none_of_what_the_registry_forbids(self) -> None:
+        """No eval or exec, no subprocess, no unsafe loading; these are also the patterns its scanners look for."""
+        forbidden = re.compile(
+            r"(?<![\w.])(?:eval|exec)\(|\bsubprocess\b|os\.system|weights_only\s*=\s*False|sys\.path\.(?:insert|append)"
+            r"|\bpickle\.loads?\(|importlib\.import_module|yaml\.(?:unsafe_)?load\("
+        )
+        for name in shipped():
+            if name.endswith(".py"):
+                found = forbidden.search((ROOT / name).read_text(encoding="utf-8"))
+                assert found is None, f"{name}: {found and found.group()}"
+
+
+def shipped() -> list[str]:
+    """What the registry's archive holds: the files in git that .comfyignore leaves."""
+    ignored = PathSpec.from_lines("gitignore", (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines())
+    names = [path.relative_to(ROOT).as_posix() for path in files()]
+    return [name for name in names if not ignored.match_file(name)]
+
+
+def test_the_registry_s_archive() -> None:
+    names = shipped()
+    tops = {PurePosixPath(name).parts[0] for name in names}
+    assert tops <= {
+        "__init__.py", "nodes", "utils", "tlbvfi", "configs", "workflows", "web", "locales",
+        "pyproject.toml", "requirements.txt", "README.md", "LICENSE",
+    }  # fmt: skip
+    assert {"__init__.py", "tlbvfi/__init__.py", "configs/vimeo_unet.yaml", "LICENSE", "requirements.txt"} <= set(names)
+    assert not [name for name in names if name.startswith("tlbvfi/training")]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        folder,
+        ROOT,
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+class TestWheel:
+    def test_only_tlbvfi_is_in_it(self, wheel: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+        assert wheel.name == f"tlbvfi_tf32-{tlbvfi.__version__}-py3-none-any.whl"
+        assert {name.split("/")[0] for name in names} == {"tlbvfi", f"tlbvfi_tf32-{tlbvfi.__version__}.dist-info"}
+        assert "tlbvfi/configs/vimeo_unet.yaml" in names
+        assert "tlbvfi/modules/unet.py" in names
+        assert not [name for name in names if "training" in name or "__pycache__" in name]
+        weights = [path.name for path in (ROOT / "tlbvfi" / "weights").glob("*.safetensors")]
+        assert all(f"tlbvfi/weights/{name}" in names for name in weights)
+
+    def test_it_works_without_the_checkout(self, wheel: Path, tmp_path: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(tmp_path)
+        code = "import tlbvfi, tlbvfi.config as c; print(tlbvfi.__file__); print(c.load_params('vimeo_unet'))"
+        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        place, params = result.stdout.splitlines()
+        assert Path(place).is_relative_to(tmp_path)
+        assert params == str(tlbvfi.config.ModelParams())
+
+    def test_an_installed_torch_is_not_touched(self, wheel: Path) -> None:
+        """pip would install this one package and nothing else into an environment that has what is needed."""
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--quiet", "--report", "-"]
+        result = subprocess.run(
+            [*command, "--force-reinstall", "--no-deps", wheel], capture_output=True, text=True, check=True
+        )
+        required = json.loads(result.stdout)["install"][0]["metadata"]["requires_dist"]
+        assert "torch>=2.4" in required
+        result = subprocess.run([*command, "-r", ROOT / "requirements.txt"], capture_output=True, text=True, check=True)
+        assert json.loads(result.stdout)["install"] == []
+        torch_alone = subprocess.run([*command, "torch>=2.4"], capture_output=True, text=True, check=True)
+        assert json.loads(torch_alone.stdout)["install"] == []
+
+
+class TestTasks:
+    @pytest.mark.parametrize(
+        ("arguments", "wanted"),
+        [
+            ([], True),
+            (["-x"], True),
+            (["-k", "padding"], True),
+            (["tests"], True),
+            (["tests/comfyui"], True),
+            (["tests/comfyui/test_end_to_end.py::test_nodes"], True),
+            (["tests/test_padding.py"], False),
+            (["tests/test_padding.py::test_flow_sizes", "-k", "flow"], False),
+            (["tests/test_padding.py", "tests/comfyui"], True),
+        ],
+    )
+    def test_comfyui_is_set_up_where_it_is_needed(self, tasks: ModuleType, arguments: list[str], wanted: bool) -> None:
+        assert tasks.wants_comfyui(arguments) is wanted
+
+    @pytest.mark.parametrize(("words", "code"), [([], 0), (["--help"], 0), (["unknown"], 2)])
+    def test_without_a_task_it_explains_itself(
+        self,
+        tasks: ModuleType,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        words: list[str],
+        code: int,
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["tasks.py", *words])
+        assert tasks.main() == code
+        assert "python tasks.py demo" in capsys.readouterr().out
+
+    def test_a_failed_check_fails_the_task_though_the_tests_pass(
+        self, tasks: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        called: list[str] = []
+
+        def call(*command: object) -> int:
+            called.append(" ".join(str(word) for word in command[2:]))
+            return int("format" in called[-1])
+
+        monkeypatch.setattr(tasks, "call", call)
+        for step in ("set_up", "set_up_comfyui", "link_for_mypy"):
+            monkeypatch.setattr(tasks, step, lambda *_: None)
+        assert tasks.test([]) == 1
+        assert called == ["ruff check .", "ruff format --check .", "mypy", "pytest"]
+        assert tasks.test(["tests/test_padding.py"]) == 0
+        assert called[4:] == ["pytest tests/test_padding.py"]
+
+    def test_a_second_run_installs_nothing(
+        self, tasks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        called: list[str] = []
+
+        def call(*command: object) -> int:
+            called.append(str(command[2]))
+            if "venv" in called[-1]:
+                python.parent.mkdir(parents=True)
+                python.touch()
+            return 0
+
+        python = tmp_path / ".venv" / "bin" / "python"
+        monkeypatch.setattr(tasks, "call", call)
+        monkeypatch.setattr(tasks, "PYTHON", python)
+        monkeypatch.setattr(tasks, "VENV", tmp_path / ".venv")
+        monkeypatch.setattr(tasks, "STAMP", tmp_path / ".venv" / "stamp.txt")
+        tasks.set_up("demo")
+        assert called == ["venv", "pip"]
+        tasks.set_up("demo")
+        assert called == ["venv", "pip"]
+        tasks.set_up("dev")
+        assert called == ["venv", "pip", "pip"]
+        tasks.set_up("demo")
+        tasks.set_up("dev")
+        assert called == ["venv", "pip", "pip"]

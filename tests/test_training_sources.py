@@ -1,0 +1,98 @@
+"""Pictures are sorted into groups, archives are opened, levels are shrunk without tinting; nothing is fetched."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlbvfi.training import sources
+from tlbvfi.training.shapes import draw_mask
+from tlbvfi.training.store import StoreWriter, TextureStore, level_for, premultiply
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def busy(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def test_decode_tells_photographs_sprites_and_rubbish() -> None:
+    group, pixels = sources.decode(encoded(busy(400, 2000)), "photo", 300)
+    assert group == "photo" and max(pixels.shape[:2]) == 2000  # a panorama may be long
+    group, pixels = sources.decode(encoded(busy(1200, 2000)), "photo", 300)
+    assert pixels.shape == (960, 1600, 3)
+    assert sources.decode(encoded(busy(200, 400)), "photo", 300) is None
+    assert sources.decode(encoded(np.full((400, 400, 3), 90, np.uint8)), "photo", 300) is None
+    normals = np.clip(busy(400, 400) // 8 + np.array([112, 112, 224]), 0, 255).astype(np.uint8)
+    assert sources.decode(encoded(normals), "texture", 300) is None
+    group, _ = sources.decode(encoded(busy(400, 400)), "sprite", 300)
+    assert group == "graphic"
+
+
+def test_sprites_are_cropped_and_premultiplied() -> None:
+    rgba = np.concatenate([busy(300, 300), np.zeros((300, 300, 1), np.uint8)], -1)
+    rgba[40:200, 50:250, 3] = 200
+    group, pixels = sources.decode(encoded(rgba), "texture", 200)
+    assert group == "sprite" and pixels.shape == (160, 200, 4)
+    assert (pixels[..., :3] <= pixels[..., 3:]).all()
+
+
+def test_archives_are_searched(tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pk3", "w") as archive:
+        archive.writestr("textures/wall.png", encoded(busy(8, 8)))
+        archive.writestr("readme.txt", "no picture")
+    webp = encoded(busy(40, 40), "WEBP")
+    (tmp_path / "b.rcc").write_bytes(b"qres" + b"RIFF junk" + webp + b"tail")
+    found = dict(sources.pictures(tmp_path))
+    assert "a.pk3#textures/wall.png" in found
+    (embedded,) = [blob for name, blob in found.items() if "b.rcc#" in name]
+    assert embedded[: len(webp)] == webp
+    assert Image.open(io.BytesIO(embedded)).size == (40, 40)
+
+
+def test_every_source_names_a_licence_and_is_listed() -> None:
+    listed = (sources.Path(sources.__file__).parent / "SOURCES.md").read_text(encoding="utf-8")
+    for source in sources.SOURCES:
+        assert source.licence and f"| {source.name} |" in listed and source.licence in listed
+
+
+def test_store_round_trip(tmp_path) -> None:
+    writer = StoreWriter(tmp_path)
+    picture, mask = busy(100, 80), draw_mask(np.random.default_rng(1), 64)
+    writer.add(picture, "photo", "here", "a")
+    writer.add(mask, "mask", "here", "b")
+    with pytest.raises(ValueError, match="needs 4 channels"):
+        writer.add(picture, "sprite", "here", "c")
+    writer.close()
+    store = TextureStore.open(tmp_path)
+    assert store.group("photo") == [0] and store.group("mask") == [1] and store.group("text") == []
+    assert (store.level(0, 0) == picture.transpose(2, 0, 1)).all()
+    assert store.level(0, 2).shape == (3, 50, 40) and store.level(0, 99).shape[1] >= 24
+    assert abs(float(store.level(0, 2).mean()) - float(picture.mean())) < 1
+    assert store.crop(1, 0, 3, 5, 20, 30).shape == (1, 17, 25)
+
+
+def test_levels_suffice_for_the_scale() -> None:
+    assert level_for(1.0) == 0 and level_for(1.2) == 0
+    for texels in (1.5, 3.0, 7.9):
+        remaining = texels * 2 ** (-level_for(texels) / 2)
+        assert 1.2 / 2**0.5 <= remaining <= 1.2 + 1e-9
+
+
+def test_premultiply_rounds() -> None:
+    pixel = np.array([[[255, 128, 0, 128]]], np.uint8)
+    assert premultiply(pixel).tolist() == [[[128, 64, 0, 128]]]
+
+
+def test_masks_cover_something() -> None:
+    rng = np.random.default_rng(3)
+    masks = np.stack([draw_mask(rng, 64) for _ in range(40)])
+    assert masks.shape == (40, 64, 64, 1) and (masks.max((1, 2, 3)) > 60).all()

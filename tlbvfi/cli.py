@@ -1,0 +1,376 @@
+"""The command line: ``python -m tlbvfi COMMAND``; ``--help`` on each says what it does.
+
+Exit codes: 0 done, 1 failed on the way, 2 asked for something that cannot be (one sentence on stderr, before any
+long work), 130 interrupted. A file being written is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import NoReturn, TypeVar, get_args
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from . import __version__, demo, video
+from .checkpoint import BUILT_IN, CheckpointError, built_in_path, convert, load_model, resolve_source
+from .interpolate import interpolate_frames
+from .memory import plan
+from .model import TLBVFI
+from .padding import PaddingMode, check_flow_scale
+from .video import VideoError
+
+HUB_REPOSITORY, HUB_FILE = "ucfzl/TLBVFI", "vimeo_unet.pth"
+DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32,
+    "float16": torch.float16, "fp16": torch.float16,
+    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+}  # fmt: skip
+
+T = TypeVar("T")
+
+
+class RunError(RuntimeError):
+    """Something that went wrong on the way, in one sentence."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One sentence for a wrong call, without the usage around it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _checked(convert_text: Callable[[str], T]) -> Callable[[str], T]:
+    """An argparse type whose ValueError sentence is shown."""
+
+    def checked(text: str) -> T:
+        try:
+            return convert_text(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
+
+
+def _number_between(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", text.strip()) or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number between {low} and {high}, not {text!r}.")
+        return int(text)
+
+    return _checked(number)
+
+
+def _flow_scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number such as 0.5, not {text!r}.") from None
+    check_flow_scale(value)
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width)."""
+    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", text.strip())
+    if match is None or 0 in (size := (int(match[2]), int(match[1]))):
+        raise ValueError(f"a size is WIDTHxHEIGHT, such as 1920x1080, not {text!r}.")
+    return size
+
+
+def _dtype(text: str) -> torch.dtype:
+    if text not in DTYPES:
+        raise ValueError(f"must be one of {', '.join(DTYPES)}, not {text!r}.")
+    return DTYPES[text]
+
+
+def _gigabytes(text: str) -> int:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise ValueError(f"must be a number of GiB such as 8, not {text!r}.")
+    return round(value * 2**30)
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name; "auto" is the first graphics card, else the CPU.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if hasattr(torch, "xpu") and torch.xpu.is_available():
+            return torch.device("xpu")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        device = torch.device("meta")
+    if device.type == "meta":
+        raise ValueError(f"there is no device {name!r} here (auto, cpu, cuda, cuda:1, mps, xpu).")
+    return device
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    root = _Parser(prog="python -m tlbvfi", description="Video frame interpolation with TLB-VFI.")
+    root.add_argument("--version", action="version", version=f"tlbvfi {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("interpolate", _interpolate, "Put new frames between the frames of a video; the sound goes along.")
+    sub.add_argument("source", metavar="IN", type=Path, help="a video, or a folder of pictures")
+    sub.add_argument(
+        "target", metavar="OUT", type=Path, help=f"a video ({' '.join(video.ENCODERS)}), or a new folder for pictures"
+    )
+    sub.add_argument(
+        "--times", type=_number_between(0, 10), default=1, metavar="N", help="halve each gap N times: 2^N times the fps"
+    )
+    sub.add_argument(
+        "--flow-scale", type=_checked(_flow_scale), default=0.5, metavar="S",
+        help="size at which motion is estimated, 0.1 to 1; smaller for larger motion",
+    )  # fmt: skip
+    sub.add_argument("--steps", type=_number_between(3, 1000), default=10, metavar="N", help="steps of the diffusion")
+    sub.add_argument(
+        "--seed", type=_number_between(0, 2**64 - 1), default=0, metavar="N", help="same seed, same frames"
+    )
+    sub.add_argument("--model", metavar="FILE", help=f"a weight file or {', '.join(BUILT_IN)}; None: the built-in one")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
+    sub.add_argument(
+        "--dtype", default="auto", type=_checked(lambda text: text if text == "auto" else _dtype(text)),
+        help="float32, float16 or bfloat16; auto: float16 on CUDA, else float32",
+    )  # fmt: skip
+    sub.add_argument(
+        "--padding", choices=get_args(PaddingMode), default="tight", help="published pads as the published code does"
+    )
+    sub.add_argument(
+        "--crf", type=_number_between(0, 51), default=video.DEFAULT_CRF, metavar="N",
+        help="quality of the encoded video; lower is better and larger",
+    )  # fmt: skip
+
+    sub = command("plan", _plan, "Say how much memory a size takes.")
+    sub.add_argument("size", metavar="WIDTHxHEIGHT", type=_checked(_size), help="of the video, such as 3840x2160")
+    sub.add_argument("--dtype", type=_checked(_dtype), help="float32, float16 or bfloat16; None: the first two")
+    sub.add_argument("--flow-scale", type=_checked(_flow_scale), default=0.5, metavar="S", help="0.1 to 1")
+    sub.add_argument("--padding", choices=get_args(PaddingMode), default="tight", help="as for interpolate")
+    sub.add_argument("--vram", type=_checked(_gigabytes), metavar="GIB", help="memory of the graphics card")
+
+    sub = command("convert", _convert, "Write a weight file as safetensors without duplicates, which loads faster.")
+    sub.add_argument("source", metavar="SOURCE", type=Path, help="a weight file, such as vimeo_unet.pth")
+    sub.add_argument("target", metavar="TARGET", type=Path, help="the .safetensors file to write")
+    sub.add_argument("--dtype", type=_checked(_dtype), default="float32", help="float32, or float16 for half the size")
+    sub.add_argument("--no-ema", action="store_true", help="not the averaged (ema) weights, where the file has any")
+
+    sub = command("demo", _demo, "Interpolate a short clip and show a new frame beside its neighbours.")
+    sub.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model, or stand-in weights")
+    sub.add_argument("--output", metavar="DIR", type=Path, default=Path("demo"), help="where the results go")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
+
+    sub = command("download", _download, f"Fetch the published weights ({HUB_FILE}, from {HUB_REPOSITORY}).")
+    sub.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="where to put the file")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        options = parser().parse_args(arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    name = f"tlbvfi {options.command}"
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted, nothing was left half-written.", file=sys.stderr)
+        return 130
+    except RunError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def entry() -> NoReturn:
+    """The installed command. A termination request cleans up like an interruption."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """What goes wrong in here is no longer a wrong request."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        first = str(error).split(". ")[0].rstrip(".")
+        hint = "use --dtype float16, a smaller --flow-scale or a smaller video"
+        raise RunError(f"the device's memory does not suffice ({first}); {hint}.") from None
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from None
+
+
+def _load(model: str | None, device: torch.device, dtype: torch.dtype | str) -> TLBVFI:
+    if model is None and not built_in_path(next(iter(BUILT_IN))).is_file():
+        raise CheckpointError(
+            "this installation has no built-in weights; give a weight file with --model "
+            "(python -m tlbvfi download fetches the published one)."
+        )
+    if isinstance(dtype, str):
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+    return load_model(model, device=device, dtype=dtype)
+
+
+def _with_bar(frames: Iterable[Tensor], total: int | None, name: str) -> Iterator[Tensor]:
+    """The same frames, counted on stderr as they come."""
+    terminal = sys.stderr.isatty()
+    with tqdm(total=total, desc=name, unit=" frames", mininterval=0.1 if terminal else 10, dynamic_ncols=True) as bar:
+        for frame in frames:
+            yield frame
+            bar.update()
+
+
+def _interpolate(options: argparse.Namespace) -> None:
+    video.check_target(options.target, options.source)
+    device = _device(options.device)
+    info = video.probe(options.source)
+    if info.fps is None and options.target.suffix:
+        raise VideoError(f"pictures have no frame rate for {options.target.name}; give a folder as OUT.")
+    if options.model is not None:
+        resolve_source(options.model)
+    model = _load(options.model, device, options.dtype)
+    factor = 2**options.times
+    frames = interpolate_frames(
+        model,
+        video.read_frames(options.source),
+        options.times,
+        options.flow_scale,
+        options.steps,
+        options.seed,
+        padding=options.padding,
+    )
+    total = (info.frame_count - 1) * factor + 1 if info.frame_count else None
+    with _running():
+        shown = _with_bar(frames, total, options.target.name)
+        if not options.target.suffix:
+            count = video.write_pictures(options.target, shown)
+            print(f"{options.target}: {count} pictures of {info.width}x{info.height}")
+            return
+        assert info.fps is not None
+        fps = info.fps * factor
+        sound = options.source if info.sound else None
+        count = video.write_video(options.target, shown, fps, like=info, sound_from=sound, crf=options.crf)
+    print(f"{options.target}: {count} frames of {info.width}x{info.height} at {_rate(fps)} fps")
+
+
+def _rate(fps: Fraction) -> str:
+    return str(fps) if fps.denominator == 1 else f"{fps} = {float(fps):.3f}"
+
+
+def _plan(options: argparse.Namespace) -> None:
+    height, width = options.size
+    heads = ["dtype", "padded to", "weights", "peak", "rows at once", "pairs at once"]
+    heads += [f"fits {options.vram / 2**30:g} GiB"] if options.vram else []
+    print(f"{width}x{height}, flow scale {options.flow_scale:g}, {options.padding} padding, published model")
+    print("  ".join(f"{head:>14}" for head in heads))
+    for dtype in [options.dtype] if options.dtype is not None else [torch.float32, torch.float16]:
+        fits = "yes"
+        try:
+            found = plan(height, width, dtype, options.flow_scale, options.vram, padding=options.padding)
+        except ValueError:
+            found, fits = plan(height, width, dtype, options.flow_scale, padding=options.padding), "no"
+        cells = [
+            str(dtype).removeprefix("torch."),
+            f"{found.padded_size[1]}x{found.padded_size[0]}",
+            _gib(found.weight_bytes),
+            _gib(found.peak_bytes),
+            str(found.strip_rows),
+            str(found.batch_size),
+        ]
+        print("  ".join(f"{cell:>14}" for cell in [*cells, *([fits] if options.vram else [])]))
+    print("peak: weights and live tensors on the device; allocator overhead and library workspaces come on top.")
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"
+
+
+def _convert(options: argparse.Namespace) -> None:
+    resolve_source(options.source)
+    if not options.target.absolute().parent.is_dir():
+        raise ValueError(f"{options.target} cannot be written, because its folder does not exist.")
+    try:
+        convert(options.source, options.target, options.dtype, ema=not options.no_ema)
+    except OSError as error:
+        raise RunError(f"{options.target} cannot be written ({error.strerror or error}).") from None
+    for label, path in (("source", options.source), ("converted", options.target)):
+        start = time.perf_counter()
+        load_model(path, ema=not options.no_ema)
+        seconds = time.perf_counter() - start
+        print(f"{label:>9}: {path.stat().st_size / 1e6:7.1f} MB, loads in {seconds:.2f} s  {path}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    device = _device(options.device)
+    clip = demo.find_clip()
+    stand_in = options.model is None and not built_in_path(next(iter(BUILT_IN))).is_file()
+    folder = options.output
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file already; choose another --output.")
+    model = demo.stand_in_model(device) if stand_in else _load(options.model, device, torch.float32)
+    plain = demo.Plan.for_model(model, small=not stand_in and options.model is None)
+    with _running():
+        folder.mkdir(parents=True, exist_ok=True)
+        result = demo.run(model, clip, folder, plain, lambda frames, total: _with_bar(frames, total, "demo"))
+    print(f"{result.video}: {result.frames} frames at {_rate(result.fps)} fps, {result.new} of them new")
+    print(f"{result.picture}: frame before | new frame | frame after | average of the two, for comparison")
+    if stand_in:
+        print(
+            "These weights are RANDOM stand-ins in the published layout: the new frames show that everything runs, "
+            "not how good it looks.\nFor real frames: python -m tlbvfi download, then "
+            f"python -m tlbvfi demo --model {HUB_FILE}"
+        )
+
+
+def _download(options: argparse.Namespace) -> None:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise ValueError(
+            "downloading needs the package huggingface-hub, which is not installed: pip install huggingface-hub."
+        ) from None
+    if not options.folder.is_dir():
+        raise ValueError(f"{options.folder} is not a folder.")
+    print(
+        f"{HUB_FILE} from {HUB_REPOSITORY} on Hugging Face. Its authors do not state a licence for these weights; "
+        "whether you may use them is for you to judge."
+    )
+    try:
+        path = hf_hub_download(HUB_REPOSITORY, HUB_FILE, local_dir=options.folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise RunError(f"{HUB_FILE} could not be downloaded ({reason}).") from None
+    target = Path(path)
+    print(f"{target}\nFor faster loading: python -m tlbvfi convert {target} {target.with_suffix('.safetensors')}")

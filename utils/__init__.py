@@ -1,0 +1,1 @@
+"""Helpers of the nodes that know nothing of ComfyUI."""
