@@ -107,11 +107,11 @@ class TestOfficialLayout:
             assert torch.equal(loaded[name], buffer), name
 
     def test_real_values(self, official_checkpoint: Path) -> None:
-        """Against the file itself: every weight that is used as it is stored."""
+        """Against the file itself: every weight but those that take a batch norm in."""
         stored = torch.load(official_checkpoint, weights_only=True)["model"]
         parameters = dict(load_model(official_checkpoint).named_parameters())
-        compared = [key for key in parameters if key in stored and parameters[key].shape == stored[key].shape]
-        assert len(compared) > 850
+        compared = [key for key in parameters if key in stored and ".proj_in." not in key]
+        assert len(compared) > 800
         assert all(torch.equal(parameters[key], stored[key]) for key in compared)
 
 
@@ -347,7 +347,11 @@ class TestConvert:
                 assert torch.allclose(rounded[key], value, rtol=2e-3, atol=1e-6), key
 
     def test_a_small_model_keeps_its_configuration(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
-        convert(tiny_checkpoint, tmp_path / "copy.safetensors")
+        source = tmp_path / "source.safetensors"
+        source.write_bytes(tiny_checkpoint.read_bytes())
+        source.chmod(0o644)
+        convert(source, tmp_path / "copy.safetensors")
+        assert (tmp_path / "copy.safetensors").stat().st_mode == source.stat().st_mode
         assert load_model(tmp_path / "copy.safetensors").params == TINY
 
     def test_averaged_weights_are_noted(self, tmp_path: Path, hollow_state: State) -> None:

@@ -162,7 +162,7 @@ class TestInterpolate:
             ({"--device": "cuda:99"}, "no device 'cuda:99'"),
             ({"--padding": "none"}, "invalid choice"),
             ({"--model": "nowhere.pth"}, "does not exist"),
-            ({"--model": "text.txt"}, "not a readable checkpoint"),
+            ({"--model": "text.txt"}, "not a checkpoint"),
             ({"--model": "text.safetensors"}, "not a readable safetensors file"),
             ({"--unknown": "1"}, "unrecognized arguments"),
         ],
@@ -230,7 +230,7 @@ class TestInterpolate:
         self, tmp_path: Path, clip: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def ended(*args: object, **kwargs: object) -> object:
-            yield frames(1, 24, 40)[0]
+            yield from frames(100, 24, 40)  # more than the encoder holds back
             assert len(list(tmp_path.glob(".out.*"))) == 1
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
@@ -326,7 +326,7 @@ class TestConvert:
         ("source", "target", "dtype", "said"),
         [
             ("nowhere.pth", "a.safetensors", "float32", "does not exist"),
-            ("text.pth", "a.safetensors", "float32", "not a readable checkpoint"),
+            ("text.pth", "a.safetensors", "float32", "not a checkpoint"),
             ("text.pth", "a.pth", "float32", "must end in .safetensors"),
             ("text.pth", "nowhere/a.safetensors", "float32", "does not exist"),
             ("text.pth", "a.safetensors", "bfloat16", "float32 or float16"),

@@ -122,7 +122,7 @@ def flops_per_frame(model: TLBVFI, case: Case) -> float:
 
 def peak_bytes(model: TLBVFI, case: Case) -> int:
     """Peak live tensor bytes, weights apart, over the first gaps of a video."""
-    with counting() as counter:
+    with counting(model) as counter:
         gaps = _gaps(model, case)
         for _ in range(3):
             next(gaps)

@@ -13,6 +13,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import struct
 import warnings
 from collections.abc import Iterable, Mapping
@@ -309,6 +310,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
     partial = target.with_name(target.name + ".partial")
     try:
         save_file(tensors, partial, metadata)
+        shutil.copymode(source, partial)  # it is made for its owner alone
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,15 +23,16 @@ from .padding import PaddingMode, padding_for
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the storages that are alive, and their peak, while it is active.
 
-    Every storage that an operation returns counts once, from then until its last reference goes. What was
-    allocated before counts only where an operation returns it.
+    Every storage that an operation returns counts once, from then until its last reference goes; those of `apart`,
+    such as a model's weights, do not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, apart: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.current = 0
         self.peak = 0
         self._alive: dict[int, Any] = {}
+        self._apart = {tensor.untyped_storage()._cdata for tensor in apart}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -43,7 +44,7 @@ class LiveBytes(TorchDispatchMode):
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._alive:
+        if key in self._alive or key in self._apart:
             return
         size = storage.nbytes()
         self._alive[key] = weakref.finalize(storage, self._release, key, size)
@@ -119,7 +120,7 @@ def _weight_bytes(params: ModelParams, dtype: torch.dtype) -> int:
 
 def _peak_activations(params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, flow_scale: float) -> int:
     """Peak live bytes of a run, weights apart: counted once at a small size, and linear in the pixels."""
-    small = 2 * params.autoencoder.multiple
+    small = params.autoencoder.multiple
     per_pixel = _counted_activations(params, (small, small), dtype, flow_scale) / small**2
     return round(per_pixel * padded[0] * padded[1])
 
@@ -130,16 +131,16 @@ def _counted_activations(params: ModelParams, padded: tuple[int, int], dtype: to
     with FakeTensorMode(), torch.no_grad():
         model = convert_precision(TLBVFI(params).finalize(), dtype)
         frame = torch.empty(1, 3, *padded)
-        with counting() as counter:
+        with counting(model) as counter:
             left = model.encode_frame(frame, flow_scale)
             right = model.encode_frame(frame, flow_scale)
-            model.midpoint(left, right, 3)
+            model.midpoint(left, right, [0])  # the bridge is small, and every step is alike
         return counter.peak
 
 
 @contextmanager
-def counting() -> Iterator[LiveBytes]:
-    """Count live bytes of real or fake tensors in the block."""
-    counter = LiveBytes()
+def counting(model: TLBVFI | None = None) -> Iterator[LiveBytes]:
+    """Count live bytes of real or fake tensors in the block, a model's weights apart."""
+    counter = LiveBytes([] if model is None else [*model.parameters(), *model.buffers()])
     with counter:
         yield counter

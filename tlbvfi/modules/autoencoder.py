@@ -209,6 +209,6 @@ class VQGAN(nn.Module):
         return rearrange(self.quant_conv(z).float(), "(b t) c h w -> b c t h w", t=FRAMES)
 
     def decoder_input(self, codes: Tensor) -> Tensor:
-        """What the decoder takes for code vectors (B, z_channels, 3, h, w): through `post_quant_conv`, frame by frame."""
+        """What the decoder takes for codes (B, z_channels, 3, h, w): through `post_quant_conv`, frame by frame."""
         frames = rearrange(codes, "b c t h w -> (b t) c h w").to(self.post_quant_conv.weight.dtype)
         return self.post_quant_conv(frames).to(self.decoder.conv_in.weight.dtype)

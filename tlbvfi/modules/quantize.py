@@ -22,12 +22,17 @@ class VectorQuantizer(nn.Module):
         codes = self.embedding.weight.float()  # (n_embed, C)
         positions = rearrange(z.float(), "b c t h w -> (b t h w) c")
         code_norms = codes.square().sum(dim=1)
-        nearest = [
-            (rows.square().sum(dim=1, keepdim=True) + code_norms - 2.0 * (rows @ codes.T)).argmin(dim=1)
-            for rows in positions.split(_ROWS)
-        ]
+        nearest = [self._nearest(rows, codes, code_norms) for rows in positions.split(_ROWS)]
         b, _, t, h, w = z.shape
         return rearrange(torch.cat(nearest), "(b t h w) -> b t h w", b=b, t=t, h=h, w=w)
+
+    @staticmethod
+    def _nearest(rows: Tensor, codes: Tensor, code_norms: Tensor) -> Tensor:
+        """|z|^2 + |e|^2 - 2 z.e, channel by channel: a matrix product would be rounded where TF32 is on."""
+        distances = rows.square().sum(dim=1, keepdim=True) + code_norms  # (P, n_embed)
+        for channel in range(rows.shape[1]):
+            distances.addcmul_(rows[:, channel, None], codes[:, channel], value=-2.0)
+        return distances.argmin(dim=1)
 
     def lookup(self, indices: Tensor) -> Tensor:
         """(B, T, h, w) indices -> codes (B, C, T, h, w)."""

