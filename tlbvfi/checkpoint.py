@@ -38,6 +38,8 @@ FORMAT = "tlbvfi"
 _ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
 #: Weight files that :func:`load_model` reads.
 SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
+#: What to do about a damaged file.
+_AGAIN = "if it was downloaded, it may have been cut off: fetch it again"
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
 BUILT_IN = {"tlbvfi-small": "tlbvfi-small.safetensors"}
 #: Entries of the official layout that take no part in inference.
@@ -144,7 +146,7 @@ def _read_safetensors(path: Path) -> CheckpointContents:
             skipped = {k for k in keys if k[len(prefix) :].startswith("cond_stage_model.")}
             state = {k[len(prefix) :]: file.get_tensor(k) for k in keys if k not in skipped}
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({_first_line(error)}).") from None
+        raise CheckpointError(f"{path}: not a readable safetensors file ({_first_line(error)}); {_AGAIN}.") from None
     if "config" not in metadata:
         return CheckpointContents(state, load_params("vimeo_unet"))
     try:
@@ -161,7 +163,7 @@ def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({_first_line(error)}).") from None
     if not head.startswith((_ARCHIVE, _PICKLE)):
-        raise CheckpointError(f"{path}: not a checkpoint; it {f'begins with {head!r}' if head else 'is empty'}.")
+        raise CheckpointError(f"{path}: not a checkpoint; it {f'begins with {head[:12]!r}' if head else 'is empty'}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle's protocol
@@ -172,9 +174,9 @@ def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
             f"{path}: holds something other than tensors and plain containers, such as code; it was not executed."
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}).") from None
+        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}); {_AGAIN}.") from None
     except (struct.error, UnicodeDecodeError, ImportError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}).") from None
+        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}); {_AGAIN}.") from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict.")
     state = content
