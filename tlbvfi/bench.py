@@ -6,20 +6,28 @@ after each case: a run that does F TFLOP per frame as fast as the machine multip
 
 from __future__ import annotations
 
+import logging
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .interpolate import interpolate_frames
 from .memory import counting
 from .model import TLBVFI
+from .peers import PEERS, Peer
+
+log = logging.getLogger(__name__)
 
 _GEMM_SIDE = 2048
 
@@ -204,7 +212,7 @@ def stage_times(model: TLBVFI) -> Iterator[dict[str, float]]:
             hook.remove()
 
 
-def table(results: list[Result]) -> str:
+def table(results: Sequence[Result]) -> str:
     """The figures as a Markdown table."""
     lines = [
         "| size | times | flow scale | dtype | s / frame | TFLOP | normalised | of GEMM | peak GiB |",
@@ -227,3 +235,91 @@ def stage_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def compare(model: TLBVFI, frames: Sequence[Tensor], flow_scale: float = 0.5) -> dict[str, dict[str, float]]:
+    """The model and the classical peers on every second frame of a clip; the frames left out are the truth.
+
+    Returns:
+        method -> mean PSNR (decibels) and SSIM over the frames, and seconds per new frame. A peer whose library is
+        absent is left out.
+    """
+    frames = frames[: len(frames) - (len(frames) + 1) % 2]
+    given, truths = list(frames[::2]), frames[1::2]
+
+    def ours(given: Sequence[Tensor]) -> list[Tensor]:
+        return list(interpolate_frames(model, given, 1, flow_scale))[1::2]
+
+    methods: dict[str, Peer] = {**PEERS, f"TLB-VFI at flow scale {flow_scale:g}": ours}
+    scores = {}
+    for name, method in methods.items():
+        begin = time.perf_counter()
+        try:
+            made = method(given)
+        except ImportError as error:
+            log.info("%s is left out: %s.", name, error)
+            continue
+        seconds = (time.perf_counter() - begin) / len(truths)
+        pairs = list(zip(made, truths, strict=True))
+        scores[name] = {
+            "psnr": statistics.fmean(psnr(frame, truth) for frame, truth in pairs),
+            "ssim": statistics.fmean(ssim(frame, truth) for frame, truth in pairs),
+            "seconds": seconds,
+        }
+    return scores
+
+
+def psnr(frame: Tensor, truth: Tensor) -> float:
+    """Decibels over all values of a frame in [0, 1]."""
+    return -10 * math.log10(max(float((frame.double() - truth.double()).square().mean()), 1e-12))
+
+
+def ssim(frame: Tensor, truth: Tensor) -> float:
+    """Mean structural similarity (Wang et al. 2004) of the colour channels: Gaussian window 11 x 11, sigma 1.5.
+
+    frame, truth: (H, W, 3) in [0, 1], sides of at least 11.
+    """
+    position = torch.arange(11, dtype=torch.float64) - 5
+    window = torch.exp(-(position**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def blurred(x: Tensor) -> Tensor:
+        x = F.conv2d(x, window.view(1, 1, 11, 1))
+        return F.conv2d(x, window.view(1, 1, 1, 11))
+
+    a, b = (rearrange(x.double(), "h w c -> c 1 h w") for x in (frame, truth))
+    mean_a, mean_b = blurred(a), blurred(b)
+    var_a, var_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
+    covariance = blurred(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return float((similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+
+
+def peer_table(scores: dict[str, dict[str, float]]) -> str:
+    """The comparison as a Markdown table."""
+    lines = ["| method | PSNR dB | SSIM | s / frame |", "|---|---|---|---|"]
+    lines += [f"| {name} | {s['psnr']:.2f} | {s['ssim']:.4f} | {s['seconds']:.3f} |" for name, s in scores.items()]
+    return "\n".join(lines)
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Draw normalised time per frame and the share of each stage, case by case.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("--plot needs matplotlib: pip install matplotlib.") from None
+    figure = Figure(figsize=(10, 1.2 + 0.6 * len(results)), layout="constrained")
+    axes = figure.subplots()
+    stages = sorted({name for result in results for name in result.stages})
+    labels = [f"{r.case.width}x{r.case.height} x{2**r.case.times} @{r.case.flow_scale:g} {r.dtype}" for r in results]
+    left = [0.0] * len(results)
+    for stage in stages:
+        widths = [result.stages.get(stage, 0.0) * result.normalised for result in results]
+        axes.barh(labels, widths, left=left, label=stage)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.set_xlabel("seconds per new frame x GEMM TFLOP/s")
+    axes.legend(fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path)

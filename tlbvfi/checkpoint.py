@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .bridge import Schedule
+from .compilation import compile_model
 from .config import ModelParams, load_params, params_from_dict
 from .model import FLOAT32_PARTS, TLBVFI, convert_precision
 
@@ -64,6 +65,7 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     ema: bool = True,
+    compile: bool = False,
 ) -> TLBVFI:
     """Load a model for inference.
 
@@ -74,6 +76,7 @@ def load_model(
         dtype: float32, float16 or bfloat16 for the convolutions. The bridge's denoiser and the codebook keep
             float32 always.
         ema: use the file's averaged denoiser weights (``ema``), as the published evaluation does, where it has any.
+        compile: run the largest parts through :func:`tlbvfi.compilation.compile_model`, which takes minutes once.
 
     Returns:
         A :class:`TLBVFI` in evaluation mode, without gradients.
@@ -97,7 +100,10 @@ def load_model(
         weights[key] = _own_copy(state.pop(key), torch.float32 if keep else dtype)
     model.load_state_dict(weights, strict=True, assign=True)
     del weights
-    return convert_precision(model.finalize(), dtype).to(device)
+    model = convert_precision(model.finalize(), dtype).to(device)
+    if compile:
+        compile_model(model)
+    return model
 
 
 def resolve_source(source: str | os.PathLike[str] | None) -> Path:

@@ -7,6 +7,7 @@ long work), 130 interrupted. A file being written is there whole or not at all.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import signal
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice, product
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_args
 
@@ -21,8 +23,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import __version__, demo, video
+from . import __version__, bench, demo, video
 from .checkpoint import BUILT_IN, CheckpointError, built_in_path, convert, load_model, resolve_source
+from .compilation import compile_model
 from .interpolate import interpolate_frames
 from .memory import plan
 from .model import TLBVFI
@@ -187,6 +190,27 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", metavar="DIR", type=Path, default=Path("demo"), help="where the results go")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
 
+    sub = command("bench", _bench, "Measure speed and memory, per new frame of a video in its steady state.")
+    sub.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model, or stand-in weights")
+    sub.add_argument(
+        "--size", metavar="WIDTHxHEIGHT", type=_checked(_size), nargs="+", default=[(512, 512)], help="of the video"
+    )
+    sub.add_argument("--dtype", type=_checked(_dtype), nargs="+", default=[torch.float32], help="one or more")
+    sub.add_argument("--times", type=_number_between(1, 4), nargs="+", default=[1], metavar="N", help="one or more")
+    sub.add_argument(
+        "--flow-scale", type=_checked(_flow_scale), nargs="+", default=[0.5], metavar="S", help="one or more"
+    )
+    sub.add_argument("--batch-size", type=_number_between(1, 64), default=1, metavar="N", help="gaps at a time")
+    sub.add_argument("--repeats", type=_number_between(1, 1000), default=3, metavar="N", help="the median is taken")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
+    sub.add_argument("--compile", action="store_true", help="with torch.compile")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    sub.add_argument("--plot", type=Path, metavar="FILE", help="draw time per frame and stages (needs matplotlib)")
+    sub.add_argument(
+        "--peers", type=Path, metavar="VIDEO",
+        help="compare with classical methods on every second frame of the first 31 of this video instead",
+    )  # fmt: skip
+
     sub = command("download", _download, f"Fetch the published weights ({HUB_FILE}, from {HUB_REPOSITORY}).")
     sub.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="where to put the file")
     return root
@@ -313,6 +337,45 @@ def _plan(options: argparse.Namespace) -> None:
     print("peak: weights and live tensors on the device; allocator overhead and library workspaces come on top.")
 
 
+def _model_or_stand_in(source: str | None, device: torch.device, dtype: torch.dtype) -> tuple[TLBVFI, bool]:
+    """The model asked for; without one the built-in model, or where that is absent, stand-in weights (then True)."""
+    if source is None and not built_in_path(next(iter(BUILT_IN))).is_file():
+        return demo.stand_in_model(device, dtype), True
+    return _load(source, device, dtype), False
+
+
+def _bench(options: argparse.Namespace) -> None:
+    device = _device(options.device)
+    if options.peers is not None:
+        video.probe(options.peers)
+    results: list[bench.Result] = []
+    for dtype in options.dtype:
+        model, stand_in = _model_or_stand_in(options.model, device, dtype)
+        if options.compile:
+            compile_model(model)
+        if options.peers is not None:
+            scores = bench.compare(model, list(islice(video.read_frames(options.peers), 31)), options.flow_scale[0])
+            print(bench.peer_table(scores))
+            if stand_in:
+                print("The weights are random stand-ins: TLB-VFI's time is real, its quality is not.")
+            _write_json(options.json, scores)
+            return
+        for (height, width), times, scale in product(options.size, options.times, options.flow_scale):
+            case = bench.Case(height, width, times, scale, batch_size=options.batch_size)
+            results.append(bench.measure(model, case, options.repeats))
+            print(bench.table(results[-1:]), bench.stage_table(results[-1]), sep="\n\n", end="\n\n", flush=True)
+    if len(results) > 1:
+        print(bench.table(results))
+    _write_json(options.json, [result.to_dict() for result in results])
+    if options.plot is not None:
+        bench.plot(results, options.plot)
+
+
+def _write_json(path: Path | None, content: object) -> None:
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def _gib(count: int) -> str:
     return f"{count / 2**30:.2f} GiB"
 
@@ -335,11 +398,10 @@ def _convert(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     device = _device(options.device)
     clip = demo.find_clip()
-    stand_in = options.model is None and not built_in_path(next(iter(BUILT_IN))).is_file()
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file already; choose another --output.")
-    model = demo.stand_in_model(device) if stand_in else _load(options.model, device, torch.float32)
+    model, stand_in = _model_or_stand_in(options.model, device, torch.float32)
     plain = demo.Plan.for_model(model, small=not stand_in and options.model is None)
     with _running():
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import video
 from .config import load_params
 from .interpolate import interpolate_frames
-from .model import TLBVFI
+from .model import TLBVFI, convert_precision
 
 CLIP = Path(__file__).resolve().parent.parent / "docs" / "demo.mp4"
 _GAP = 4  # pixels between the pictures
@@ -56,7 +56,7 @@ def find_clip() -> Path:
     return CLIP
 
 
-def stand_in_model(device: torch.device) -> TLBVFI:
+def stand_in_model(device: torch.device, dtype: torch.dtype = torch.float32) -> TLBVFI:
     """The published model's networks with random weights, always the same."""
     generator = torch.Generator().manual_seed(0)
     model = TLBVFI(load_params("vimeo_unet"))
@@ -66,7 +66,7 @@ def stand_in_model(device: torch.device) -> TLBVFI:
             parameter.data = values * (0.5 if "embedding" in name else parameter[0].numel() ** -0.5)
         else:
             parameter.data = values * 0.1 + float(name.endswith("weight"))
-    return model.finalize().to(device)
+    return convert_precision(model.finalize(), dtype).to(device)
 
 
 def run(

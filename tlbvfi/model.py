@@ -108,13 +108,15 @@ class TLBVFI(nn.Module):
         return params.z_channels, FRAMES, height // params.downscale, width // params.downscale
 
     def finalize(self) -> TLBVFI:
-        """Make a model with weights ready for inference: derived buffers, folded norms, no gradients."""
+        """Make a model with weights ready for inference: derived buffers, folded norms, layout, no gradients."""
         for module in self.modules():
             build = getattr(module, "build_buffers", None)
             if build is not None:
                 build()
             if isinstance(module, MBConv):
                 module.fold_batch_norms()
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         return self.eval().requires_grad_(False)
 
     def _check_frames(self, *frames: Tensor) -> None:

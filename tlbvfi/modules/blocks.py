@@ -47,7 +47,7 @@ _CHUNK = 1 << 20
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel over the positions: float32 (B, C) each, for x (B, C, ...)."""
-    if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+    if torch.compiler.is_compiling() or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         variance, mean = torch.var_mean(x.flatten(2).float(), dim=2, correction=0)
         return mean, variance
     rows = rearrange(x, "b c h w -> b (h w) c")

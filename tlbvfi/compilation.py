@@ -1,0 +1,44 @@
+"""`torch.compile` for the parts of the model in which most of the time goes."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from .model import TLBVFI
+
+log = logging.getLogger(__name__)
+
+
+def compile_model(model: TLBVFI) -> bool:
+    """Compile the encoder's and decoder's levels and the denoiser in place, and warm them up at the smallest size.
+
+    Where that fails, for want of a compiler or for any other reason, the model is left as it was and one line is
+    logged. Results are equal to rounding. New sizes may be compiled anew when they first come up.
+
+    Returns:
+        Whether the model is compiled.
+    """
+    parts = compiled_parts(model)
+    try:
+        for part in parts:
+            part.compile()
+        with torch.no_grad():
+            frame = torch.zeros(1, 3, model.multiple, model.multiple, device=model.device)
+            features = model.encode_frame(frame)
+            model.midpoint(features, features, [1, 0])
+    except Exception as error:
+        for part in parts:
+            part._compiled_call_impl = None
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        log.warning("torch.compile does not work here, going on without it: %s", reason[0][:200])
+        return False
+    return True
+
+
+def compiled_parts(model: TLBVFI) -> list[nn.Module]:
+    """The modules that :func:`compile_model` compiles."""
+    encoder, decoder = model.vqgan.encoder, model.vqgan.decoder
+    return [*encoder.down, encoder.frequency_extractor, *decoder.up, model.denoise_fn]

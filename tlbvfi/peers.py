@@ -1,0 +1,93 @@
+"""Classical frame interpolation that runs anywhere, to compare with: each gives the frame in the middle of each gap.
+
+Frames are (H, W, 3) float32 in [0, 1]; N frames give N - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+#: FFmpeg's best motion-compensated settings.
+MINTERPOLATE = "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1"
+
+Peer = Callable[[Sequence[Tensor]], list[Tensor]]
+
+
+def average(frames: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of the two frames."""
+    return [(a + b) / 2 for a, b in zip(frames[:-1], frames[1:], strict=True)]
+
+
+def minterpolate(frames: Sequence[Tensor]) -> list[Tensor]:
+    """FFmpeg's minterpolate at twice the rate, through PyAV.
+
+    Positions come from the timestamps the filter writes. The last frame is fed twice, because the filter gives nothing
+    between the last two.
+    """
+    import av
+
+    tick = Fraction(1, 50)
+    height, width = frames[0].shape[:2]
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("yuv444p"), time_base=tick)
+    double = graph.add("minterpolate", f"fps={tick.denominator}:{MINTERPOLATE}")
+    sink = graph.add("buffersink")
+    source.link_to(double)
+    double.link_to(sink)
+    graph.configure()
+    found: dict[int, Tensor] = {}
+
+    def collect() -> None:
+        while True:
+            try:
+                frame = graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            assert frame.pts is not None and frame.time_base is not None
+            pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+            found[round(frame.pts * frame.time_base / tick)] = pixels.float() / 255.0
+
+    for index, picture in enumerate([*frames, frames[-1]]):
+        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv444p")
+        frame.pts, frame.time_base = 2 * index, tick
+        graph.push(frame)
+        collect()
+    graph.push(None)
+    collect()
+    return [found[position] for position in range(1, 2 * len(frames) - 1, 2)]
+
+
+def dis_flow(frames: Sequence[Tensor]) -> list[Tensor]:
+    """OpenCV's DIS optical flow both ways, each frame warped half of its way, and the mean of the two.
+
+    Raises:
+        ImportError: OpenCV is not installed.
+    """
+    import cv2
+    import numpy as np
+
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    rows, columns = np.mgrid[: frames[0].shape[0], : frames[0].shape[1]].astype(np.float32)
+    results = []
+    for first, second in zip(frames[:-1], frames[1:], strict=True):
+        greys = [cv2.cvtColor((f.numpy() * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY) for f in (first, second)]
+        halves = []
+        for frame, here, there in ((first, *greys), (second, *reversed(greys))):
+            flow = estimator.calc(here, there, None)
+            # Sampled backwards from the middle with the flow at the end, half of it: exact for even motion.
+            place = (columns - flow[..., 0] / 2, rows - flow[..., 1] / 2)
+            halves.append(cv2.remap(frame.numpy(), *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        results.append(torch.from_numpy((halves[0] + halves[1]) / 2))
+    return results
+
+
+PEERS: dict[str, Peer] = {
+    "average of the two frames": average,
+    "FFmpeg minterpolate": minterpolate,
+    "OpenCV DIS flow and warp": dis_flow,
+}
