@@ -81,6 +81,8 @@ def link_for_mypy() -> None:
 
 def wants_comfyui(arguments: list[str]) -> bool:
     """Whether these pytest arguments include the end-to-end tests: no path at all, or one that holds them."""
+    if "--ignore=tests/comfyui" in arguments:
+        return False
     paths = [ROOT / argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
     paths = [path for path in paths if path.exists()]
     end_to_end = ROOT / "tests" / "comfyui"

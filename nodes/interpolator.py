@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain
 from typing import Any, ClassVar, SupportsIndex
 
 import torch
@@ -237,26 +238,41 @@ def _interpolate_pairs(
     """Fill the node's result, allocated once, pair by pair; see :meth:`Interpolator.interpolate`."""
     pairs, height, width = first.shape[:3]
     per_pair = 2**times + 1 if times else 1
-    new_per_pair = 2 ** max(times, 1) - 1
+    steps = 2 ** max(times, 1)  # from one source frame to the next
     result = torch.empty((pairs * per_pair, height, width, 3), dtype=torch.float32, device="cpu")
-    progress = host.Progress(pairs * new_per_pair)
-    for pair in range(pairs):
+    progress = host.Progress(pairs * (steps - 1))
+    for run in _runs(first, second):
         frames = interpolate_frames(
             model,
-            (to_rgb(first[pair]), to_rgb(second[pair])),
+            (to_rgb(frame) for frame in chain([first[run.start]], (second[pair] for pair in run))),
             max(times, 1),
             flow_scale,
             sample_steps,
             seed,
             offload=offload,
-            first_gap=pair,
-            on_step=partial(progress.at, pair * new_per_pair),
+            first_gap=run.start,
+            on_step=partial(progress.at, run.start * (steps - 1)),
         )
-        # With times 0 the ends are not wanted: the middle frame alone.
-        wanted = frames if times else islice(frames, 1, 2)
-        for slot, frame in enumerate(wanted, pair * per_pair):
-            result[slot] = frame
-        progress.at((pair + 1) * new_per_pair)
-        if (pair + 1) % PAIRS_PER_CLEANUP == 0:
-            host.free_unused_memory()
+        for index, frame in enumerate(frames):
+            pair, step = run.start + index // steps, index % steps
+            pair_is_done = step == 0 and pair > run.start
+            if times and pair_is_done:  # its end, which may begin the next pair too
+                result[pair * per_pair - 1] = frame
+            if times and pair < run.stop:
+                result[pair * per_pair + step] = frame
+            if not times and step:  # the ends are not wanted
+                result[pair] = frame
+            if pair_is_done and pair % PAIRS_PER_CLEANUP == 0:
+                host.free_unused_memory()
+        progress.at(run.stop * (steps - 1))
     return result
+
+
+def _runs(first: Tensor, second: Tensor) -> Iterator[range]:
+    """The pairs in runs of neighbours in a video: where a pair's second frame is the first of the next, it is encoded
+    once for both."""
+    start, pairs = 0, first.shape[0]
+    for pair in range(1, pairs + 1):
+        if pair == pairs or not torch.equal(second[pair - 1], first[pair]):
+            yield range(start, pair)
+            start = pair
