@@ -210,9 +210,11 @@ class TestInterpolate:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Where the tests run in the background, interruptions are ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while not list(tmp_path.glob(".out.*")) and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert len(list(tmp_path.glob(".out.*.mp4"))) == 1, "writing has not begun"

@@ -26,8 +26,14 @@ def counted() -> dict[tuple[int, int, float], tuple[float, float]]:
             with FlopCounterMode(display=False) as encoding:
                 features = model.encode_frame(frame, scale)
             with FlopCounterMode(display=False) as meeting:
-                model.midpoint(features, features, 10)
-            figures[height, width, scale] = (encoding.get_total_flops() / 1e12, meeting.get_total_flops() / 1e12)
+                model.midpoint(features, features, [0])
+            latent = torch.empty(1, *model.latent_shape(height, width))
+            with FlopCounterMode(display=False) as step:
+                model.denoise_fn(latent, latent, torch.zeros(1))
+            figures[height, width, scale] = (
+                encoding.get_total_flops() / 1e12,
+                (meeting.get_total_flops() + 9 * step.get_total_flops()) / 1e12,
+            )
     return figures
 
 

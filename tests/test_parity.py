@@ -88,7 +88,7 @@ def test_sample_is_midpoint_of_encoded_frames(model: TLBVFI) -> None:
     assert psnr(explicit, case.tensors["output"], peak=2.0) > FLOOR_DB
 
 
-@pytest.mark.parametrize(("dtype", "floor"), [(torch.bfloat16, 25.0), (torch.float16, 38.0)])
+@pytest.mark.parametrize(("dtype", "floor"), [(torch.bfloat16, 25.0), (torch.float16, 32.0)])
 def test_half_precision(official_checkpoint: Path, dtype: torch.dtype, floor: float) -> None:
     """Half-precision models run on the CPU and stay near, although random weights amplify rounding."""
     case = Case(HERE / "pair_256x256_scale05.safetensors")
