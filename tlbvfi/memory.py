@@ -78,7 +78,7 @@ class Plan:
 def plan(
     height: int,
     width: int,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float16,
     flow_scale: float = 0.5,
     budget: int | None = None,
     *,
