@@ -374,7 +374,7 @@ class TestDemo:
         self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cli, "built_in_path", lambda name: tmp_path / name)
-        monkeypatch.setattr(demo, "stand_in_model", lambda device: tiny_model().to(device))
+        monkeypatch.setattr(demo, "stand_in_model", lambda device, dtype: tiny_model(dtype=dtype).to(device))
         code, out, _ = run("demo", "--output", tmp_path, "--device", "cpu")
         assert code == 0
         assert "RANDOM stand-ins" in out
