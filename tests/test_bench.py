@@ -9,8 +9,9 @@ import torch
 
 from tests.tiny import frames, tiny_model
 from tlbvfi import bench
-from tlbvfi.bench import Case, compare, measure, psnr, ssim
+from tlbvfi.bench import Case, compare, measure
 from tlbvfi.peers import average, minterpolate
+from tlbvfi.quality import psnr
 
 
 def test_a_case_has_all_its_figures() -> None:
@@ -25,10 +26,8 @@ def test_a_case_has_all_its_figures() -> None:
 
 def test_metrics() -> None:
     picture = frames(1, 40, 50)[0]
-    assert psnr(picture, picture) >= 120 and ssim(picture, picture) == pytest.approx(1.0)
+    assert psnr(picture, picture) == math.inf
     assert psnr(picture, (picture + 0.1)) == pytest.approx(20.0, abs=0.01)
-    noisy = picture + 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
-    assert 0 < ssim(noisy, picture) < 0.8
 
 
 def test_peers_give_the_middle_of_a_pan() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from tlbvfi.quality import psnr
 from tlbvfi.training import evaluate
-from tlbvfi.training.metrics import LPIPS, psnr, read_arrays
+from tlbvfi.training.metrics import LPIPS, read_arrays
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -61,7 +62,7 @@ def pan(count: int, step: int, height: int = 96, width: int = 160) -> list[av.Vi
 def test_minterpolate_is_aligned_in_time() -> None:
     """Given every second frame of a pan, its frame at an odd place is like the hidden frame and no other."""
     frames = pan(18, 3)
-    found = evaluate.minterpolate(frames[:17:2])
+    found = evaluate.minterpolated(frames[:17:2])
     wanted = range(1, 16, 2)
     assert set(wanted) <= set(found)
     inside = (slice(16, -16), slice(24, -24))

