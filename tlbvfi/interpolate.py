@@ -97,8 +97,8 @@ class _Bisection:
         """For each of the 2**times - 1 places between the ends of the gaps, in order, the gaps' frames
         (B, H, W, 3) on their way to the host. Returns `right`.
 
-        Features of an end that has to wait for its turn wait on the host, so that the model's device holds one batch
-        of pairs at any depth. For that the caller must not keep the features it passes.
+        Features of an end that has to wait for its turn are put aside, so that the model's device holds one batch of
+        pairs at any depth. For that the caller must not keep the features it passes.
         """
         middle = self._midpoints(left, right, gaps, place)
         if times == 1:
@@ -106,14 +106,14 @@ class _Bisection:
             yield self._leaving(middle)
             return right
         features = self.encode(middle)
-        leaving, waiting = self._leaving(middle), right.to("cpu")
+        leaving, waiting = self._leaving(middle), right.put_aside()
         del middle, right
         first_half = self.between(left, features, gaps, times - 1, place.before)
         del left, features
         features = yield from first_half
         yield leaving
         del leaving
-        second_half = self.between(features, waiting.to(self.model.device), gaps, times - 1, place.after)
+        second_half = self.between(features, waiting(), gaps, times - 1, place.after)
         del features, waiting
         return (yield from second_half)
 

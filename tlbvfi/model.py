@@ -19,6 +19,7 @@ from .modules.maxvit import MBConv
 from .modules.unet import UNet
 from .modules.warp import resize
 from .padding import flow_size
+from .transfer import put_aside
 
 _EMPTY_FRAMES_KEPT = 4
 
@@ -40,10 +41,6 @@ class FrameFeatures:
     pyramid: list[Tensor | None]
     flow_pyramid: list[Tensor]
 
-    def to(self, device: torch.device | str) -> FrameFeatures:
-        """The same features on another device."""
-        return self._each(lambda tensor: tensor.to(device))
-
     def __getitem__(self, which: slice) -> FrameFeatures:
         """Some of the B frames."""
         return self._each(lambda tensor: tensor[which])
@@ -64,12 +61,31 @@ class FrameFeatures:
             flow_pyramid=[torch.cat(levels) for levels in flow_levels],
         )
 
+    def put_aside(self) -> Callable[[], FrameFeatures]:
+        """Free the features' memory on their device; the call returned gives them back (see :func:`.put_aside`)."""
+        waiting: list[Callable[[], Tensor]] = []
+
+        def away(tensor: Tensor) -> Tensor:
+            waiting.append(put_aside(tensor))
+            return torch.tensor(len(waiting) - 1)
+
+        numbered = self._each(away)
+        return lambda: numbered._each(lambda number: waiting[int(number)]())
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+        """Change every tensor, once where it serves in two places."""
+        changed: dict[int, Tensor] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in changed:
+                changed[id(tensor)] = change(tensor)
+            return changed[id(tensor)]
+
         return FrameFeatures(
-            image=change(self.image),
-            flow_image=change(self.flow_image),
-            pyramid=[None if level is None else change(level) for level in self.pyramid],
-            flow_pyramid=[change(level) for level in self.flow_pyramid],
+            image=once(self.image),
+            flow_image=once(self.flow_image),
+            pyramid=[None if level is None else once(level) for level in self.pyramid],
+            flow_pyramid=[once(level) for level in self.flow_pyramid],
         )
 
 

@@ -1,9 +1,13 @@
-"""Copies between host and device that neither waits for: pinned memory, a side stream, events.
+"""Copies between host and device that neither waits for, and putting tensors aside.
 
-On devices other than CUDA the copies are ordinary, blocking ones.
+Copies go through pinned memory, a side stream and events; on devices other than CUDA they are ordinary, blocking ones.
 """
 
 from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -54,3 +58,44 @@ class HostCopies:
             arrived.record(self._stream)
         tensor.record_stream(self._stream)
         return HostCopy(pinned, arrived)
+
+
+def put_aside(tensor: Tensor) -> Callable[[], Tensor]:
+    """Free a tensor's memory on its device for a while.
+
+    It waits on the host; where the device is the host, in an unnamed temporary file, or in memory where there is no
+    room for that. The call returned, to be made once, gives the same tensor back: values, layout and device.
+    """
+    if tensor.device.type != "cpu":
+        device, on_host = tensor.device, tensor.cpu()
+        return lambda: on_host.to(device)
+    try:
+        return _Filed(tensor).read
+    except OSError:
+        return lambda: tensor
+
+
+class _Filed:
+    """A CPU tensor's bytes in a temporary file that goes with this object."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+        rows = (tensor.permute(0, 2, 3, 1) if self._last else tensor).contiguous()
+        self._shape, self._dtype = rows.shape, rows.dtype
+        self._file = tempfile.TemporaryFile(prefix="tlbvfi-", buffering=0)  # noqa: SIM115
+        self._close = weakref.finalize(self, self._file.close)
+        view = rows.view(torch.uint8).numpy().reshape(-1).data
+        while view:
+            view = view[self._file.write(view) :]
+
+    def read(self) -> Tensor:
+        rows = torch.empty(self._shape, dtype=self._dtype)
+        view = rows.view(torch.uint8).numpy().reshape(-1).data
+        self._file.seek(0)
+        while view:
+            count = self._file.readinto(view)
+            if not count:
+                raise OSError("a temporary file with features of a frame ended early")
+            view = view[count:]
+        self._close()
+        return rows.permute(0, 3, 1, 2) if self._last else rows
