@@ -6,6 +6,7 @@ p + flow(p), bilinearly, positions clamped to the map.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -52,7 +53,10 @@ def _position(offset: Tensor, size: int, axis: int) -> Tensor:
         return torch.zeros_like(offset)
     base = torch.linspace(-1.0, 1.0, size, device=offset.device)
     normalised = (base if axis else base[:, None]) + offset / half
-    return ((normalised + 1.0) * half).clamp(0.0, size - 1.0)
+    position = ((normalised + 1.0) * half).clamp(0.0, size - 1.0)
+    # The last float before the far border is the border: sums in another order (threads, processors) differ by that.
+    last = float(np.nextafter(np.float32(size - 1), np.float32(0)))
+    return torch.where(position >= last, size - 1.0, position)
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
