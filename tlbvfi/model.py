@@ -19,6 +19,7 @@ from .modules.maxvit import MBConv
 from .modules.unet import UNet
 from .modules.warp import resize
 from .padding import flow_size
+from .strips import WHOLE, Strips
 from .transfer import put_aside
 
 _EMPTY_FRAMES_KEPT = 4
@@ -39,7 +40,7 @@ class FrameFeatures:
     image: Tensor
     flow_image: Tensor
     pyramid: list[Tensor | None]
-    flow_pyramid: list[Tensor]
+    flow_pyramid: list[Tensor | None]
 
     def __getitem__(self, which: slice) -> FrameFeatures:
         """Some of the B frames."""
@@ -53,12 +54,11 @@ class FrameFeatures:
             present = [level for level in levels if level is not None]
             return torch.cat(present) if present else None
 
-        flow_levels = zip(*(part.flow_pyramid for part in parts), strict=True)
         return FrameFeatures(
             image=torch.cat([part.image for part in parts]),
             flow_image=torch.cat([part.flow_image for part in parts]),
             pyramid=[joined(levels) for levels in zip(*(part.pyramid for part in parts), strict=True)],
-            flow_pyramid=[torch.cat(levels) for levels in flow_levels],
+            flow_pyramid=[joined(levels) for levels in zip(*(part.flow_pyramid for part in parts), strict=True)],
         )
 
     def put_aside(self) -> Callable[[], FrameFeatures]:
@@ -71,6 +71,16 @@ class FrameFeatures:
 
         numbered = self._each(away)
         return lambda: numbered._each(lambda number: waiting[int(number)]())
+
+    def flow_levels(self) -> list[Tensor]:
+        """The levels of :attr:`flow_pyramid`; empty once they are spent."""
+        return [level for level in self.flow_pyramid if level is not None]
+
+    def spend_flow(self) -> None:
+        """Let go of what only the flow reads; the flow cannot be computed again."""
+        self.flow_pyramid = [None] * len(self.flow_pyramid)
+        self.pyramid[0] = None
+        self.flow_image = self.image
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
         """Change every tensor, once where it serves in two places."""
@@ -85,7 +95,7 @@ class FrameFeatures:
             image=once(self.image),
             flow_image=once(self.flow_image),
             pyramid=[None if level is None else once(level) for level in self.pyramid],
-            flow_pyramid=[once(level) for level in self.flow_pyramid],
+            flow_pyramid=[None if level is None else once(level) for level in self.flow_pyramid],
         )
 
 
@@ -150,28 +160,29 @@ class TLBVFI(nn.Module):
                     "tlbvfi.padding_for(height, width) says how to pad."
                 )
 
-    def encode_frame(self, frame: Tensor, flow_scale: float = 0.5) -> FrameFeatures:
+    def encode_frame(self, frame: Tensor, flow_scale: float = 0.5, strips: Strips | None = None) -> FrameFeatures:
         """Everything about a frame that does not depend on its partner.
 
         Args:
             frame: (B, 3, H, W) in [-1, 1].
             flow_scale: the flow is computed at this fraction of the size, within [0.1, 1].
+            strips: how wide maps are cut, which changes rounding alone; by default they are not.
         """
         self._check_frames(frame)
+        strips = strips or WHOLE
         encoder = self.vqgan.encoder
         height, width = frame.shape[-2:]
         size = flow_size(height, width, flow_scale)
         frame = frame.to(device=self.device, dtype=torch.float32)
         image = frame * 0.5 + 0.5
-        pyramid: list[Tensor | None] = list(encoder.pyramid(image, self.params.autoencoder.num_levels))
-        if size == (height, width):
-            flow_pyramid = [level for level in pyramid[:FLOW_LEVELS] if level is not None]
-            return FrameFeatures(image, image, pyramid, flow_pyramid)
-        pyramid[0] = None
+        same = size == (height, width)
+        pyramid = encoder.pyramid(image, self.params.autoencoder.num_levels, strips, first=same)
+        if same:
+            return FrameFeatures(image, image, pyramid, list(pyramid[:FLOW_LEVELS]))
         small = resize(frame, size)
-        return FrameFeatures(image, small, pyramid, encoder.pyramid(small * 0.5 + 0.5, FLOW_LEVELS - 1))
+        return FrameFeatures(image, small, pyramid, encoder.pyramid(small * 0.5 + 0.5, FLOW_LEVELS - 1, strips))
 
-    def encode_empty(self, height: int, width: int) -> Tensor:
+    def encode_empty(self, height: int, width: int, strips: Strips | None = None) -> Tensor:
         """Deepest features (1, C, h, w) of the empty middle frame (zeros in [-1, 1]), which depend on the size alone.
 
         The last few sizes are kept, on the host.
@@ -179,18 +190,21 @@ class TLBVFI(nn.Module):
         encoder = self.vqgan.encoder
         weights = [*encoder.conv_in.parameters(), *encoder.down.parameters()]
         if self.training or torch.is_grad_enabled() and any(w.requires_grad for w in weights):
-            return self._encode_empty(height, width)
+            return self._encode_empty(height, width, strips)
         key = (height, width, self.dtype, *((id(w), _version(w)) for w in weights))
         if key not in self._empty_frames:
-            self._empty_frames[key] = self._encode_empty(height, width).cpu()
+            self._empty_frames[key] = self._encode_empty(height, width, strips).cpu()
             while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
                 self._empty_frames.popitem(last=False)
         self._empty_frames.move_to_end(key)
         return self._empty_frames[key].to(self.device)
 
-    def _encode_empty(self, height: int, width: int) -> Tensor:
+    def _encode_empty(self, height: int, width: int, strips: Strips | None) -> Tensor:
+        strips = strips or WHOLE
         grey = torch.full((1, 3, height, width), 0.5, device=self.device)
-        return self.vqgan.encoder.pyramid(grey, self.params.autoencoder.num_levels)[-1]
+        deepest = self.vqgan.encoder.pyramid(grey, self.params.autoencoder.num_levels, strips, first=False)[-1]
+        assert deepest is not None
+        return deepest
 
     def midpoint(
         self,
@@ -199,6 +213,8 @@ class TLBVFI(nn.Module):
         sample_steps: int | Sequence[int] = 10,
         noise: Noise = None,
         record: dict[str, Tensor] | None = None,
+        strips: Strips | None = None,
+        spent: tuple[bool, bool] = (False, False),
     ) -> Tensor:
         """The frame half-way between two encoded frames: (B, 3, H, W) float32 in [-1, 1].
 
@@ -208,31 +224,46 @@ class TLBVFI(nn.Module):
             noise: sample_steps - 1 tensors (B, 3, 3, h, w) at the latent size, a generator, or None (torch's own).
             record: where given, receives the intermediates `latent`, `bridge`, `code_indices`, `coarse_flow`,
                 `refined_flow` and `flow`.
+            strips: as for :meth:`encode_frame`.
+            spent: whether each frame's features serve nobody after this: they are let go as soon as they are read,
+                and cannot be used again.
         """
+        strips = strips or WHOLE
         timesteps = self.schedule.timesteps(sample_steps)
         vqgan = self.vqgan
         batch, _, height, width = features0.image.shape
         first, last = features0.pyramid[-1], features1.pyramid[-1]
         assert first is not None and last is not None
-        empty = repeat(self.encode_empty(height, width), "1 c h w -> b c h w", b=batch)
-        latent = vqgan.latent((first, empty, last), features0.image, features1.image)
+        empty = repeat(self.encode_empty(height, width, strips), "1 c h w -> b c h w", b=batch)
+        latent = vqgan.latent((first, empty, last), features0.image, features1.image, strips)
+        del first, last
         denoised = bridge.sample(self.denoise_fn, latent, self.schedule, timesteps, noise)
         indices = vqgan.quantize.code_indices(denoised)
         flows = vqgan.decoder.flows(
             (features0.flow_image, features1.flow_image),
-            (features0.flow_pyramid, features1.flow_pyramid),
+            (features0.flow_levels(), features1.flow_levels()),
             (height, width),
+            strips,
         )
+        for features, done in zip((features0, features1), spent, strict=True):
+            if done:
+                features.spend_flow()
         if record is not None:
             record.update(latent=latent, bridge=denoised, code_indices=indices)
             record.update(coarse_flow=flows.coarse, refined_flow=flows.refined, flow=flows.full)
+        flow = flows.full
+        del flows
         output = vqgan.decoder(
             vqgan.decoder_input(vqgan.quantize.lookup(indices)),
             (features0.image, features1.image),
             (features0.pyramid, features1.pyramid),
-            flows.full,
+            flow,
+            strips,
+            spent,
         )
-        return output * 2.0 - 1.0
+        if torch.is_grad_enabled():
+            return output * 2.0 - 1.0
+        return output.mul_(2.0).sub_(1.0)
 
     @torch.no_grad()
     def sample(

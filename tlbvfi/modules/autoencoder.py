@@ -10,15 +10,19 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderParams
+from ..strips import WHOLE, Rows, Strips, collect, convolved, halved, normed, remembering, stored
 from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
 from .flow import CoarseFlow, FlowRefinement
 from .maxvit import CrossAttention, MaxViT
 from .quantize import VectorQuantizer
 from .warp import resize, resize_flow, warp, warp_features
-from .wavelet import FrequencyExtractor, gate, to_grey
+from .wavelet import FrequencyExtractor, gate
 
 #: Pyramid levels that the flow refinement reads, and that are warped for the decoder (level 0 is not).
 FLOW_LEVELS = 4
+
+#: Rows of a strip of the output head, at least: four of them are computed twice.
+_HEAD_ROWS = 16
 
 
 @dataclass
@@ -37,11 +41,14 @@ class EncoderLevel(nn.Module):
         self.attn = nn.ModuleList([MaxViT(out_channels, params.window)] if attend else [])
         self.downsample = Downsample(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.block[0](x)
+    def forward(self, x: Rows, strips: Strips) -> Rows:
+        """The level's map (B, C, H, W) to the next one's, stored."""
+        cuts = strips.cuts(x.shape)
+        x = self.block[0](x, strips)
         for attn in self.attn:
-            x = attn(x)
-        return self.downsample(x)
+            whole = collect(x, cuts)
+            x = stored(attn(whole.read(0, whole.height), strips=strips))
+        return collect(self.downsample(x), halved(cuts), measure=True)
 
 
 class Encoder(nn.Module):
@@ -58,15 +65,26 @@ class Encoder(nn.Module):
         self.norm_out = group_norm(params.norm_groups, deepest)
         self.conv_out = ClipConv(deepest, params.z_channels, 3)
 
-    def pyramid(self, frame: Tensor, levels: int) -> list[Tensor]:
-        """Feature levels 0..levels of a frame (B, 3, H, W) in [0, 1]; level k is at 1 / 2**k."""
-        frame = frame.to(self.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)
-        features = [self.conv_in(frame)]
+    def pyramid(self, frame: Tensor, levels: int, strips: Strips = WHOLE, first: bool = True) -> list[Tensor | None]:
+        """Feature levels 0..levels of a frame (B, 3, H, W) in [0, 1]; level k is at 1 / 2**k.
+
+        Without `first`, level 0 (None then) is not stored but computed where it is read: it is wide, and cheap.
+        """
+        dtype = self.conv_in.weight.dtype
+        pixels = Rows(
+            (frame.shape[0], *frame.shape[1:]),
+            lambda a, b: frame[:, :, a:b].to(dtype).contiguous(memory_format=torch.channels_last),
+        )
+        level_rows = convolved(pixels, self.conv_in)
+        if first:
+            level_rows = collect(level_rows, strips.cuts(level_rows.shape), measure=True)
+        features = [level_rows.read(0, level_rows.height) if first else None]
         for level in self.down[:levels]:
-            features.append(level(features[-1]))
+            level_rows = level(level_rows, strips)
+            features.append(level_rows.read(0, level_rows.height))
         return features
 
-    def clip(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor) -> Tensor:
+    def clip(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor, strips: Strips = WHOLE) -> Tensor:
         """The latent before `quant_conv`.
 
         Args:
@@ -76,7 +94,7 @@ class Encoder(nn.Module):
         Returns:
             (B 3, z_channels, h, w).
         """
-        frequency = self.frequency_extractor(to_grey(frame0), to_grey(frame1))
+        frequency = self.frequency_extractor(frame0, frame1, strips)
         h = join_frames([gate(features, frequency) for features in deepest])
         return self.conv_out(silu(self.norm_out(self.mid(h))))
 
@@ -91,11 +109,15 @@ class DecoderLevel(nn.Module):
         self.cross_attn = CrossAttention(out_channels, context, params.window)
         self.upsample = Upsample(out_channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        x = self.block[0](x)
+    def forward(self, x: Rows, context: Rows, strips: Strips) -> Rows:
+        """The level's map to the next one's, which is not stored."""
+        cuts = strips.cuts(x.shape)
+        x = collect(self.block[0](x, strips), cuts)
+        whole = x.read(0, x.height)
+        del x
         for attn in self.attn:
-            x = attn(x)
-        return self.upsample(self.cross_attn(x, context))
+            whole = attn(whole, strips=strips)
+        return self.upsample(stored(self.cross_attn(whole, context, strips)))
 
 
 class Decoder(nn.Module):
@@ -127,18 +149,21 @@ class Decoder(nn.Module):
         frames: tuple[Tensor, Tensor],
         pyramids: tuple[Sequence[Tensor], Sequence[Tensor]],
         size: tuple[int, int],
+        strips: Strips = WHOLE,
     ) -> Flows:
         """Flow of a pair from frames (as the coarse flow takes them) and pyramids at the flow size."""
         coarse = self.flownet(*frames)
-        refined = self.refinenet(*pyramids, coarse)
+        refined = self.refinenet(*pyramids, coarse, strips)
         return Flows(coarse, refined, resize_flow(refined, size))
 
     def forward(
         self,
         latent: Tensor,
         frames: tuple[Tensor, Tensor],
-        pyramids: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
+        pyramids: tuple[list[Tensor | None], list[Tensor | None]],
         flow: Tensor,
+        strips: Strips = WHOLE,
+        spent: tuple[bool, bool] = (False, False),
     ) -> Tensor:
         """The middle frame.
 
@@ -147,15 +172,22 @@ class Decoder(nn.Module):
             frames: the two frames (B, 3, H, W) in [0, 1].
             pyramids: their feature levels 0.. (level 0 is not read).
             flow: (B, 4, H, W) at the frames' size.
+            strips: how wide maps are cut.
+            spent: whether a frame's features serve nobody else: its levels are removed from the list once read.
 
         Returns:
             (B, 3, H, W) float32 in [0, 1].
         """
         level_flows = self._level_flows(flow)
-        h = self.mid(self.conv_in(latent))
+        h = stored(self.mid(self.conv_in(latent)))
         for i in reversed(range(len(self.up))):
-            h = self.up[i](h, self._context(i + 1, pyramids, level_flows))
-        return self._synthesise(self._head(h), frames, flow)
+            h = self.up[i](h, self._context(i + 1, pyramids, level_flows), strips)
+            for pyramid, done in zip(pyramids, spent, strict=True):
+                if done:
+                    pyramid[i + 1] = None
+            level_flows.pop(i + 1, None)
+            h = collect(h, strips.cuts(h.shape), measure=True)
+        return self._synthesised(h, frames, flow, strips)
 
     @staticmethod
     def _level_flows(flow: Tensor) -> dict[int, Tensor]:
@@ -169,27 +201,45 @@ class Decoder(nn.Module):
     @staticmethod
     def _context(
         level: int, pyramids: tuple[Sequence[Tensor | None], Sequence[Tensor | None]], flows: dict[int, Tensor]
-    ) -> Tensor:
+    ) -> Rows:
         """What a decoder level attends to: both frames' features, up to level 3 also warped to the middle."""
         features = [f for pyramid in pyramids if (f := pyramid[level]) is not None]
-        if level in flows:
-            to_frames = flows[level].chunk(2, dim=1)
-            features += [warp_features(f, to_frame) for f, to_frame in zip(features, to_frames, strict=True)]
-        return torch.cat(features, dim=1)
+        flow = flows.get(level)
 
-    def _head(self, h: Tensor) -> Tensor:
-        """Blend mask and residual, four channels, from the last decoder map."""
-        h = self.conv_out(silu(self.norm_out(h)))
-        conv, norm, _, conv2, norm2, _, conv3 = self.moduleout
-        h = relu(norm(conv(h)))
-        return conv3(relu(norm2(conv2(h))))
+        def read(a: int, b: int) -> Tensor:
+            parts = [f[:, :, a:b] for f in features]
+            if flow is not None:
+                to_frames = flow[:, :, a:b].chunk(2, dim=1)
+                parts += [warp_features(f, to_frame, a) for f, to_frame in zip(features, to_frames, strict=True)]
+            return torch.cat(parts, dim=1)
 
-    @staticmethod
-    def _synthesise(head: Tensor, frames: tuple[Tensor, Tensor], flow: Tensor) -> Tensor:
-        head = torch.sigmoid(head.float())
-        mask, residual = head[:, 3:], 2.0 * head[:, :3] - 1.0
-        warped = torch.lerp(warp(frames[1].float(), flow[:, 2:]), warp(frames[0].float(), flow[:, :2]), mask)
-        return (warped + residual).clamp(0.0, 1.0)
+        batch, _, height, width = features[0].shape
+        channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
+        return Rows((batch, channels, height, width), read)
+
+    def _synthesised(self, h: Rows, frames: tuple[Tensor, Tensor], flow: Tensor, strips: Strips) -> Tensor:
+        """From the last decoder map: blend mask and residual, four channels, and the frame (B, 3, H, W) in [0, 1]."""
+        conv, norm, _, conv2, norm2, _, conv3 = list(self.moduleout)
+        cuts = strips.cuts(h.shape, least=_HEAD_ROWS)
+        wide = normed(h, self.norm_out, strips, silu)
+        out = None
+        if strips.frugal and len(cuts) > 1:
+            # Over the map it comes from, of which no strip reads again what another wrote.
+            wide, out = remembering(wide, 2), h.read(0, h.height)
+        h = collect(convolved(convolved(wide, self.conv_out), conv), cuts, measure=True, out=out)
+        del wide, out
+        h = collect(convolved(normed(h, norm, strips, relu), conv2), cuts, measure=True)
+        head = convolved(normed(h, norm2, strips, relu), conv3)
+
+        def read(a: int, b: int) -> Tensor:
+            gates = torch.sigmoid(head.read(a, b).float())
+            mask, residual = gates[:, 3:], 2.0 * gates[:, :3] - 1.0
+            to_frames = flow[:, :, a:b].chunk(2, dim=1)
+            first, last = (warp(frame, to_frame, a) for frame, to_frame in zip(frames, to_frames, strict=True))
+            return (torch.lerp(last, first, mask) + residual).clamp(0.0, 1.0)
+
+        result = collect(Rows((h.shape[0], 3, *h.shape[2:]), read), cuts)
+        return result.read(0, result.height)
 
 
 class VQGAN(nn.Module):
@@ -203,9 +253,9 @@ class VQGAN(nn.Module):
         self.quant_conv = nn.Conv2d(params.z_channels, params.z_channels, 1)
         self.post_quant_conv = nn.Conv2d(params.z_channels, params.z_channels, 1)
 
-    def latent(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor) -> Tensor:
+    def latent(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor, strips: Strips = WHOLE) -> Tensor:
         """The clip's latent (B, z_channels, 3, h, w) float32 (arguments as in :meth:`Encoder.clip`)."""
-        z = self.encoder.clip(deepest, frame0, frame1).to(self.quant_conv.weight.dtype)
+        z = self.encoder.clip(deepest, frame0, frame1, strips).to(self.quant_conv.weight.dtype)
         return rearrange(self.quant_conv(z).float(), "(b t) c h w -> b c t h w", t=FRAMES)
 
     def decoder_input(self, codes: Tensor) -> Tensor:

@@ -9,6 +9,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..strips import (
+    Rows,
+    Strips,
+    added,
+    affine,
+    channel_moments,
+    collect,
+    convolved,
+    grouped,
+    normed,
+)
 from .attention import attention
 
 
@@ -37,46 +48,10 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # training: the fused kernel and its backward
             return super().forward(x)
-        mean, variance = group_statistics(x, self.num_groups)
-        return normalise(x, mean, variance, self)
-
-
-#: Elements of a channels-last map that are reduced at a time.
-_CHUNK = 1 << 20
-
-
-def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance of each channel over the positions: float32 (B, C) each, for x (B, C, ...)."""
-    if torch.compiler.is_compiling() or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
-        variance, mean = torch.var_mean(x.flatten(2).float(), dim=2, correction=0)
-        return mean, variance
-    rows = rearrange(x, "b c h w -> b (h w) c")
-    mean = rows.mean(dim=1, dtype=torch.float32)
-    squares = torch.zeros_like(mean)
-    for part in rows.split(max(1, _CHUNK // (x.shape[0] * x.shape[1])), dim=1):
-        centred = part - mean[:, None]
-        squares += centred.mul_(centred).sum(dim=1)
-    return mean, squares / rows.shape[1]
-
-
-def group_statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance of each group over channels and positions: float32 (B, groups) each.
-
-    Channels are merged with the between-channel term (Chan et al. 1983), all in float32.
-    """
-    channel_mean, channel_variance = channel_statistics(x)
-    between, mean = torch.var_mean(rearrange(channel_mean, "b (g c) -> b g c", g=groups), dim=2, correction=0)
-    return mean, rearrange(channel_variance, "b (g c) -> b g c", g=groups).mean(dim=2) + between
-
-
-def normalise(x: Tensor, mean: Tensor, variance: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) * weight + bias for group statistics (B, groups), as x * scale + shift."""
-    per_group = x.shape[1] // norm.num_groups
-    inverse = torch.rsqrt(variance + norm.eps).repeat_interleave(per_group, dim=1)
-    scale = inverse * norm.weight.float()
-    shift = norm.bias.float() - mean.repeat_interleave(per_group, dim=1) * scale
-    shape = (*x.shape[:2], *([1] * (x.ndim - 2)))
-    return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
+        scale, shift = affine(*grouped(*channel_moments(x), self.num_groups), self)
+        if x.ndim == 3:
+            scale, shift = scale.flatten(2), shift.flatten(2)
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
 
 
 def group_norm(groups: int, channels: int) -> GroupNorm:
@@ -143,10 +118,12 @@ class ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.nin_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(silu(self.norm1(x)))
-        h = self.conv2(silu(self.norm2(h)))
-        return accumulate(h, x if self.nin_shortcut is None else self.nin_shortcut(x))
+    def forward(self, x: Rows, strips: Strips) -> Rows:
+        """The first conv's map is stored, the result is not."""
+        h = convolved(normed(x, self.norm1, strips, silu), self.conv1)
+        h = collect(h, strips.cuts(h.shape), measure=True)
+        h = convolved(normed(h, self.norm2, strips, silu), self.conv2)
+        return added(h, x if self.nin_shortcut is None else convolved(x, self.nin_shortcut))
 
 
 class ClipResnetBlock(nn.Module):
@@ -210,16 +187,41 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+    def forward(self, x: Rows) -> Rows:
+        return convolved(x, self.conv, below=1)
 
 
 class Upsample(nn.Module):
-    """Double a map by repeating its pixels, then a conv."""
+    """Double a map by repeating its pixels, then a 3x3 conv: computed as one transposed conv.
+
+    Of the nine taps several fall on the same source pixel; their sums make a 4x4 kernel of stride 2, with less than
+    half of the work.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Rows) -> Rows:
+        batch, channels, height, width = x.shape
+        kernel = transposed_kernel(self.conv.weight)
+
+        def read(a: int, b: int) -> Tensor:
+            """Rows of the enlarged map; a and b are even, or the map's end."""
+            first, last = a // 2 - 1, (b + 1) // 2 + 1
+            rows = x.read(max(first, 0), min(last, height))
+            # Rows past a strip's ends are cut off with the padding; past the map's ends nothing comes.
+            y = F.conv_transpose2d(rows, kernel, self.conv.bias, stride=2, padding=1)
+            skip = a - 2 * max(first, 0)
+            return y if y.shape[2] == b - a else y[:, :, skip : skip + b - a]
+
+        return Rows((batch, channels, 2 * height, 2 * width), read)
+
+
+def transposed_kernel(weight: Tensor) -> Tensor:
+    """The kernel (in, out, 4, 4) of stride 2 and padding 1 that does as doubling a map, then a conv (out, in, 3, 3)."""
+    flipped = weight.float().flip(2, 3)
+    kernel = sum(F.pad(flipped, (dx, 1 - dx, dy, 1 - dy)) for dy in (0, 1) for dx in (0, 1))
+    assert isinstance(kernel, Tensor)
+    kernel = rearrange(kernel, "o i y x -> i o y x").to(weight.dtype)
+    return kernel.contiguous(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..strips import WHOLE, Strips
 from .blocks import accumulate
 from .warp import Neighbourhood, resize, warp
 
@@ -64,6 +65,12 @@ class CoarseFlow(nn.Module):
             yield flow
 
 
+#: Rows on either side that a corrected flow depends on: of seven 3x3 convs one after the other.
+_REACH = 7
+#: Rows of a strip of the refinement, at least: the rows on either side are computed twice.
+_LEAST_ROWS = 64
+
+
 class RefineBlock(nn.Module):
     """Correct both flows at one pyramid level, from the features they bring together."""
 
@@ -89,10 +96,26 @@ class RefineBlock(nn.Module):
             nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width), nn.Conv2d(width, 2, 3, padding=1)
         )
 
-    def forward(self, features0: Tensor, features1: Tensor, flow: Tensor) -> Tensor:
-        """features: (B, C, H, W) of the two frames; flow: (B, 4, H, W). Returns the corrected flows."""
+    def forward(self, features0: Tensor, features1: Tensor, flow: Tensor, strips: Strips = WHOLE) -> Tensor:
+        """features: (B, C, H, W) of the two frames; flow: (B, 4, H, W). Returns the corrected flows.
+
+        No norm looks at the whole map: a strip is computed with the rows that its convs reach on either side.
+        """
+        height = flow.shape[2]
+        cuts = strips.cuts(flow.shape, least=_LEAST_ROWS)
+        if len(cuts) == 1:
+            return self._corrected(features0, features1, flow, 0)
+        result = torch.empty_like(flow, memory_format=torch.contiguous_format)
+        for a, b in cuts:
+            first, last = max(a - _REACH, 0), min(b + _REACH, height)
+            strip = self._corrected(features0, features1, flow[:, :, first:last], first)
+            result[:, :, a:b] = strip[:, :, a - first : b - first]
+        return result
+
+    def _corrected(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int) -> Tensor:
+        """The corrected flows for rows `top`.. of the flow."""
         dtype = features0.dtype
-        around0, around1 = Neighbourhood(features0, flow[:, :2]), Neighbourhood(features1, flow[:, 2:])
+        around0, around1 = Neighbourhood(features0, flow[:, :2], top), Neighbourhood(features1, flow[:, 2:], top)
         centre0, centre1 = around0.centre(), around1.centre()
         weight = self.occl_convs(torch.cat([centre0, centre1], dim=1))
         middle = torch.lerp(centre1, centre0, weight)
@@ -103,6 +126,7 @@ class RefineBlock(nn.Module):
         own_flow_ = own_flow.to(dtype).contiguous(memory_format=torch.channels_last)
         motion = self.motion_convs(torch.cat([self.corr_convs(correlation), self.flow_convs(own_flow_)], dim=1))
         own = torch.cat([torch.cat([centre0, centre1]), motion, own_flow_], dim=1)
+        del centre0, centre1, motion, correlation
         delta = self.flow_head(self._gru(middle, own)).float()
         return flow + rearrange(delta, "(two b) c h w -> b (two c) h w", two=2)
 
@@ -128,17 +152,21 @@ class FlowRefinement(nn.Module):
         self.rf_block3 = RefineBlock(pyramid_widths[2])
         self.rf_block4 = RefineBlock(pyramid_widths[3])
 
-    def forward(self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor) -> Tensor:
+    def forward(
+        self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor, strips: Strips = WHOLE
+    ) -> Tensor:
         """pyramid*: levels 0..3; coarse: (B, 4, H / 2, W / 2). Returns (B, 4, H, W) at the size of level 0."""
-        *_, flow = self.estimates(pyramid0, pyramid1, coarse)
+        *_, flow = self.estimates(pyramid0, pyramid1, coarse, strips)
         return flow
 
-    def estimates(self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor) -> Iterator[Tensor]:
+    def estimates(
+        self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor, strips: Strips = WHOLE
+    ) -> Iterator[Tensor]:
         """The flow after each level, from level 3 to level 0; the last is the result."""
         flow = resize(coarse, (pyramid0[3].shape[-2], pyramid0[3].shape[-1])) / 4.0
         blocks = (self.rf_block1, self.rf_block2, self.rf_block3, self.rf_block4)
         for level in (3, 2, 1, 0):
             if level != 3:
                 flow = resize(flow, (pyramid0[level].shape[-2], pyramid0[level].shape[-1])) * 2.0
-            flow = blocks[level](pyramid0[level], pyramid1[level], flow)
+            flow = blocks[level](pyramid0[level], pyramid1[level], flow, strips)
             yield flow

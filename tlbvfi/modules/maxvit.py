@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..strips import WHOLE, Rows, Strips, collect, convolved, pointwise
 from .attention import attention
+from .blocks import accumulate
 
 #: Cuts of a token map into windows of w x w tokens: neighbours, or every (H / w)-th row and column.
 _WINDOWS = {
@@ -103,19 +107,38 @@ class MaxViT(nn.Module):
         self.attn_grid = PreNorm(channels, WindowAttention(channels, window, "grid"))
         self.ff_grid = PreNorm(channels, FeedForward(channels))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x, context: maps (B, C, H, W); without context x attends to itself."""
+    def forward(self, x: Tensor, context: Tensor | None = None, strips: Strips = WHOLE) -> Tensor:
+        """x, context: maps (B, C, H, W); without context x attends to itself. In strips, x is overwritten."""
         tokens = rearrange(x, "b c h w -> b h w c")
         other = None if context is None else rearrange(context, "b c h w -> b h w c")
         for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
-            normed = attend.norm(tokens)
-            tokens = tokens + attend.fn(normed, normed if other is None else attend.norm(other))
-            tokens = tokens + feed(tokens)
+            assert isinstance(attend.fn, WindowAttention)
+            kind, window = attend.fn.kind, attend.fn.window
+            cuts = strips.cuts(x.shape, multiple=window)
+            if len(cuts) == 1:
+                tokens = self._attended(attend, feed, tokens, other)
+                continue
+            # Windows stay whole: eight neighbouring rows for the one kind, every (H / 8)-th for the other.
+            layout = "b (i y) w c -> b i y w c" if kind == "block" else "b (y i) w c -> b i y w c"
+            views = [None if t is None else rearrange(t, layout, y=window) for t in (tokens, other)]
+            back = layout.split(" -> ")[0]
+            for a, b in cuts:
+                part = slice(a // window, b // window)
+                mine, theirs = (None if v is None else rearrange(v[:, part], f"b i y w c -> {back}") for v in views)
+                assert mine is not None and views[0] is not None
+                result = self._attended(attend, feed, mine, theirs)
+                views[0][:, part] = rearrange(result, layout, y=window)
         return rearrange(tokens, "b h w c -> b c h w")
+
+    @staticmethod
+    def _attended(attend: PreNorm, feed: PreNorm, tokens: Tensor, other: Tensor | None) -> Tensor:
+        normed = attend.norm(tokens)
+        tokens = accumulate(attend.fn(normed, normed if other is None else attend.norm(other)), tokens)
+        return accumulate(feed(tokens), tokens)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale each channel by a gate computed from its mean over the map."""
+    """A gate for each channel, computed from its mean over the map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,9 +150,9 @@ class SqueezeExcitation(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=(2, 3), dtype=torch.float32).to(x.dtype)
-        return x * self.gate(mean)[:, :, None, None]
+    def forward(self, mean: Tensor) -> Tensor:
+        """Means (B, C) -> gates (B, C)."""
+        return self.gate(mean.to(next(self.gate.parameters()).dtype))
 
 
 class MBConv(nn.Sequential):
@@ -152,6 +175,29 @@ class MBConv(nn.Sequential):
             nn.BatchNorm2d(out_channels),
         )
 
+    def forward(self, x: Rows, strips: Strips) -> Rows:  # type: ignore[override]
+        """The wide map between is stored, or computed twice where memory is short; so is the result."""
+        expand, norm1, act1, depthwise, norm2, act2, excite, project, norm3 = list(self)
+        cuts = strips.cuts(x.shape)
+
+        def widened(rows: Tensor) -> Tensor:
+            return act1(norm1(expand(rows)))
+
+        wide = Rows((x.shape[0], expand.out_channels, *x.shape[2:]), lambda a, b: widened(x.read(a, b)))
+        wide = pointwise(convolved(wide, depthwise), lambda rows: act2(norm2(rows)))
+        if len(cuts) > 1 and strips.frugal:
+            mean = sum(wide.read(a, b).sum(dim=(2, 3), dtype=torch.float32) for a, b in cuts) / math.prod(x.shape[2:])
+        else:
+            wide = collect(wide, cuts)
+            mean = sum(wide.read(a, b).sum(dim=(2, 3), dtype=torch.float32) for a, b in cuts) / math.prod(x.shape[2:])
+        gates = excite(mean)
+
+        def projected(rows: Tensor) -> Tensor:
+            return norm3(gated_projection(rows, gates, project))
+
+        narrow = Rows((x.shape[0], project.out_channels, *x.shape[2:]), lambda a, b: projected(wide.read(a, b)))
+        return collect(narrow, cuts)
+
     @torch.no_grad()
     def fold_batch_norms(self) -> None:
         for index in (0, 3, 7):
@@ -169,6 +215,15 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
 
 
+def gated_projection(x: Tensor, gates: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 conv of x * gates (B, C): the gates go into the weights, which are small."""
+    weight = conv.weight[:, :, 0, 0] * gates[:, None]  # (B, out, C)
+    tokens = rearrange(x, "b c h w -> b (h w) c")
+    assert conv.bias is not None
+    out = torch.baddbmm(conv.bias, tokens, rearrange(weight, "b o c -> b c o"))
+    return rearrange(out, "b (h w) o -> b o h w", h=x.shape[2])
+
+
 class CrossAttention(MaxViT):
     """MaxViT in which x attends to a context brought to its width by an MBConv."""
 
@@ -176,7 +231,6 @@ class CrossAttention(MaxViT):
         super().__init__(channels, window)
         self.proj_in = MBConv(context_channels, channels)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if context is None:
-            raise ValueError("Cross attention needs a context.")
-        return super().forward(x, self.proj_in(context))
+    def forward(self, x: Tensor, context: Rows, strips: Strips) -> Tensor:  # type: ignore[override]
+        brought = self.proj_in(context, strips)
+        return super().forward(x, brought.read(0, brought.height), strips)

@@ -36,36 +36,38 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     return resize(flow, size) * scale[:, None, None]
 
 
-def _positions(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Clamped sampling positions (x, y), each (B, H, W) float32, of a flow.
+def _positions(flow: Tensor, size: tuple[int, int], top: int) -> tuple[Tensor, Tensor]:
+    """Clamped sampling positions (x, y), each (B, H, W) float32, of rows `top`.. of a flow over a map of `size`.
 
     They go through normalised coordinates, as in the published model: a neighbourhood's correlation jumps where a
     position reaches the border, so positions must round alike.
     """
-    height, width = flow.shape[-2:]
     dx, dy = flow.float().unbind(dim=1)
-    return _position(dx, width, 1), _position(dy, height, 0)
+    return _position(dx, size[1], 0), _position(dy[..., None], size[0], top)[..., 0]
 
 
-def _position(offset: Tensor, size: int, axis: int) -> Tensor:
+def _position(offset: Tensor, size: int, first: int) -> Tensor:
+    """Positions along one side for offsets (B, rows, n, ...) whose places are first.. along the last or row axis."""
     half = (size - 1) / 2
     if half == 0:
         return torch.zeros_like(offset)
     base = torch.linspace(-1.0, 1.0, size, device=offset.device)
-    normalised = (base if axis else base[:, None]) + offset / half
-    position = ((normalised + 1.0) * half).clamp(0.0, size - 1.0)
+    if offset.ndim == 4:
+        base = base[first : first + offset.shape[1], None, None]
+    position = ((base + offset / half + 1.0) * half).clamp(0.0, size - 1.0)
     # The last float before the far border is the border: sums in another order (threads, processors) differ by that.
     last = float(np.nextafter(np.float32(size - 1), np.float32(0)))
     return torch.where(position >= last, size - 1.0, position)
 
 
-def warp(x: Tensor, flow: Tensor) -> Tensor:
+def warp(x: Tensor, flow: Tensor, top: int = 0) -> Tensor:
     """Sample an image x (B, C, H, W) at p + flow(p), in float32. For features see :class:`Neighbourhood`.
 
+    `flow` may be some rows of the whole one, from row `top`; the result has these rows.
     The grid is clamped, which equals border padding on every device.
     """
-    sides = (x.shape[-1], x.shape[-2])
-    grid = [_normalised(position, side) for position, side in zip(_positions(flow), sides, strict=True)]
+    size = (x.shape[-2], x.shape[-1])
+    grid = [_normalised(position, side) for position, side in zip(_positions(flow, size, top), size[::-1], strict=True)]
     return F.grid_sample(
         x.float(), torch.stack(grid, dim=-1), mode="bilinear", padding_mode="zeros", align_corners=True
     )
@@ -76,9 +78,9 @@ def _normalised(position: Tensor, size: int) -> Tensor:
     return position / ((size - 1) / 2) - 1.0 if size > 1 else torch.zeros_like(position)
 
 
-def warp_features(x: Tensor, flow: Tensor) -> Tensor:
+def warp_features(x: Tensor, flow: Tensor, top: int = 0) -> Tensor:
     """Sample a feature map x (B, C, H, W) at p + flow(p): as :func:`warp`, in the dtype of x, channels last."""
-    return Neighbourhood(x, flow).centre()
+    return Neighbourhood(x, flow, top).centre()
 
 
 class Neighbourhood:
@@ -89,40 +91,33 @@ class Neighbourhood:
     is ever made. Positions are float32; weights and sums over features have the map's dtype.
     """
 
-    def __init__(self, x: Tensor, flow: Tensor) -> None:
-        """x: (B, C, H, W); flow: (B, 2, H, W)."""
-        b, _, height, width = x.shape
-        px, py = _positions(flow)
-        left, top = px.floor(), py.floor()
-        wx, wy = px - left, py - top
-        weights = torch.stack([(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy], dim=-1)
-        self.weights = rearrange(weights, "b h w taps -> (b h w) taps").to(x.dtype)
-        # One zero column and row before the map, two after: every tap of every neighbour exists.
-        padded = F.pad(rearrange(x, "b c h w -> b h w c"), (0, 0, 1, 2, 1, 2))
-        self.table = rearrange(padded, "b h w c -> (b h w) c")
-        self.stride = width + 3
-        index = torch.int32 if self.table.shape[0] < 2**31 else torch.int64
-        first = torch.arange(b, device=x.device, dtype=index).view(-1, 1, 1) * ((height + 3) * self.stride)
-        corner = first + top.to(index) * self.stride + left.to(index)  # upper left tap of the neighbour (-1, -1)
-        taps = torch.tensor([0, 1, self.stride, self.stride + 1], device=x.device, dtype=index)
-        self.taps = rearrange(corner, "b h w -> (b h w) 1") + taps
-        self.shape = (b, height, width)
+    def __init__(self, x: Tensor, flow: Tensor, top: int = 0) -> None:
+        """x: (B, C, H, W); flow: (B, 2, rows, W), rows `top`.. of the flow over x."""
+        b, _, self.height, self.width = x.shape
+        px, py = _positions(flow, (self.height, self.width), top)
+        self.shape = (b, *px.shape[1:])
+        self.table = rearrange(x, "b c h w -> (b h w) c")
+        self.px, self.py = px.flatten(), py.flatten()
+        self.image = px.shape[1:].numel()
 
     def _chunks(self) -> list[slice]:
         size = _CHUNK.get(self.table.device.type, _LONG_CHUNK)
-        return [slice(i, i + size) for i in range(0, self.taps.shape[0], size)]
+        return [slice(i, i + size) for i in range(0, self.px.shape[0], size)]
 
-    def _sample(self, rows: slice, dy: int, dx: int) -> Tensor:
-        """The neighbour (dy, dx) of 0..2 at some positions: (P, C)."""
-        taps, weights = self.taps[rows] + (dy * self.stride + dx), self.weights[rows]
-        if self.table.device.type in _FUSED:
-            return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
-        return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
+    def _taps(self, rows: slice) -> _Taps:
+        index = torch.int32 if self.table.shape[0] < 2**31 else torch.int64
+        columns, across = _axis(self.px[rows], self.width, index)
+        lines, down = _axis(self.py[rows], self.height, index)
+        if self.shape[0] > 1:
+            which = torch.arange(rows.start, rows.start + lines.shape[0], device=lines.device) // self.image
+            lines = lines + (which * self.height).to(index)[:, None]
+        dtype = self.table.dtype
+        return _Taps(self.table, lines * self.width, columns, down.to(dtype), across.to(dtype))
 
     def centre(self) -> Tensor:
         """The warped map (B, C, H, W), channels last."""
         b, h, w = self.shape
-        warped = torch.cat([self._sample(rows, 1, 1) for rows in self._chunks()])
+        warped = torch.cat([self._taps(rows).sample(1, 1) for rows in self._chunks()])
         return rearrange(warped, "(b h w) c -> b c h w", b=b, h=h, w=w)
 
     def cosine(self, m: Tensor) -> Tensor:
@@ -130,14 +125,40 @@ class Neighbourhood:
         vectors = rearrange(m, "b c h w -> (b h w) c")
         parts = []
         for rows in self._chunks():
-            target = vectors[rows]
+            target, taps = vectors[rows], self._taps(rows)
             own = _length(target)
-            copies = (self._sample(rows, dy, dx) for dy in range(3) for dx in range(3))
+            copies = (taps.sample(dy, dx) for dy in range(3) for dx in range(3))
             parts.append(
                 torch.stack([(c * target).sum(dim=1, dtype=torch.float32) / (_length(c) * own) for c in copies], dim=1)
             )
         b, h, w = self.shape
         return rearrange(torch.cat(parts), "(b h w) k -> b k h w", b=b, h=h, w=w)
+
+
+def _axis(position: Tensor, size: int, index: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The four taps around positions (P,) along a side, and what each of the two taps of each of three neighbours
+    weighs: indices (P, 4) inside the map, weights (P, 3, 2), zero where a tap lies outside."""
+    low = position.floor()
+    share = position - low
+    taps = low.to(index)[:, None] + torch.arange(-1, 3, device=position.device, dtype=index)
+    inside = ((taps >= 0) & (taps < size)).to(position.dtype)
+    pair = torch.stack([1 - share, share], dim=1)[:, None]  # (P, 1, 2)
+    return taps.clamp_(0, size - 1), pair * inside.unfold(1, 2, 1)
+
+
+class _Taps:
+    """The taps of a chunk of positions."""
+
+    def __init__(self, table: Tensor, lines: Tensor, columns: Tensor, down: Tensor, across: Tensor) -> None:
+        self.table, self.lines, self.columns, self.down, self.across = table, lines, columns, down, across
+
+    def sample(self, dy: int, dx: int) -> Tensor:
+        """The neighbour (dy, dx) of 0..2: (P, C)."""
+        taps = (self.lines[:, dy : dy + 2, None] + self.columns[:, None, dx : dx + 2]).flatten(1)
+        weights = (self.down[:, dy, :, None] * self.across[:, dx, None]).flatten(1)
+        if self.table.device.type in _FUSED:
+            return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
+        return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
 
 
 def _length(vectors: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import accumulate, group_norm, relu
+from ..strips import Rows, Strips, added, collect, convolved, halved, normed
+from .blocks import group_norm, relu
 
 _TAP = 0.5 / math.sqrt(2.0)
 #: Luma weights of the grey clip; they add up to 0.9999, so that mid-grey is a little below 0.5.
@@ -60,10 +61,11 @@ class FrequencyBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 5, stride=2, padding=2)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 5, stride=4, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(relu(self.norm1(x)))
-        h = self.conv2(relu(self.norm2(h)))
-        return accumulate(h, self.shortcut(x))
+    def forward(self, x: Rows, strips: Strips) -> Rows:
+        h = convolved(normed(x, self.norm1, strips, relu), self.conv1)
+        h = collect(h, strips.cuts(h.shape), measure=True)
+        h = added(convolved(normed(h, self.norm2, strips, relu), self.conv2), convolved(x, self.shortcut))
+        return collect(h, strips.cuts(h.shape), measure=True)
 
 
 class FrequencyExtractor(nn.Module):
@@ -77,15 +79,24 @@ class FrequencyExtractor(nn.Module):
         self.conv_in = nn.Conv2d(21, ch, 3, stride=2, padding=1)
         self.Blocks = nn.ModuleList([FrequencyBlock(ch, ch, groups), FrequencyBlock(ch, out_channels, groups)])
 
-    def forward(self, grey0: Tensor, grey1: Tensor) -> Tensor:
-        """grey0, grey1: (B, H, W) in [0, 1]; the frame between them is mid-grey."""
-        clip = torch.stack([grey0, torch.full_like(grey0, 0.5 * sum(_GREY)), grey1], dim=1)
-        weight = self.conv_in.weight
-        bands = wavelet_channels(clip).to(weight.dtype).contiguous(memory_format=torch.channels_last)
-        h = self.conv_in(bands)
+    def forward(self, frame0: Tensor, frame1: Tensor, strips: Strips) -> Tensor:
+        """frame0, frame1: (B, 3, H, W) in [0, 1]; the frame between them is mid-grey."""
+        height, dtype = frame0.shape[2], self.conv_in.weight.dtype
+
+        def bands(a: int, b: int) -> Tensor:
+            # Each of the two passes reads one row further.
+            grey0, grey1 = (to_grey(frame[:, :, a : min(b + 2, height)]) for frame in (frame0, frame1))
+            clip = torch.stack([grey0, torch.full_like(grey0, 0.5 * sum(_GREY)), grey1], dim=1)
+            channels = wavelet_channels(clip)[:, :, : b - a]
+            return channels.to(dtype).contiguous(memory_format=torch.channels_last)
+
+        whole = Rows((frame0.shape[0], 21, height, frame0.shape[3]), bands)
+        # Two rows of the frames make one: the cuts are those of the frames' size.
+        h = convolved(whole, self.conv_in)
+        h = collect(h, halved(strips.cuts(whole.shape)), measure=True)
         for block in self.Blocks:
-            h = block(h)
-        return h
+            h = block(h, strips)
+        return h.read(0, h.height)
 
 
 def gate(features: Tensor, frequency: Tensor) -> Tensor:
