@@ -62,17 +62,20 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling() or x.ndim != 4 or x.stride(1) != 1:
         variance, mean = torch.var_mean(x.flatten(2).float(), dim=2, correction=0)
         return mean, variance
-    mean = x.mean(dim=(2, 3), dtype=torch.float32)
-    squares = torch.zeros_like(mean)
-    rows = max(1, _CHUNK // (x.shape[0] * x.shape[1] * x.shape[3]))
-    for part in x.split(rows, dim=2):
-        centred = part - mean[:, :, None, None]
+    # One pass over differences from a mean of some rows, which is near enough that nothing cancels.
+    near = x[:, :, :: max(1, x.shape[2] // 8)].mean(dim=(2, 3), dtype=torch.float32)[:, :, None, None]
+    sums, squares = torch.zeros_like(near[..., 0, 0]), torch.zeros_like(near[..., 0, 0])
+    for part in x.split(max(1, _CHUNK // (x.shape[0] * x.shape[1] * x.shape[3])), dim=2):
+        centred = part - near  # float32
+        sums += centred.sum(dim=(2, 3))
         squares += centred.mul_(centred).sum(dim=(2, 3))
-    return mean, squares / (x.shape[2] * x.shape[3])
+    count = x.shape[2] * x.shape[3]
+    offset = sums / count
+    return near[..., 0, 0] + offset, (squares / count - offset.square()).clamp_min_(0.0)
 
 
 #: Elements of a channels-last map that are reduced at a time.
-_CHUNK = 1 << 20
+_CHUNK = 1 << 19
 
 
 @dataclass
@@ -139,11 +142,18 @@ def pointwise(rows: Rows, layer: Callable[[Tensor], Tensor]) -> Rows:
     return Rows(rows.shape, lambda a, b: layer(rows.read(a, b)))
 
 
+def positionwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution as the linear map of positions that it is: on channels-last maps without a copy."""
+    return F.linear(x.permute(0, 2, 3, 1), conv.weight[:, :, 0, 0], conv.bias).permute(0, 3, 1, 2)
+
+
 def convolved(rows: Rows, conv: nn.Conv2d, below: int | None = None) -> Rows:
     """A convolution with zero padding; `below`, where given, is the padding past the last row and column, with none
     before the first."""
     batch, _, height, width = rows.shape
     (kernel, _), (stride, _) = conv.kernel_size, conv.stride
+    if kernel == 1:
+        return Rows((batch, conv.out_channels, height, width), lambda a, b: positionwise(rows.read(a, b), conv))
     before, after = (int(conv.padding[0]), int(conv.padding[0])) if below is None else (0, below)
     out_height, out_width = ((side + before + after - kernel) // stride + 1 for side in (height, width))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -219,7 +220,8 @@ class Decoder(nn.Module):
 
     def _synthesised(self, h: Rows, frames: tuple[Tensor, Tensor], flow: Tensor, strips: Strips) -> Tensor:
         """From the last decoder map: blend mask and residual, four channels, and the frame (B, 3, H, W) in [0, 1]."""
-        conv, norm, _, conv2, norm2, _, conv3 = list(self.moduleout)
+        layers: list[Any] = list(self.moduleout)
+        conv, norm, _, conv2, norm2, _, conv3 = layers
         cuts = strips.cuts(h.shape, least=_HEAD_ROWS)
         wide = normed(h, self.norm_out, strips, silu)
         out = None

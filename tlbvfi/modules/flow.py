@@ -12,13 +12,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..strips import WHOLE, Strips
+from ..strips import WHOLE, Strips, positionwise
 from .blocks import accumulate
 from .warp import Neighbourhood, resize, warp
 
 
 def _conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1), nn.PReLU(out_channels))
+
+
+def _positionwise(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Layers whose convs are 1x1."""
+    for layer in layers:
+        x = positionwise(x, layer) if isinstance(layer, nn.Conv2d) else layer(x)
+    return x
 
 
 class CoarseBlock(nn.Module):
@@ -117,14 +124,16 @@ class RefineBlock(nn.Module):
         dtype = features0.dtype
         around0, around1 = Neighbourhood(features0, flow[:, :2], top), Neighbourhood(features1, flow[:, 2:], top)
         centre0, centre1 = around0.centre(), around1.centre()
-        weight = self.occl_convs(torch.cat([centre0, centre1], dim=1))
+        weight = _positionwise(self.occl_convs, torch.cat([centre0, centre1], dim=1))
         middle = torch.lerp(centre1, centre0, weight)
         # The same weights serve both flows: they go through as a batch of 2 B.
         correlation = torch.cat([around0.cosine(middle), around1.cosine(middle)]).to(dtype)
         del around0, around1
         own_flow = torch.cat([flow[:, :2], flow[:, 2:]])
         own_flow_ = own_flow.to(dtype).contiguous(memory_format=torch.channels_last)
-        motion = self.motion_convs(torch.cat([self.corr_convs(correlation), self.flow_convs(own_flow_)], dim=1))
+        motion = self.motion_convs(
+            torch.cat([_positionwise(self.corr_convs, correlation), self.flow_convs(own_flow_)], dim=1)
+        )
         own = torch.cat([torch.cat([centre0, centre1]), motion, own_flow_], dim=1)
         del centre0, centre1, motion, correlation
         delta = self.flow_head(self._gru(middle, own)).float()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..strips import WHOLE, Rows, Strips, collect, convolved, pointwise
+from ..strips import WHOLE, Rows, Strips, collect, convolved, pointwise, positionwise
 from .attention import attention
 from .blocks import accumulate
 
@@ -177,11 +178,12 @@ class MBConv(nn.Sequential):
 
     def forward(self, x: Rows, strips: Strips) -> Rows:  # type: ignore[override]
         """The wide map between is stored, or computed twice where memory is short; so is the result."""
-        expand, norm1, act1, depthwise, norm2, act2, excite, project, norm3 = list(self)
+        layers: list[Any] = list(self)
+        expand, norm1, act1, depthwise, norm2, act2, excite, project, norm3 = layers
         cuts = strips.cuts(x.shape)
 
         def widened(rows: Tensor) -> Tensor:
-            return act1(norm1(expand(rows)))
+            return act1(norm1(positionwise(rows, expand)))
 
         wide = Rows((x.shape[0], expand.out_channels, *x.shape[2:]), lambda a, b: widened(x.read(a, b)))
         wide = pointwise(convolved(wide, depthwise), lambda rows: act2(norm2(rows)))

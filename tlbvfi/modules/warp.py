@@ -6,6 +6,8 @@ p + flow(p), bilinearly, positions clamped to the map.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -104,20 +106,32 @@ class Neighbourhood:
         size = _CHUNK.get(self.table.device.type, _LONG_CHUNK)
         return [slice(i, i + size) for i in range(0, self.px.shape[0], size)]
 
-    def _taps(self, rows: slice) -> _Taps:
+    def _taps(self, rows: slice, reach: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Indices and weights (P, 4) of the taps of each neighbour within `reach` of some positions, row by row."""
         index = torch.int32 if self.table.shape[0] < 2**31 else torch.int64
-        columns, across = _axis(self.px[rows], self.width, index)
-        lines, down = _axis(self.py[rows], self.height, index)
+        columns, across = _axis(self.px[rows], self.width, reach, index)
+        lines, down = _axis(self.py[rows], self.height, reach, index)
         if self.shape[0] > 1:
-            which = torch.arange(rows.start, rows.start + lines.shape[0], device=lines.device) // self.image
-            lines = lines + (which * self.height).to(index)[:, None]
-        dtype = self.table.dtype
-        return _Taps(self.table, lines * self.width, columns, down.to(dtype), across.to(dtype))
+            which = torch.arange(rows.start, rows.start + lines.shape[1], device=lines.device) // self.image
+            lines = lines + (which * self.height).to(index)
+        lines = lines * self.width
+        side = 2 * reach + 1
+        for dy in range(side):
+            for dx in range(side):
+                taps = lines[dy : dy + 2, None] + columns[None, dx : dx + 2]  # (2, 2, P)
+                weights = down[:, dy, None] * across[None, :, dx]
+                yield _last(taps), _last(weights).to(self.table.dtype)
+
+    def _sampled(self, taps: Tensor, weights: Tensor) -> Tensor:
+        """Sums of weighted taps: (P, C)."""
+        if self.table.device.type in _FUSED:
+            return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
+        return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
 
     def centre(self) -> Tensor:
         """The warped map (B, C, H, W), channels last."""
         b, h, w = self.shape
-        warped = torch.cat([self._taps(rows).sample(1, 1) for rows in self._chunks()])
+        warped = torch.cat([self._sampled(*taps) for rows in self._chunks() for taps in self._taps(rows, 0)])
         return rearrange(warped, "(b h w) c -> b c h w", b=b, h=h, w=w)
 
     def cosine(self, m: Tensor) -> Tensor:
@@ -125,9 +139,9 @@ class Neighbourhood:
         vectors = rearrange(m, "b c h w -> (b h w) c")
         parts = []
         for rows in self._chunks():
-            target, taps = vectors[rows], self._taps(rows)
+            target = vectors[rows]
             own = _length(target)
-            copies = (taps.sample(dy, dx) for dy in range(3) for dx in range(3))
+            copies = (self._sampled(*taps) for taps in self._taps(rows, 1))
             parts.append(
                 torch.stack([(c * target).sum(dim=1, dtype=torch.float32) / (_length(c) * own) for c in copies], dim=1)
             )
@@ -135,30 +149,25 @@ class Neighbourhood:
         return rearrange(torch.cat(parts), "(b h w) k -> b k h w", b=b, h=h, w=w)
 
 
-def _axis(position: Tensor, size: int, index: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The four taps around positions (P,) along a side, and what each of the two taps of each of three neighbours
-    weighs: indices (P, 4) inside the map, weights (P, 3, 2), zero where a tap lies outside."""
+def _axis(position: Tensor, size: int, reach: int, index: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Taps along a side around positions (P,), for the neighbours -reach..reach.
+
+    Returns:
+        indices (2 reach + 2, P), inside the map, and the weights (2, 2 reach + 1, P) of the two taps of each
+        neighbour, zero where a tap lies outside.
+    """
     low = position.floor()
     share = position - low
-    taps = low.to(index)[:, None] + torch.arange(-1, 3, device=position.device, dtype=index)
+    offsets = torch.arange(-reach, reach + 2, device=position.device, dtype=index)
+    taps = low.to(index) + offsets[:, None]
     inside = ((taps >= 0) & (taps < size)).to(position.dtype)
-    pair = torch.stack([1 - share, share], dim=1)[:, None]  # (P, 1, 2)
-    return taps.clamp_(0, size - 1), pair * inside.unfold(1, 2, 1)
+    weights = torch.stack([inside[:-1] * (1 - share), inside[1:] * share])
+    return taps.clamp_(0, size - 1), weights
 
 
-class _Taps:
-    """The taps of a chunk of positions."""
-
-    def __init__(self, table: Tensor, lines: Tensor, columns: Tensor, down: Tensor, across: Tensor) -> None:
-        self.table, self.lines, self.columns, self.down, self.across = table, lines, columns, down, across
-
-    def sample(self, dy: int, dx: int) -> Tensor:
-        """The neighbour (dy, dx) of 0..2: (P, C)."""
-        taps = (self.lines[:, dy : dy + 2, None] + self.columns[:, None, dx : dx + 2]).flatten(1)
-        weights = (self.down[:, dy, :, None] * self.across[:, dx, None]).flatten(1)
-        if self.table.device.type in _FUSED:
-            return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
-        return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
+def _last(taps: Tensor) -> Tensor:
+    """(2, 2, P) -> (P, 4), contiguous."""
+    return taps.flatten(0, 1).t().contiguous()
 
 
 def _length(vectors: Tensor) -> Tensor:
