@@ -14,7 +14,7 @@ from . import bridge
 from .bridge import Noise, Schedule
 from .config import ModelParams
 from .modules.autoencoder import FLOW_LEVELS, VQGAN
-from .modules.blocks import FRAMES
+from .modules.blocks import FRAMES, ClipConv
 from .modules.maxvit import MBConv
 from .modules.unet import UNet
 from .modules.warp import resize
@@ -143,6 +143,8 @@ class TLBVFI(nn.Module):
                 module.fold_batch_norms()
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+            if isinstance(module, ClipConv):
+                module.lay_out()
         return self.eval().requires_grad_(False)
 
     def _check_frames(self, *frames: Tensor) -> None:

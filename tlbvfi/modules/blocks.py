@@ -103,8 +103,30 @@ class ClipConv(nn.Conv3d):
             nothing = torch.zeros_like(frames[:, :1])
             before, after = torch.cat([nothing, frames[:, :-1]], dim=1), torch.cat([frames[:, 1:], nothing], dim=1)
             stacked = rearrange(torch.cat([before, frames, after], dim=-1), "b t h w c -> (b t) c h w")
-        weight = rearrange(self.weight, "o i t y x -> o (t i) y x").contiguous(memory_format=torch.channels_last)
-        return F.conv2d(stacked, weight, self.bias, padding=side // 2)
+        return F.conv2d(stacked, self._stacked_weight(), self.bias, padding=side // 2)
+
+    def on_clip(self, x: Tensor) -> Tensor:
+        """The same for a clip (B, C, T, h, w) of contiguous maps, as small ones are best held."""
+        reach, side = self.kernel_size[0], self.kernel_size[1]
+        if reach == 1:
+            t, h, w = x.shape[2:]
+            return F.conv2d(x.reshape(*x.shape[:2], t * h, w), self.weight[:, :, 0], self.bias).unflatten(2, (t, h))
+        frames = F.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, 0, 1, 1))  # (B, T + 2, C, h, w)
+        last = x.shape[2]
+        stacked = torch.cat([frames[:, i : last + i] for i in range(reach)], dim=2).flatten(0, 1)
+        out = F.conv2d(stacked, self._stacked_weight(), self.bias, padding=side // 2)
+        return out.unflatten(0, (x.shape[0], last)).transpose(1, 2).contiguous()
+
+    def _stacked_weight(self) -> Tensor:
+        """(out, T in, y, x), channels last: a view of the weight in the layout that :meth:`lay_out` gives it."""
+        weight = rearrange(self.weight, "o i t y x -> o (t i) y x")
+        return weight.contiguous(memory_format=torch.channels_last)
+
+    def lay_out(self) -> None:
+        """Order the weight in memory as the 2-D convolution wants it."""
+        out, channels, reach = self.weight.shape[:3]
+        stacked = self._stacked_weight().unflatten(1, (reach, channels))
+        self.weight.data = rearrange(stacked, "o t i y x -> o i t y x")
 
 
 class ResnetBlock(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config import DenoiserParams
 from .attention import attention
-from .blocks import FRAMES, ClipConv, GroupNorm, as_frames, as_one_map
+from .blocks import ClipConv, silu
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -22,8 +22,9 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def _norm(groups: int, channels: int) -> GroupNorm:
-    return GroupNorm(min(groups, channels), channels, eps=1e-5)
+def _norm(groups: int, channels: int) -> nn.GroupNorm:
+    # Clips are (B, C, T, h, w), contiguous: PyTorch's own kernel is exact for these.
+    return nn.GroupNorm(min(groups, channels), channels, eps=1e-5)
 
 
 class TimedResBlock(nn.Module):
@@ -46,20 +47,21 @@ class TimedResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else ClipConv(in_channels, out_channels, 1)
 
     def _resampled(self, x: Tensor) -> Tensor:
-        if self.resample == "down":
-            return F.avg_pool2d(x, 2)
-        if self.resample == "up":
-            return F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return x
+        if not self.resample:
+            return x
+        maps = x.flatten(1, 2)  # (B, C T, h, w)
+        maps = F.avg_pool2d(maps, 2) if self.resample == "down" else F.interpolate(maps, scale_factor=2.0)
+        return maps.unflatten(1, x.shape[1:3])
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x: clip (B 3, C, h, w); embedding: (B, 4 model_channels)."""
-        norm, act, conv = self.in_layers
-        h = conv(self._resampled(act(as_frames(norm(as_one_map(x))))))
-        scale, shift = self.emb_layers(embedding)[:, :, None, None].chunk(2, dim=1)
-        norm, act, _, conv = self.out_layers
-        h = conv(as_frames(act(norm(as_one_map(h)) * (1 + scale) + shift)))
-        return self.skip_connection(self._resampled(x)) + h
+        """x: clip (B, C, T, h, w); embedding: (B, 4 model_channels)."""
+        norm, _, conv = self.in_layers
+        h = conv.on_clip(self._resampled(silu(norm(x))))
+        scale, shift = self.emb_layers(embedding)[:, :, None, None, None].chunk(2, dim=1)
+        norm, _, _, conv = self.out_layers
+        h = conv.on_clip(silu(torch.addcmul(shift, norm(h), 1 + scale)))
+        x = self._resampled(x)
+        return h + (x if isinstance(self.skip_connection, nn.Identity) else self.skip_connection.on_clip(x))
 
 
 class ClipSelfAttention(nn.Module):
@@ -72,13 +74,13 @@ class ClipSelfAttention(nn.Module):
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[2:]
-        tokens = rearrange(self.norm(as_one_map(x)), "b c n w -> b (n w) c")
+        t, h, w = x.shape[2:]
+        tokens = rearrange(self.norm(x), "b c t h w -> b (t h w) c")
         # The 1-D convolutions of the checkpoint, of width one, are linear maps of the positions.
         qkv = F.linear(tokens, self.qkv.weight[:, :, 0], self.qkv.bias)
         q, k, v = rearrange(qkv, "b n (qkv c) -> qkv b 1 n c", qkv=3)
         out = F.linear(attention(q, k, v), self.proj_out.weight[:, :, 0], self.proj_out.bias)
-        return x + rearrange(out, "b 1 (t h w) c -> (b t) c h w", t=FRAMES, h=h, w=w)
+        return x + rearrange(out, "b 1 (t h w) c -> b c t h w", t=t, h=h, w=w)
 
 
 class TimedSequential(nn.Sequential):
@@ -86,7 +88,10 @@ class TimedSequential(nn.Sequential):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
-            x = layer(x, embedding) if isinstance(layer, TimedResBlock) else layer(x)
+            if isinstance(layer, TimedResBlock):
+                x = layer(x, embedding)
+            else:
+                x = layer.on_clip(x) if isinstance(layer, ClipConv) else layer(x)
         return x
 
 
@@ -136,8 +141,7 @@ class UNet(nn.Module):
         """x, y: (B, C, T, h, w), h and w multiples of 4; t: (B,) timesteps. Returns x's shape, float32."""
         dtype = next(self.time_embed.parameters()).dtype
         embedding = self.time_embed(timestep_embedding(t, self.channels).to(dtype))
-        h = rearrange(torch.cat([x, y], dim=1), "b c t h w -> (b t) c h w").to(dtype)
-        h = h.contiguous(memory_format=torch.channels_last)
+        h = torch.cat([x, y], dim=1).to(dtype)
         skips = []
         for block in self.input_blocks:
             h = block(h, embedding)
@@ -145,8 +149,5 @@ class UNet(nn.Module):
         h = self.middle_block(h, embedding)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-        return rearrange(self.out[2](self._activated(h)).float(), "(b t) c h w -> b c t h w", t=FRAMES)
-
-    def _activated(self, clip: Tensor) -> Tensor:
-        norm, act, _ = self.out
-        return as_frames(act(norm(as_one_map(clip))))
+        norm, _, conv = self.out
+        return conv.on_clip(silu(norm(h))).float()
