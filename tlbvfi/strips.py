@@ -53,6 +53,15 @@ def halved(cuts: list[Cut]) -> list[Cut]:
     return [(a // 2, (b + 1) // 2) for a, b in cuts]
 
 
+def pieces(strips: Strips, device: torch.device) -> Strips:
+    """The cuts for layers that no row outside a strip matters to: on the CPU always small enough for its cache."""
+    if device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return strips
+    return Strips(min(strips.pixels or _CACHED, _CACHED), strips.frugal)
+
+
+#: Positions of a strip that stays in a processor's cache.
+_CACHED = 1 << 13
 #: Everything in one piece.
 WHOLE = Strips()
 
@@ -143,8 +152,13 @@ def pointwise(rows: Rows, layer: Callable[[Tensor], Tensor]) -> Rows:
 
 
 def positionwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution as the linear map of positions that it is: on channels-last maps without a copy."""
-    return F.linear(x.permute(0, 2, 3, 1), conv.weight[:, :, 0, 0], conv.bias).permute(0, 3, 1, 2)
+    """A 1x1 convolution.
+
+    With one thread PyTorch copies what it convolves with 1x1; the linear map of positions that it is does not.
+    """
+    if x.device.type == "cpu" and torch.get_num_threads() == 1:
+        return F.linear(x.permute(0, 2, 3, 1), conv.weight[:, :, 0, 0], conv.bias).permute(0, 3, 1, 2)
+    return conv(x)
 
 
 def convolved(rows: Rows, conv: nn.Conv2d, below: int | None = None) -> Rows:

@@ -16,7 +16,7 @@ from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample,
 from .flow import CoarseFlow, FlowRefinement
 from .maxvit import CrossAttention, MaxViT
 from .quantize import VectorQuantizer
-from .warp import resize, resize_flow, warp, warp_features
+from .warp import Neighbourhood, join_channels, resize, resize_flow, warp
 from .wavelet import FrequencyExtractor, gate
 
 #: Pyramid levels that the flow refinement reads, and that are warped for the decoder (level 0 is not).
@@ -208,11 +208,11 @@ class Decoder(nn.Module):
         flow = flows.get(level)
 
         def read(a: int, b: int) -> Tensor:
-            parts = [f[:, :, a:b] for f in features]
+            parts: list[Tensor | Neighbourhood] = [f[:, :, a:b] for f in features]
             if flow is not None:
                 to_frames = flow[:, :, a:b].chunk(2, dim=1)
-                parts += [warp_features(f, to_frame, a) for f, to_frame in zip(features, to_frames, strict=True)]
-            return torch.cat(parts, dim=1)
+                parts += [Neighbourhood(f, to_frame, a) for f, to_frame in zip(features, to_frames, strict=True)]
+            return join_channels((batch, b - a, width), parts)
 
         batch, _, height, width = features[0].shape
         channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..strips import WHOLE, Strips, positionwise
 from .blocks import accumulate
-from .warp import Neighbourhood, resize, warp
+from .warp import Neighbourhood, join_channels, resize, warp
 
 
 def _conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -123,8 +123,9 @@ class RefineBlock(nn.Module):
         """The corrected flows for rows `top`.. of the flow."""
         dtype = features0.dtype
         around0, around1 = Neighbourhood(features0, flow[:, :2], top), Neighbourhood(features1, flow[:, 2:], top)
-        centre0, centre1 = around0.centre(), around1.centre()
-        weight = _positionwise(self.occl_convs, torch.cat([centre0, centre1], dim=1))
+        centres = join_channels(around0.shape, [around0, around1])
+        centre0, centre1 = centres.chunk(2, dim=1)
+        weight = _positionwise(self.occl_convs, centres)
         middle = torch.lerp(centre1, centre0, weight)
         # The same weights serve both flows: they go through as a batch of 2 B.
         correlation = torch.cat([around0.cosine(middle), around1.cosine(middle)]).to(dtype)

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..strips import WHOLE, Rows, Strips, collect, convolved, pointwise, positionwise
+from ..strips import WHOLE, Rows, Strips, collect, convolved, pieces, pointwise, positionwise
 from .attention import attention
 from .blocks import accumulate
 
@@ -110,6 +110,7 @@ class MaxViT(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, strips: Strips = WHOLE) -> Tensor:
         """x, context: maps (B, C, H, W); without context x attends to itself. In strips, x is overwritten."""
+        strips = pieces(strips, x.device)
         tokens = rearrange(x, "b c h w -> b h w c")
         other = None if context is None else rearrange(context, "b c h w -> b h w c")
         for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,13 +56,13 @@ class TimedResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x: clip (B, C, T, h, w); embedding: (B, 4 model_channels)."""
-        norm, _, conv = self.in_layers
+        layers: list[Any] = [*self.in_layers, *self.out_layers, self.skip_connection]
+        norm, _, conv, norm2, _, _, conv2, skip = layers
         h = conv.on_clip(self._resampled(silu(norm(x))))
         scale, shift = self.emb_layers(embedding)[:, :, None, None, None].chunk(2, dim=1)
-        norm, _, _, conv = self.out_layers
-        h = conv.on_clip(silu(torch.addcmul(shift, norm(h), 1 + scale)))
+        h = conv2.on_clip(silu(torch.addcmul(shift, norm2(h), 1 + scale)))
         x = self._resampled(x)
-        return h + (x if isinstance(self.skip_connection, nn.Identity) else self.skip_connection.on_clip(x))
+        return h + (x if isinstance(skip, nn.Identity) else skip.on_clip(x))
 
 
 class ClipSelfAttention(nn.Module):
@@ -149,5 +150,6 @@ class UNet(nn.Module):
         h = self.middle_block(h, embedding)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-        norm, _, conv = self.out
+        layers: list[Any] = list(self.out)
+        norm, _, conv = layers
         return conv.on_clip(silu(norm(h))).float()

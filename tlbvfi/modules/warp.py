@@ -6,7 +6,7 @@ p + flow(p), bilinearly, positions clamped to the map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -80,9 +80,24 @@ def _normalised(position: Tensor, size: int) -> Tensor:
     return position / ((size - 1) / 2) - 1.0 if size > 1 else torch.zeros_like(position)
 
 
-def warp_features(x: Tensor, flow: Tensor, top: int = 0) -> Tensor:
-    """Sample a feature map x (B, C, H, W) at p + flow(p): as :func:`warp`, in the dtype of x, channels last."""
-    return Neighbourhood(x, flow, top).centre()
+def join_channels(shape: tuple[int, int, int], parts: Sequence[Tensor | Neighbourhood]) -> Tensor:
+    """Maps, and the centres of neighbourhoods, side by side: (B, C1 + C2 + .., H, W), channels last.
+
+    Args:
+        shape: (B, H, W).
+        parts: maps (B, C, H, W), or neighbourhoods, whose centres are sampled into place.
+    """
+    if torch.is_grad_enabled():
+        return torch.cat([part.centre() if isinstance(part, Neighbourhood) else part for part in parts], dim=1)
+    like = parts[0].table if isinstance(parts[0], Neighbourhood) else parts[0]
+    widths = [part.table.shape[1] if isinstance(part, Neighbourhood) else part.shape[1] for part in parts]
+    joined = like.new_empty(*shape, sum(widths))
+    for part, place in zip(parts, joined.split(widths, dim=3), strict=True):
+        if isinstance(part, Neighbourhood):
+            part.centre(place)
+        else:
+            place.copy_(part.permute(0, 2, 3, 1))
+    return joined.permute(0, 3, 1, 2)
 
 
 class Neighbourhood:
@@ -128,11 +143,19 @@ class Neighbourhood:
             return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
         return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
 
-    def centre(self) -> Tensor:
-        """The warped map (B, C, H, W), channels last."""
+    def centre(self, out: Tensor | None = None) -> Tensor:
+        """The warped map (B, C, H, W), channels last; into `out`, (B, H, W, C), where given."""
         b, h, w = self.shape
-        warped = torch.cat([self._sampled(*taps) for rows in self._chunks() for taps in self._taps(rows, 0)])
-        return rearrange(warped, "(b h w) c -> b c h w", b=b, h=h, w=w)
+        if torch.is_grad_enabled():
+            warped = torch.cat([self._sampled(*taps) for rows in self._chunks() for taps in self._taps(rows, 0)])
+            return rearrange(warped, "(b h w) c -> b c h w", b=b, h=h, w=w)
+        if out is None:
+            out = self.table.new_empty(b, h, w, self.table.shape[1])
+        positions = out.view(b * h * w, -1)
+        for rows in self._chunks():
+            for taps in self._taps(rows, 0):
+                positions[rows] = self._sampled(*taps)
+        return out.permute(0, 3, 1, 2)
 
     def cosine(self, m: Tensor) -> Tensor:
         """Cosine of m (B, C, H, W) with each of the nine neighbours: (B, 9, H, W) float32, row by row."""
