@@ -110,8 +110,9 @@ class DecoderLevel(nn.Module):
         self.cross_attn = CrossAttention(out_channels, context, params.window)
         self.upsample = Upsample(out_channels)
 
-    def forward(self, x: Rows, context: Rows, strips: Strips) -> Rows:
-        """The level's map to the next one's, which is not stored."""
+    def forward(self, taken: list[Rows], context: Rows, strips: Strips) -> Rows:
+        """The level's map, taken out of a list so that it goes once read, to the next one's, which is not stored."""
+        x = taken.pop()
         cuts = strips.cuts(x.shape)
         x = collect(self.block[0](x, strips), cuts)
         whole = x.read(0, x.height)
@@ -180,15 +181,16 @@ class Decoder(nn.Module):
             (B, 3, H, W) float32 in [0, 1].
         """
         level_flows = self._level_flows(flow)
-        h = stored(self.mid(self.conv_in(latent)))
+        maps = [stored(self.mid(self.conv_in(latent)))]
         for i in reversed(range(len(self.up))):
-            h = self.up[i](h, self._context(i + 1, pyramids, level_flows), strips)
+            h = self.up[i](maps, self._context(i + 1, pyramids, level_flows), strips)
             for pyramid, done in zip(pyramids, spent, strict=True):
                 if done:
                     pyramid[i + 1] = None
             level_flows.pop(i + 1, None)
-            h = collect(h, strips.cuts(h.shape), measure=True)
-        return self._synthesised(h, frames, flow, strips)
+            maps.append(collect(h, strips.cuts(h.shape), measure=True))
+            del h
+        return self._synthesised(maps.pop(), frames, flow, strips)
 
     @staticmethod
     def _level_flows(flow: Tensor) -> dict[int, Tensor]:
@@ -225,12 +227,17 @@ class Decoder(nn.Module):
         cuts = strips.cuts(h.shape, least=_HEAD_ROWS)
         wide = normed(h, self.norm_out, strips, silu)
         out = None
-        if strips.frugal and len(cuts) > 1:
+        over = strips.frugal and len(cuts) > 1 and h.shape[1] == conv.out_channels >= conv2.out_channels
+        if over:
             # Over the map it comes from, of which no strip reads again what another wrote.
             wide, out = remembering(wide, 2), h.read(0, h.height)
         h = collect(convolved(convolved(wide, self.conv_out), conv), cuts, measure=True, out=out)
+        wide = normed(h, norm, strips, relu)
+        if over:
+            assert out is not None
+            wide, out = remembering(wide, 1), out[:, : conv2.out_channels]
+        h = collect(convolved(wide, conv2), cuts, measure=True, out=out)
         del wide, out
-        h = collect(convolved(normed(h, norm, strips, relu), conv2), cuts, measure=True)
         head = convolved(normed(h, norm2, strips, relu), conv3)
 
         def read(a: int, b: int) -> Tensor:

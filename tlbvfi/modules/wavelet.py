@@ -62,10 +62,10 @@ class FrequencyBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 5, stride=4, padding=1)
 
     def forward(self, x: Rows, strips: Strips) -> Rows:
-        h = convolved(normed(x, self.norm1, strips, relu), self.conv1)
-        h = collect(h, strips.cuts(h.shape), measure=True)
+        cuts = halved(strips.cuts(x.shape, multiple=4))
+        h = collect(convolved(normed(x, self.norm1, strips, relu), self.conv1), cuts, measure=True)
         h = added(convolved(normed(h, self.norm2, strips, relu), self.conv2), convolved(x, self.shortcut))
-        return collect(h, strips.cuts(h.shape), measure=True)
+        return collect(h, halved(cuts), measure=True)
 
 
 class FrequencyExtractor(nn.Module):
