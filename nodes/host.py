@@ -132,6 +132,21 @@ class ManagedModel:
             TLBVFIModel(model), load_device=device, offload_device=offload_device(device)
         )
 
+    def make_room(self, wanted: int) -> int | None:
+        """Have ComfyUI unload others until the device has `wanted` bytes for the weights and a run, or all it can give.
+
+        Returns:
+            The bytes that there are for both then; None where ComfyUI cannot tell.
+        """
+        import comfy.model_management as management
+
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        there = sum(t.numel() * t.element_size() for t in tensors if t.device == self.device)
+        own = management.LoadedModel(self._patcher)
+        management.free_memory(wanted - there, self.device, keep_loaded=[own])
+        free = free_memory(self.device)
+        return None if free is None else free + there
+
     def load(self, memory_required: int = 0) -> TLBVFI:
         """The model with all its weights on its device, and room made for `memory_required` bytes besides them.
 
@@ -153,6 +168,23 @@ def offload_device(device: torch.device) -> torch.device:
 
     offload = torch.device(management.unet_offload_device())
     return offload if offload.type == "cpu" else device
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device or, for the CPU, in the computer's memory; None where ComfyUI cannot tell."""
+    import comfy.model_management as management
+
+    if device.type == "privateuseone":  # DirectML, for which ComfyUI has a fixed number
+        return None
+    return int(management.get_free_memory(device))
+
+
+def make_room(device: torch.device, wanted: int) -> None:
+    """Have ComfyUI unload models until `wanted` bytes are free on a device that is not the CPU."""
+    import comfy.model_management as management
+
+    if device.type != "cpu":
+        management.free_memory(wanted, device)
 
 
 def check_interrupted() -> None:

@@ -7,15 +7,18 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
+from math import prod
 from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from torch import Tensor
 
-from ..tlbvfi import TLBVFI, interpolate_frames, plan
+from ..tlbvfi import TLBVFI, Plan, interpolate_frames, plan
 from ..tlbvfi.interpolate import RANGE_TOLERANCE
+from ..tlbvfi.memory import usable
 from ..tlbvfi.padding import check_flow_scale
 from ..utils.images import check_images, check_same_size, to_rgb
+from ..utils.memory import too_little_for
 from ..utils.precision import tf32
 from . import host, models
 
@@ -128,7 +131,18 @@ class Interpolator:
                         "tooltip": "The same seed gives the same frames.",
                     },
                 ),
-            }
+            },
+            # Optional, so that prompts from before there was such an input stay valid.
+            "optional": {
+                "compile": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": "torch.compile, with a warm-up pass: the first run takes minutes longer, those "
+                        "after it less time. Where it does not work, the log says so and the run goes on without.",
+                    },
+                ),
+            },
         }
 
     @classmethod
@@ -160,6 +174,7 @@ class Interpolator:
         cpu_offload: bool,
         gpu_id: int,
         seed: int,
+        compile: bool = False,
     ) -> tuple[Tensor]:
         """Interpolate each pair `prev_frame[i]`, `next_frame[i]`.
 
@@ -170,6 +185,7 @@ class Interpolator:
         Raises:
             ValueError: an input that cannot be used, named in one sentence before any work; `tlbvfi.CheckpointError`,
                 one of them, for a file that is no TLB-VFI model.
+            RuntimeError: the device has too little memory however small the pieces, in one sentence.
         """
         check_images(prev_frame, "prev_frame", RANGE_TOLERANCE)
         check_images(next_frame, "next_frame", RANGE_TOLERANCE)
@@ -185,13 +201,14 @@ class Interpolator:
 
         if 4 in (prev_frame.shape[-1], next_frame.shape[-1]):
             log.info("TLB-VFI: the alpha channel is dropped.")
+        _warn_of_large_result(prev_frame, times)
         dtype = host.precision(device, use_fp16)
         try:
-            managed = models.managed(path, device, dtype)
-            model = managed.load(_memory_of_run(managed.model, prev_frame, flow_scale, device))
             with tf32(enable_tf32):
+                managed = models.managed(path, device, dtype, compile)
+                plan = _plan_for(managed, prev_frame, flow_scale)
                 frames = _interpolate_pairs(
-                    model,
+                    managed.load(plan.peak_bytes - plan.weight_bytes if plan else 0),
                     prev_frame,
                     next_frame,
                     times=times,
@@ -199,6 +216,7 @@ class Interpolator:
                     sample_steps=sample_steps,
                     seed=seed,
                     offload=cpu_offload,
+                    plan=plan,
                 )
             return (frames,)
         except BaseException as error:
@@ -216,12 +234,30 @@ def _whole_number(name: str, value: SupportsIndex, highest: int) -> int:
     return number
 
 
-def _memory_of_run(model: TLBVFI, images: Tensor, flow_scale: float, device: torch.device) -> int:
-    """Bytes that a run takes on the device besides the weights; 0 on the host, where nothing has to make room."""
-    if device.type == "cpu":
-        return 0
-    needed = plan(images.shape[1], images.shape[2], model.dtype, flow_scale, params=model.params)
-    return needed.peak_bytes - needed.weight_bytes
+def _result_shape(first: Tensor, times: int) -> tuple[int, int, int, int]:
+    pairs, height, width = first.shape[:3]
+    return pairs * (2**times + 1 if times else 1), height, width, 3
+
+
+def _warn_of_large_result(first: Tensor, times: int) -> None:
+    size = prod(_result_shape(first, times)) * torch.float32.itemsize
+    warning = too_little_for(size, host.free_memory(torch.device("cpu")))
+    if warning is not None:
+        log.warning("TLB-VFI: %s", warning)
+
+
+def _plan_for(managed: host.ManagedModel, images: Tensor, flow_scale: float) -> Plan | None:
+    """How a run goes in the memory that ComfyUI can give on the device; None on the CPU, where there is no limit.
+
+    Raises:
+        ValueError: not even the smallest run fits, in one sentence.
+    """
+    if managed.device.type == "cpu":
+        return None
+    model, (height, width) = managed.model, images.shape[1:3]
+    plan_within = partial(plan, height, width, model.dtype, flow_scale, params=model.params)
+    room = managed.make_room(plan_within().peak_bytes)
+    return plan_within(budget=None if room is None else usable(room))
 
 
 def _interpolate_pairs(
@@ -234,12 +270,13 @@ def _interpolate_pairs(
     sample_steps: int,
     seed: int,
     offload: bool,
+    plan: Plan | None,
 ) -> Tensor:
     """Fill the node's result, allocated once, pair by pair; see :meth:`Interpolator.interpolate`."""
-    pairs, height, width = first.shape[:3]
-    per_pair = 2**times + 1 if times else 1
+    result = torch.empty(_result_shape(first, times), dtype=torch.float32, device="cpu")
+    pairs = len(first)
+    per_pair = len(result) // pairs
     steps = 2 ** max(times, 1)  # from one source frame to the next
-    result = torch.empty((pairs * per_pair, height, width, 3), dtype=torch.float32, device="cpu")
     progress = host.Progress(pairs * (steps - 1))
     for run in _runs(first, second):
         frames = interpolate_frames(
@@ -251,6 +288,7 @@ def _interpolate_pairs(
             seed,
             offload=offload,
             first_gap=run.start,
+            plan=plan,
             on_step=partial(progress.at, run.start * (steps - 1)),
         )
         for index, frame in enumerate(frames):

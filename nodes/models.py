@@ -17,6 +17,9 @@ PUBLISHED_AT = "https://huggingface.co/ucfzl/TLBVFI"
 #: The only entry of the list where there is no model at all.
 NO_MODEL = f"no model found: {PUBLISHED_FILE} is missing"
 
+#: More than the published model takes on a device while `torch.compile` warms up, weights included.
+WARM_UP_BYTES = 2**30
+
 _BUILT_IN_LABELS = {f"{name} (built-in)": name for name in BUILT_IN}
 #: The models in memory; ComfyUI decides where their weights are.
 loaded: ModelCache[host.ManagedModel] = ModelCache(capacity=2)
@@ -60,14 +63,20 @@ def fingerprint(model_name: str) -> str:
         return "missing"
 
 
-def managed(path: Path, device: torch.device, dtype: torch.dtype) -> host.ManagedModel:
-    """The model of a weight file for a device in a dtype, loaded once and then kept for a while.
+def managed(path: Path, device: torch.device, dtype: torch.dtype, compile: bool = False) -> host.ManagedModel:
+    """The model of a weight file for a device in a dtype, compiled or not, loaded once and then kept for a while.
 
     Raises:
         tlbvfi.CheckpointError: the file is not a usable checkpoint.
     """
 
     def load() -> host.ManagedModel:
-        return host.ManagedModel(load_model(path, device=host.offload_device(device), dtype=dtype), device)
+        waiting = host.offload_device(device)
+        if not compile:
+            return host.ManagedModel(load_model(path, device=waiting, dtype=dtype, compile=False), device)
+        # What is compiled belongs to a device: it is warmed up where it will run.
+        host.make_room(device, WARM_UP_BYTES)
+        model = load_model(path, device=device, dtype=dtype, compile=True)
+        return host.ManagedModel(model.to(waiting), device)
 
-    return loaded.get(FileIdentity.of(path), (device, dtype), load)
+    return loaded.get(FileIdentity.of(path), (device, dtype, compile), load)

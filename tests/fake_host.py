@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +34,8 @@ class FakeHost:
         fp16, bf16: whether it deems these right for a device that is not the CPU.
         progress: (value, total) of every progress event.
         loads: (load device, memory required, force_full_load) of every request.
+        free: bytes that are free on a type of device.
+        rooms: (memory required, device, models that stay) of every request to unload others.
         caches_emptied, garbage_collected: how often.
         interrupt: set to cancel; the check that sees it clears it.
         on_check: called at every check for an interrupt.
@@ -46,6 +48,8 @@ class FakeHost:
     bf16: bool = False
     progress: list[tuple[int, int]] = field(default_factory=list)
     loads: list[tuple[torch.device, int, bool]] = field(default_factory=list)
+    free: dict[str, int] = field(default_factory=lambda: {"cpu": 2**40})
+    rooms: list[tuple[int, torch.device, list[Any]]] = field(default_factory=list)
     caches_emptied: int = 0
     garbage_collected: int = 0
     interrupt: bool = False
@@ -89,6 +93,14 @@ class FakeHost:
                 host.managed.append(weakref.ref(model))
                 host.loads.append((model.load_device, memory_required, force_full_load))
 
+        class LoadedModel:
+            def __init__(self, model: ModelPatcher) -> None:
+                self.model = model
+
+        def free_memory(memory_required: int, device: torch.device, keep_loaded: Sequence[LoadedModel] = ()) -> None:
+            assert device.type != "cpu"
+            host.rooms.append((memory_required, device, [loaded.model.model.model for loaded in keep_loaded]))
+
         def soft_empty_cache() -> None:
             host.caches_emptied += 1
 
@@ -98,6 +110,9 @@ class FakeHost:
         patcher.ModelPatcher = ModelPatcher  # type: ignore[attr-defined]
         utils.ProgressBar = ProgressBar  # type: ignore[attr-defined]
         vars(management).update(
+            LoadedModel=LoadedModel,
+            free_memory=free_memory,
+            get_free_memory=lambda device: self.free[device.type],
             load_models_gpu=load_models_gpu,
             soft_empty_cache=soft_empty_cache,
             throw_exception_if_processing_interrupted=self.check,

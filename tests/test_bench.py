@@ -2,32 +2,149 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
+import sys
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.tiny import frames, tiny_model
-from tlbvfi import bench
-from tlbvfi.bench import Case, compare, measure
-from tlbvfi.peers import average, minterpolate
-from tlbvfi.quality import psnr
+from tlbvfi import bench, cli, video
+from tlbvfi.bench import Case, Result, compare, measure
+from tlbvfi.model import TLBVFI
+from tlbvfi.peers import PEERS, average, minterpolate
+from tlbvfi.quality import psnr, ssim
+from tlbvfi.strips import WHOLE, Strips
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's GEMM rate is not measured."""
+    monkeypatch.setattr(bench, "gemm_rate", lambda device: 0.5)
+
+
+def a_result(**changes: object) -> Result:
+    values: dict[str, object] = {
+        "model": "tiny", "case": Case(48, 64), "dtype": "float32", "seconds": 2.0, "gemm_tflops": 0.5,
+        "normalised": 1.0, "tflop": 0.4, "gemm_share": 0.4, "peak_bytes": 2**29,
+        "stages": {"bridge": 0.75, "rest": 0.25},
+    }  # fmt: skip
+    return Result(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_a_case_has_all_its_figures() -> None:
-    result = measure(tiny_model(), Case(64, 64, times=2, sample_steps=3), repeats=1)
+    result = measure(tiny_model(), Case(64, 64, times=2, sample_steps=3), repeats=1, name="tiny")
     assert result.normalised == pytest.approx(result.seconds * result.gemm_tflops)
     assert result.gemm_share == pytest.approx(result.tflop / result.normalised)
     assert result.tflop > 0 and result.peak_bytes > 0
     assert sum(result.stages.values()) == pytest.approx(1.0)
-    assert "| 64x64 | 2 | 0.5 | float32 |" in bench.table([result])
-    assert "bridge" in bench.stage_table(result)
+    assert "| tiny | 64x64 | 2 | 0.5 | float32 | whole |" in bench.table([result])
+    assert "| bridge |" in bench.stage_table(result)
+
+
+@pytest.mark.parametrize(("rows", "flow_scale"), [(None, 0.5), (32, 1.0)])
+def test_every_stage_is_met_and_the_model_is_as_before(rows: int | None, flow_scale: float) -> None:
+    model = tiny_model()
+    before = [dict(vars(module)) for module in model.modules()]
+    gaps = bench._gaps(model, Case(100, 120, flow_scale=flow_scale, sample_steps=3, strip_rows=rows))
+    next(gaps)
+    with bench.stage_times(model) as spent:
+        next(gaps)
+    assert min(spent.values()) > 0
+    assert {"encoder level 4", "wavelets", "bridge", "refinement level 0", "decoder enlarging", "rest"} <= set(spent)
+    assert all(vars(module) == old for module, old in zip(model.modules(), before, strict=True))
+
+
+def test_compiled_parts_are_timed_compiled_and_counted_as_they_are() -> None:
+    model, calls = tiny_model(), []
+
+    def compiled(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(len(arguments))
+        return model.denoise_fn._call_impl(*arguments)
+
+    model.denoise_fn._compiled_call_impl = compiled
+    case = Case(64, 64, sample_steps=3)
+    expected = bench.flops_per_frame(tiny_model(), case)
+    assert bench.flops_per_frame(model, case) == expected
+    assert not calls
+    gaps = bench._gaps(model, case)
+    next(gaps)
+    with bench.stage_times(model) as spent:
+        next(gaps)
+    assert calls and spent["bridge"] > 0
+    assert model.denoise_fn._compiled_call_impl is compiled
+
+
+def test_attention_counts_among_the_operations() -> None:
+    q = torch.zeros(1, 2, 48, 16)
+    with torch.no_grad(), bench.FlopCounterMode(display=False, custom_mapping=bench._UNCOUNTED) as counter:
+        F.scaled_dot_product_attention(q, q, q)
+    assert counter.get_total_flops() == 2 * 2 * 2 * 48 * 48 * 16
+
+
+def test_strips_take_less_memory_and_give_the_same_frames() -> None:
+    model, given = tiny_model(), frames(2, 256, 128)
+    whole, strips = (
+        bench.as_peer(model, (256, 128), 0.5, rows, steps=3)(given)[0] for rows in (None, 64)
+    )  # fmt: skip
+    assert psnr(whole, strips) > 40
+    assert bench.peak_bytes(model, Case(256, 128, sample_steps=3, strip_rows=64)) < bench.peak_bytes(
+        model, Case(256, 128, sample_steps=3)
+    )
+
+
+def test_a_strip_is_so_many_rows_of_the_padded_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = tiny_model(), []
+    midpoint = TLBVFI.midpoint
+
+    def spying(self: TLBVFI, *features: object, strips: Strips, **options: object) -> torch.Tensor:
+        asked.append(strips)
+        return midpoint(self, *features, strips=strips, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TLBVFI, "midpoint", spying)
+    for rows in (None, 32):
+        next(bench._gaps(model, Case(40, 200, sample_steps=3, strip_rows=rows)))  # padded to 128x256
+    assert asked == [WHOLE, Strips(32 * 256, frugal=True)]
+
+
+def test_operations_are_those_of_the_steady_state() -> None:
+    """A new frame at times 2 takes two encodings for three, one at times 1; the midpoint is the same."""
+    model = tiny_model()
+    once, twice = (bench.flops_per_frame(model, Case(64, 64, times, sample_steps=3)) for times in (1, 2))
+    with torch.no_grad(), bench.FlopCounterMode(display=False, custom_mapping=bench._UNCOUNTED) as counter:
+        model.encode_frame(torch.zeros(1, 3, 128, 128))
+    assert once - twice == pytest.approx(counter.get_total_flops() / 3)
 
 
 def test_metrics() -> None:
     picture = frames(1, 40, 50)[0]
     assert psnr(picture, picture) == math.inf
     assert psnr(picture, (picture + 0.1)) == pytest.approx(20.0, abs=0.01)
+    assert ssim(picture, picture) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="11x11"):
+        ssim(picture[:10], picture[:10])
+
+
+def test_similarity_of_known_pictures() -> None:
+    """A constant offset leaves the luminance term alone: (2 a b + c) / (a^2 + b^2 + c)."""
+    dark, bright = torch.full((16, 20, 3), 0.25), torch.full((16, 20, 3), 0.75)
+    assert ssim(dark, bright) == pytest.approx((2 * 0.1875 + 1e-4) / (0.0625 + 0.5625 + 1e-4))
+
+
+def test_similarity_is_scikit_image_s() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    picture = frames(1, 40, 50)[0]
+    noisy = (picture + 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
+    expected = metrics.structural_similarity(
+        picture.double().numpy(), noisy.double().numpy(), data_range=1.0, channel_axis=-1, gaussian_weights=True,
+        sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    assert ssim(picture, noisy) == pytest.approx(expected, abs=1e-9)
 
 
 def test_peers_give_the_middle_of_a_pan() -> None:
@@ -45,7 +162,191 @@ def test_peers_give_the_middle_of_a_pan() -> None:
 
 
 def test_comparison_lists_ours_beside_the_peers() -> None:
-    scores = compare(tiny_model(), frames(5, 48, 64))
-    assert {"average of the two frames", "FFmpeg minterpolate", "TLB-VFI at flow scale 0.5"} <= set(scores)
+    model = tiny_model()
+    scores = compare(frames(6, 48, 64), {**PEERS, "ours": bench.as_peer(model, (48, 64), 0.5, steps=3)})
+    assert {"average of the two frames", "FFmpeg minterpolate", "ours"} <= set(scores)
     assert all(math.isfinite(value) for score in scores.values() for value in score.values())
+    assert all({"seconds", "psnr", "ssim"} == set(score) for score in scores.values())
     assert "| FFmpeg minterpolate |" in bench.peer_table(scores)
+
+
+def test_a_method_without_its_library_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    def missing(given: object) -> list[torch.Tensor]:
+        raise ImportError("No module named 'cv2'")
+
+    scores = compare(frames(3, 48, 64), {"average": average, "optical flow": missing})
+    assert set(scores) == {"average"}
+    assert "optical flow is left out: No module named 'cv2'." in caplog.text
+
+
+class TestFigures:
+    def test_time_and_stages(self) -> None:
+        pytest.importorskip("matplotlib")
+        results = [
+            a_result(),
+            a_result(case=Case(48, 64, strip_rows=32), stages={f"stage {i}": 0.04 for i in range(25)}),
+        ]
+        assert bench.plot(results).startswith(b"\x89PNG")
+
+    def test_quality_against_time(self) -> None:
+        pytest.importorskip("matplotlib")
+        scores = {"average": {"seconds": 0.01, "psnr": 30.0, "ssim": 0.9}}
+        assert b"<svg" in bench.plot_scores(scores, ".SVG")
+
+
+Runner = functools.partial[tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Runner:
+    """Runs `bench` in this process: exit code, stdout, stderr. MODEL stands for a very small model."""
+
+    def running(*arguments: object) -> tuple[int, str, str]:
+        words = [str(tiny_checkpoint) if argument == "MODEL" else str(argument) for argument in arguments]
+        code = cli.main(["bench", *words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return functools.partial(running)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    video.write_video(path, frames(7, 32, 48), Fraction(25))
+    return path
+
+
+@pytest.mark.usefixtures("quick")
+class TestCommandLine:
+    def test_a_row_for_each_setting(self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def measured(model: TLBVFI, case: Case, repeats: int, name: str) -> Result:
+            asked.append((case.width, case.times, case.flow_scale, case.strip_rows, model.dtype, repeats, name))
+            return a_result(case=case, model=name)
+
+        monkeypatch.setattr(bench, "measure", measured)
+        settings = ["--size", "64x48", "100x48", "--times", 1, 2, "--flow-scale", 0.5, 1, "--strips", "whole", 32]
+        target = tmp_path / "out.json"
+        code, out, err = run("--model", "MODEL", *settings, "--dtype", "fp32", "bf16", "--repeats", 5, "--json", target)
+        assert (code, err) == (0, "")
+        assert len(asked) == len(set(asked)) == 32
+        assert {row[3] for row in asked} == {None, 32}
+        assert {row[4:] for row in asked} == {
+            (dtype, 5, "tiny.safetensors") for dtype in (torch.float32, torch.bfloat16)
+        }
+        assert len(out.split("| model |")[-1].splitlines()) == 2 + 32
+        content = json.loads(target.read_text(encoding="utf-8"))
+        assert content["threads"] == torch.get_num_threads()
+        assert len(content["results"]) == 32
+        assert content["results"][1]["case"]["strip_rows"] == 32
+        assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+    def test_whole_against_strips(self, run: Runner) -> None:
+        code, out, _ = run("--model", "MODEL", "--size", "64x128", "--strips", "whole", 64, "--repeats", 1)
+        assert code == 0
+        rows = [line.split(" | ") for line in out.split("| model |")[-1].splitlines()[2:]]
+        assert [(row[1], row[5]) for row in rows] == [("64x128", "whole"), ("64x128", "64")]
+        assert "| bridge |" in out
+
+    def test_models_of_one_name_stay_apart(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
+        other = tmp_path / tiny_checkpoint.name
+        other.write_bytes(tiny_checkpoint.read_bytes())
+        options = cli.parser().parse_args(["bench", "--model", str(tiny_checkpoint), str(other)])
+        names = [
+            cli._benched(options, torch.device("cpu"), source, torch.float32, options.model)[1]
+            for source in options.model
+        ]
+        assert names == [str(tiny_checkpoint), str(other)]
+
+    def test_a_clip(self, run: Runner, clip: Path, tmp_path: Path) -> None:
+        target = tmp_path / "scores.json"
+        code, out, _ = run(
+            "--clip", clip, "--max-frames", 4, "--model", "MODEL", "--flow-scale", 0.5, 1, "--json", target
+        )
+        assert code == 0
+        results = json.loads(target.read_text(encoding="utf-8"))["results"]
+        methods = [score["method"] for score in results]
+        assert methods[:2] == ["average of the two frames", "FFmpeg minterpolate"]
+        assert methods[-2:] == [f"tiny.safetensors, flow scale {scale}, float32" for scale in ("0.5", "1")]
+        assert all(f"| {method} |" in out for method in methods)
+        assert all(set(score) == {"method", "seconds", "psnr", "ssim"} for score in results)
+
+    @pytest.mark.parametrize("frames_wanted", [3, 4, 7])
+    def test_only_the_first_frames_of_a_clip(
+        self, run: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch, frames_wanted: int
+    ) -> None:
+        seen = []
+
+        def compared(given: list[torch.Tensor], methods: object) -> dict[str, dict[str, float]]:
+            seen.append(len(given))
+            return {}
+
+        monkeypatch.setattr(bench, "compare", compared)
+        assert run("--clip", clip, "--max-frames", frames_wanted, "--model", "MODEL")[0] == 0
+        assert seen == [frames_wanted] * 2
+
+    def test_equal_frames_have_no_number_in_json(
+        self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scores = {"average": {"seconds": 0.1, "psnr": math.inf, "ssim": 1.0}}
+        monkeypatch.setattr(bench, "compare", lambda given, methods: dict(scores))
+        target = tmp_path / "scores.json"
+        assert run("--clip", clip, "--model", "MODEL", "--json", target)[0] == 0
+        assert json.loads(target.read_text(encoding="utf-8"))["results"][0]["psnr"] is None
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["--model", "no.safetensors"], "no.safetensors does not exist"),
+            (["--strips", "0"], "must be a number of rows such as 256, or whole"),
+            (["--strips", "half"], "must be a number of rows such as 256, or whole"),
+            (["--max-frames", "2"], "must be a whole number between 3"),
+            (["--clip", "no.mp4"], "no.mp4 does not exist"),
+            (["--json", "no/where.json"], "its own folder does not exist"),
+            (["--json", "."], "is a folder"),
+        ],
+    )
+    def test_a_wrong_request_is_one_sentence(
+        self, run: Runner, arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "_model_or_stand_in", lambda *_: pytest.fail("long work"))
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert sentence in err
+        assert len(err.splitlines()) == 1
+
+    def test_clips_that_cannot_be_compared(self, run: Runner, tmp_path: Path) -> None:
+        short, small = tmp_path / "short.mp4", tmp_path / "small.mp4"
+        video.write_video(short, frames(2, 32, 48), Fraction(25))
+        video.write_video(small, frames(3, 8, 48), Fraction(25))
+        for path, sentence in ((short, "fewer than three frames"), (small, "SSIM needs 11x11")):
+            code, _, err = run("--clip", path, "--model", "MODEL")
+            assert code == 2
+            assert sentence in err
+            assert len(err.splitlines()) == 1
+
+    def test_a_figure_without_matplotlib_is_refused_at_once(
+        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("matplotlib", "matplotlib.figure"):
+            monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.setattr(cli, "_model_or_stand_in", lambda *_: pytest.fail("long work"))
+        code, _, err = run("--plot", tmp_path / "out.png")
+        assert code == 2
+        assert err == "tlbvfi bench: --plot needs matplotlib, which is not installed: pip install matplotlib.\n"
+
+    def test_a_figure_of_no_kind(self, run: Runner, tmp_path: Path) -> None:
+        pytest.importorskip("matplotlib")
+        code, _, err = run("--plot", tmp_path / "out.docx")
+        assert code == 2
+        assert "out.docx is no kind of picture that --plot can write" in err
+
+    def test_a_figure(self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("matplotlib")
+        monkeypatch.setattr(bench, "measure", lambda *_: a_result())
+        target = tmp_path / "out.svg"
+        assert run("--model", "MODEL", "--size", "64x48", "--plot", target)[0] == 0
+        assert "<svg" in target.read_text(encoding="utf-8")
+        assert [path.name for path in tmp_path.iterdir()] == ["out.svg"]

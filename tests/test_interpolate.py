@@ -11,7 +11,8 @@ from torch import Tensor
 
 import tlbvfi
 from tests.tiny import TINY, frames, tiny_model
-from tlbvfi.memory import counting
+from tlbvfi.interpolate import DeviceMemoryError
+from tlbvfi.memory import candidates, counting
 from tlbvfi.model import TLBVFI
 from tlbvfi.transfer import put_aside
 
@@ -152,22 +153,93 @@ def test_bad_batch_size(model: TLBVFI, batch_size: int) -> None:
         tlbvfi.interpolate_frames(model, [], batch_size=batch_size)
 
 
+@pytest.mark.parametrize("strips", [False, True])
 @pytest.mark.parametrize("scale", [0.5, 1.0])
-def test_peak_memory_is_flat_in_length_and_depth(scale: float) -> None:
+def test_peak_memory_is_flat_in_length_and_depth(scale: float, strips: bool) -> None:
     def peak(count: int, times: int) -> int:
         model = tiny_model()
-        model.encode_empty(128, 128)
+        chosen = candidates(128, 128, torch.float32, scale, TINY)[-1] if strips else None
+        model.encode_empty(128, 128, chosen.strips if chosen else None)
         with counting(model) as counter:
             source = (frames(1, 64, 64, seed=i)[0] for i in range(count))
-            for _ in tlbvfi.interpolate_frames(model, source, times, scale, sample_steps=3):
+            for _ in tlbvfi.interpolate_frames(model, source, times, scale, sample_steps=3, plan=chosen):
                 pass
         return counter.peak
 
     short = peak(4, 1)
     assert peak(12, 1) == short
     # Deeper, the few new frames of a gap that wait for their turn to be shown come on top: 48 KiB each here.
-    assert peak(3, 2) <= short + 2 * 64 * 64 * 3 * 4
-    assert peak(3, 4) <= short + 4 * 64 * 64 * 3 * 4
+    assert peak(3, 2) <= short + 2 * 64 * 64 * 3 * 4 + 1024
+    assert peak(3, 4) <= short + 4 * 64 * 64 * 3 * 4 + 1024
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_plan_changes_rounding_alone(model: TLBVFI, times: int) -> None:
+    source = frames(3, 250, 130)
+    whole = run(model, source, times)
+    smallest = candidates(250, 130, torch.float32, 0.5, TINY)[-1]
+    assert smallest.strip_rows < smallest.padded_size[0]
+    strips = list(tlbvfi.interpolate_frames(model, source, times, sample_steps=3, plan=smallest))
+    assert len(strips) == len(whole)
+    for a, b in zip(whole, strips, strict=True):
+        assert (a - b).abs().max() < 1e-4
+
+
+class Refusing:
+    """Makes a model's device refuse memory at some of its calls."""
+
+    def __init__(self, model: TLBVFI, monkeypatch: pytest.MonkeyPatch, refused: set[int], error: Exception) -> None:
+        self.calls, self.strips = 0, []
+        midpoint = TLBVFI.midpoint
+
+        def refusing(*args: object, **settings: object) -> torch.Tensor:
+            self.calls += 1
+            self.strips.append(settings["strips"])
+            if self.calls in refused:
+                raise error
+            return midpoint(*args, **settings)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(TLBVFI, "midpoint", refusing)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("no"), RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)")]
+)
+@pytest.mark.parametrize("refused", [{1}, {2}, {4}, {2, 3}])
+def test_out_of_memory_goes_on_in_smaller_strips(
+    model: TLBVFI, monkeypatch: pytest.MonkeyPatch, error: Exception, refused: set[int],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    source = frames(3, 250, 130)
+    expected = run(model, source, 2)
+    refusing = Refusing(model, monkeypatch, refused, error)
+    found = run(model, source, 2)
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).abs().max() < 1e-4
+    assert refusing.calls > 6
+    assert refusing.strips[-1].pixels is not None
+    assert "short: going on in strips of" in caplog.text
+
+
+def test_out_of_memory_in_the_smallest_strips_is_one_sentence(model: TLBVFI, monkeypatch: pytest.MonkeyPatch) -> None:
+    Refusing(model, monkeypatch, set(range(100)), torch.cuda.OutOfMemoryError("no"))
+    with pytest.raises(
+        DeviceMemoryError, match=r"^250x130 does not fit the memory of cpu, .* use a smaller flow_scale, .*\.$"
+    ):
+        run(model, frames(2, 250, 130), 1)
+
+
+def test_other_errors_and_interrupts_pass_through(model: TLBVFI, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupt(BaseException):
+        pass
+
+    for error in (RuntimeError("something else"), Interrupt()):
+        with monkeypatch.context() as patch:
+            refusing = Refusing(model, patch, {1}, error)  # type: ignore[arg-type]
+            with pytest.raises(type(error)):
+                run(model, frames(2, 250, 130), 1)
+            assert refusing.calls == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

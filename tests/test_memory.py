@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tlbvfi
 from tests.tiny import TINY, tiny_model
-from tlbvfi.memory import LiveBytes, counting
+from tlbvfi.config import ModelParams, load_params
+from tlbvfi.memory import LiveBytes, candidates, counting, usable
+from tlbvfi.model import TLBVFI, convert_precision
+from tlbvfi.modules import warp
+from tlbvfi.strips import Strips
 
 
 def test_live_bytes_follow_allocation_and_release() -> None:
@@ -34,21 +41,100 @@ def test_weights_are_counted_apart() -> None:
         del view
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("scale", [0.5, 1.0])
-def test_a_plan_is_what_a_run_takes(dtype: torch.dtype, scale: float) -> None:
-    """Predicted from a small count, within a tenth of what a real pair of another size and shape allocates."""
-    found = tlbvfi.plan(250, 500, dtype, scale, params=TINY)
-    assert found.padded_size == (256, 512)
-    model = tiny_model(dtype=dtype)
-    x = torch.zeros(1, 3, 256, 512)
-    with torch.no_grad():
-        model.encode_empty(256, 512)
+SMALL = load_params("tlbvfi-small")
+
+
+def counted(
+    params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, scale: float, strips: Strips,
+    monkeypatch: pytest.MonkeyPatch,
+) -> int:  # fmt: skip
+    """Peak live bytes of two pairs of a video, weights apart, on tensors without data, as a graphics card has them."""
+    monkeypatch.setattr(warp, "_CHUNK", {})
+    monkeypatch.setattr("tlbvfi.strips._CHUNK", 1 << 30)
+    monkeypatch.setattr("tlbvfi.strips._CACHED", 1 << 40)
+    with FakeTensorMode(), torch.no_grad():
+        model = convert_precision(TLBVFI(params).finalize(), dtype)
+        model.encode_empty(*padded, strips)
+        frame = torch.empty(1, 3, *padded)
         with counting(model) as counter:
-            features = [model.encode_frame(x, scale), model.encode_frame(x, scale)]
-            model.midpoint(*features, 3)
+            left = model.encode_frame(frame * 2 - 1, scale, strips)
+            for _ in range(2):
+                right = model.encode_frame(frame * 2 - 1, scale, strips)
+                model.midpoint(left, right, [0], strips=strips, spent=(strips.frugal, False))
+                left = right
+                del right
+        return counter.peak
+
+
+CASES = [
+    *itertools.product([TINY], [(256, 384)], [torch.float32, torch.float16], [0.25, 0.5, 1.0]),
+    (SMALL, (512, 256), torch.float16, 0.5),
+    (SMALL, (256, 512), torch.float32, 1.0),
+    (ModelParams(), (256, 512), torch.float16, 0.5),
+    (ModelParams(), (256, 512), torch.float32, 1.0),
+]
+
+
+@pytest.mark.parametrize(("params", "size", "dtype", "scale"), CASES)
+def test_every_plan_is_what_a_run_takes(
+    params: ModelParams, size: tuple[int, int], dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predicted within a tenth of what is counted, whole and in strips."""
+    found = candidates(*size, dtype, scale, params)
+    for candidate in {found[0], found[-1]}:
+        assert candidate.padded_size == size
+        peak = counted(params, size, dtype, scale, candidate.strips, monkeypatch)
+        assert candidate.peak_bytes - candidate.weight_bytes == pytest.approx(peak, rel=0.1), candidate
+
+
+def test_weights_are_what_the_model_has() -> None:
+    model = tiny_model()
+    found = tlbvfi.plan(128, 128, torch.float32, params=TINY)
     assert found.weight_bytes == sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    assert found.peak_bytes - found.weight_bytes == pytest.approx(counter.peak, rel=0.1)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "scale", "most"),
+    [
+        ((1080, 1920), torch.float16, 0.5, 1.0),
+        ((2160, 3840), torch.float16, 0.5, 3.0),
+        ((2160, 3840), torch.float32, 0.5, 6.0),
+        ((2160, 3840), torch.float16, 1.0, 5.0),
+    ],
+)
+def test_what_sizes_take_at_least(size: tuple[int, int], dtype: torch.dtype, scale: float, most: float) -> None:
+    """Peak activations of the published model in GiB."""
+    least = candidates(*size, dtype, scale)[-1]
+    assert least.peak_bytes - least.weight_bytes <= most * GIB
+
+
+def test_a_budget_gets_the_fastest_plan_that_fits() -> None:
+    found = candidates(2160, 3840, torch.float16, 0.5)
+    assert [c.peak_bytes for c in found] == sorted((c.peak_bytes for c in found), reverse=True)
+    assert found[0].strip_rows == found[0].padded_size[0]
+    for candidate in found:
+        assert tlbvfi.plan(2160, 3840, budget=candidate.peak_bytes) == candidate
+        if candidate is not found[-1]:
+            assert tlbvfi.plan(2160, 3840, budget=candidate.peak_bytes - 1).peak_bytes < candidate.peak_bytes
+    assert tlbvfi.plan(4320, 7680, budget=16 * GIB).peak_bytes <= 16 * GIB
+
+
+def test_small_frames_go_together_where_there_is_room() -> None:
+    one = tlbvfi.plan(256, 256, budget=tlbvfi.plan(256, 256).peak_bytes)
+    assert one.batch_size == 1
+    several = tlbvfi.plan(256, 256, budget=8 * GIB)
+    assert several.batch_size == 8
+    assert several.peak_bytes - several.weight_bytes == 8 * (one.peak_bytes - one.weight_bytes)
+    assert tlbvfi.plan(1080, 1920, budget=80 * GIB).batch_size == 1
+
+
+def test_usable_memory_leaves_a_reserve() -> None:
+    assert usable(8 * GIB) == 8 * GIB - GIB // 2
+    assert usable(100 * GIB) == 95 * GIB
+    assert usable(GIB // 4) == 0
 
 
 def test_half_precision_is_the_default_and_takes_less() -> None:
@@ -58,12 +144,13 @@ def test_half_precision_is_the_default_and_takes_less() -> None:
 
 
 def test_a_budget_too_small_is_one_sentence() -> None:
-    needed = tlbvfi.plan(300, 300, params=TINY).peak_bytes
-    assert tlbvfi.plan(300, 300, budget=needed, params=TINY).peak_bytes == needed
+    least = candidates(300, 300, torch.float16, 0.5, TINY)[-1].peak_bytes
+    assert tlbvfi.plan(300, 300, budget=least, params=TINY).peak_bytes == least
     with pytest.raises(
-        ValueError, match=r"^300x300 at flow scale 0.5 in float16 needs .* GiB, more than .*; use a smaller size"
+        ValueError,
+        match=r"^300x300 at flow scale 0.5 in float16 needs .* GiB at least, more than .*; use a smaller size",
     ):
-        tlbvfi.plan(300, 300, budget=needed - 1, params=TINY)
+        tlbvfi.plan(300, 300, budget=least - 1, params=TINY)
 
 
 def test_impossible_plans() -> None:

@@ -158,7 +158,7 @@ class Watch:
             result = method(*args, **kwargs)
             self.results.append(weakref.ref(result))
             if len(self.calls) == self.failing_call:
-                raise torch.OutOfMemoryError("no memory left")
+                raise RuntimeError("broken")
             return result
 
         return call
@@ -576,22 +576,181 @@ def test_gpu_id(pack: ModuleType, host: FakeHost, monkeypatch: pytest.MonkeyPatc
         device(1)
 
 
-def test_room_is_asked_for_activations(
-    pack: ModuleType, pair: Tensor, monkeypatch: pytest.MonkeyPatch, run: Run, host: FakeHost
+Chosen = list[dict[str, Any]]
+
+
+@pytest.fixture
+def elsewhere(host: FakeHost, empty_cache: Any) -> torch.device:
+    """A device that is not the CPU and on which nothing can be computed, with 20 GiB."""
+    host.own_device = torch.device("meta")
+    host.free["meta"] = 20 * 2**30
+    return host.own_device
+
+
+@pytest.fixture
+def imitated(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Chosen:
+    """The library's interpolation replaced by frames of one value; the keywords of its calls."""
+    calls: Chosen = []
+
+    def interpolate_frames(model: Any, frames: Any, times: int, *_: Any, **keywords: Any) -> Iterator[Tensor]:
+        calls.append(keywords)
+        for number, frame in enumerate(frames):
+            for _ in range(2**times - 1 if number else 0):
+                yield torch.full_like(frame, 0.5)
+            yield frame
+
+    monkeypatch.setattr(part("nodes.interpolator"), "interpolate_frames", interpolate_frames)
+    return calls
+
+
+class Planner:
+    """In the place of `tlbvfi.plan`: weights of 300 bytes, for a run 10000, or 1000 where there is a budget."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.budgets: list[int | None] = []
+        whole = part("tlbvfi").plan(1, 1, torch.float32, params=PARAMS)
+        self.whole = dataclasses.replace(whole, peak_bytes=10300, weight_bytes=300)
+        self.smaller = dataclasses.replace(self.whole, peak_bytes=1300)
+        monkeypatch.setattr(part("nodes.interpolator"), "plan", self)
+
+    def __call__(self, *size: Any, params: Any, budget: int | None = None) -> Any:
+        self.asked.append((*size, params))
+        self.budgets.append(budget)
+        return self.whole if budget is None else self.smaller
+
+
+@pytest.fixture
+def planner(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Planner:
+    return Planner(monkeypatch)
+
+
+def test_run_is_planned_for_the_memory_of_the_device(
+    run: Run, host: FakeHost, pair: Tensor, elsewhere: torch.device, imitated: Chosen, planner: Planner
 ) -> None:
-    """Besides the weights, which ComfyUI counts itself; on the CPU there is nothing to make room on."""
-    interpolator, plans = part("nodes.interpolator"), []
+    """ComfyUI makes room for an unlimited run, the plan is for what it could give, and both hear of the plan."""
+    run(pair[:1], pair[1:], flow_scale=0.25)
+    assert imitated[0]["plan"] is planner.smaller
+    assert host.loads == [(elsewhere, 1000, True)]
+    model = host.managed[-1]().model.model
+    assert planner.asked == [(HEIGHT, WIDTH, torch.float32, 0.25, model.params)] * 2
+    assert host.rooms == [(10300, elsewhere, [model])]
+    assert planner.budgets == [None, 19 * 2**30]
 
-    def plan(height: int, width: int, dtype: torch.dtype, flow_scale: float, **more: Any) -> Any:
-        plans.append((height, width, dtype, flow_scale, more["params"]))
-        return part("tlbvfi").Plan((128, 128), 1000, 300, 128, 1)
-
-    monkeypatch.setattr(interpolator, "plan", plan)
+    # The weights are on the device now, and belong to what may be used.
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    host.free["meta"] = 2**30
     run(pair[:1], pair[1:])
-    assert host.loads[-1] == (torch.device("cpu"), 0, True) and not plans
-    model = part("tlbvfi").load_model(part("nodes.models").find(MODEL), dtype=torch.float16)
-    assert interpolator._memory_of_run(model, pair, 0.5, torch.device("cuda")) == 700
-    assert plans == [(HEIGHT, WIDTH, torch.float16, 0.5, model.params)]
+    assert host.rooms[1:] == [(10300 - weights, elsewhere, [model])]
+    assert planner.budgets[2:] == [None, 2**30 + weights - 2**29]
+
+
+def test_every_part_of_a_video_has_the_plan(
+    run: Run, video: Tensor, elsewhere: torch.device, imitated: Chosen, planner: Planner
+) -> None:
+    run(video[[0, 1, 3]], video[[1, 2, 0]])
+    assert [call["plan"] for call in imitated] == [planner.smaller] * 2
+
+
+def test_on_the_cpu_nothing_is_planned(
+    run: Run, host: FakeHost, pair: Tensor, imitated: Chosen, planner: Planner
+) -> None:
+    run(pair[:1], pair[1:])
+    assert imitated[0]["plan"] is None and not planner.asked and not host.rooms
+    assert host.loads == [(torch.device("cpu"), 0, True)]
+
+
+def test_plan_without_a_limit(pack: ModuleType, pair: Tensor, planner: Planner) -> None:
+    """Where ComfyUI cannot tell what is free, as with DirectML."""
+    device = torch.device("privateuseone", 0)
+    assert part("nodes.host").free_memory(device) is None
+    model = SimpleNamespace(dtype=torch.float16, params=PARAMS)
+    managed = SimpleNamespace(device=device, model=model, make_room=lambda wanted: None)
+    assert part("nodes.interpolator")._plan_for(managed, pair, 0.5) is planner.whole
+    assert planner.budgets == [None, None]
+
+
+def test_real_plan_is_handed_on(run: Run, pair: Tensor, elsewhere: torch.device, imitated: Chosen) -> None:
+    run(pair[:1], pair[1:])
+    plan = imitated[0]["plan"]
+    assert isinstance(plan, part("tlbvfi").Plan)
+    assert plan.padded_size == (64, 64) and 0 < plan.weight_bytes < plan.peak_bytes < 2**30
+
+
+def test_memory_in_which_nothing_runs(
+    run: Run, host: FakeHost, pair: Tensor, elsewhere: torch.device, imitated: Chosen
+) -> None:
+    """The plan's sentence, before the weights are moved."""
+    host.free["meta"] = 2**29 + 1000
+    with pytest.raises(ValueError, match="0.00 GiB") as raised:
+        run(pair[:1], pair[1:])
+    assert_one_sentence(raised.value)
+    assert not host.loads and not imitated
+    assert host.caches_emptied >= 1
+
+
+@pytest.mark.parametrize(
+    ("free", "left"),
+    [(0, 0), (2**29, 0), (2**29 + 1, 1), (2**30, 2**29), (10 * 2**30, 10 * 2**30 - 2**29), (20 * 2**30, 19 * 2**30)],
+)
+def test_reserve_is_a_share_and_at_least_half_a_gib(pack: ModuleType, free: int, left: int) -> None:
+    assert part("tlbvfi.memory").usable(free) == left
+
+
+def test_models_make_way_before_a_warm_up(pack: ModuleType, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled model is made on the device it will run on, and waits on the host like any other."""
+    models, loads = part("nodes.models"), []
+    load_model = models.load_model
+
+    def loaded_anywhere(path: Path, *, device: torch.device, dtype: torch.dtype, compile: bool) -> Any:
+        loads.append((device, compile))
+        return load_model(path, dtype=dtype)
+
+    monkeypatch.setattr(models, "load_model", loaded_anywhere)
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    models.loaded.clear()
+    for compile in (True, False):
+        managed = models.managed(models.find(MODEL), meta, torch.float32, compile)
+        assert managed.model.device == cpu
+    assert loads == [(meta, True), (cpu, False)]
+    assert host.rooms == [(models.WARM_UP_BYTES, meta, [])]
+    models.managed(models.find(MODEL), cpu, torch.float32, True)
+    assert loads[2:] == [(cpu, True)] and len(host.rooms) == 1
+
+
+def test_compiled_model_is_another(
+    run: Run, library: Run, empty_cache: Any, pair: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made where the switch is on, kept beside the plain one; off where a graph does not know it."""
+    models, loads = part("nodes.models"), []
+    load_model = models.load_model
+
+    def uncompiled(*args: Any, compile: bool, **kwargs: Any) -> Any:
+        loads.append(compile)
+        return load_model(*args, **kwargs)
+
+    monkeypatch.setattr(models, "load_model", uncompiled)
+    for inputs in ({}, {"compile": False}, {"compile": True}, {"compile": True}, {}):
+        assert torch.equal(run(pair[:1], pair[1:], **inputs), library(pair, 4)[8:9])
+    assert loads == [False, True] and len(empty_cache) == 2
+
+
+def test_compiler_that_does_not_work_is_one_line(
+    run: Run,
+    library: Run,
+    pair: Tensor,
+    empty_cache: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(run(pair[:1], pair[1:], compile=True), library(pair, 4)[8:9])
+    (record,) = caplog.records
+    assert "no compiler" in record.getMessage()
 
 
 def test_weights_are_whole_on_the_device(pack: ModuleType, host: FakeHost) -> None:
@@ -632,6 +791,47 @@ def test_neighbouring_pairs_share_their_frame(run: Run, video: Tensor, watch: Wa
     assert all(torch.equal(a, video[i]) for a, i in zip(ends, (0, 1, 1, 2, 3, 0), strict=True))
     middles = run(video[[0, 1, 3]], video[[1, 2, 0]], times_to_interpolate=0)
     assert torch.equal(middles, frames[[1, 4, 7]])
+
+
+# The computer's memory
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_result_is_the_only_large_allocation(run: Run, imitated: Chosen, times: int, dtype: torch.dtype) -> None:
+    """Inputs and result, and of everything else a few frames: no list of frames, no second copy."""
+    video = torch.rand(65, 128, 256, 3).to(dtype)  # a few of these frames outweigh the model
+    before, after = video[:-1], video[1:]
+    with part("tlbvfi.memory").LiveBytes(apart=[video]) as counter:
+        result = run(before, after, times_to_interpolate=times)
+    assert len(result) == 64 * (2**times + 1 if times else 1)
+    assert result.untyped_storage().nbytes() == result.nbytes
+    assert result.nbytes <= counter.peak <= 1.1 * result.nbytes
+
+
+def test_large_result_is_announced(
+    run: Run, host: FakeHost, video: Tensor, imitated: Chosen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, before the work, with its size, what is free and what to do instead; a result that fits is not."""
+    size = 3 * 5 * HEIGHT * WIDTH * 3 * 4
+    host.free["cpu"] = size
+    run(video[:-1], video[1:], times_to_interpolate=2)
+    assert not caplog.records
+    host.free["cpu"] = size - 1
+    host.on_check = lambda: caplog.records or pytest.fail("not announced") if host.loads[1:] else None
+    run(video[:-1], video[1:], times_to_interpolate=2)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING and "python -m tlbvfi interpolate" in record.getMessage()
+
+
+def test_sentence_about_a_large_result(pack: ModuleType) -> None:
+    too_little_for = part("utils.memory").too_little_for
+    sentence = too_little_for(3 * 2**30, 2**30)
+    assert_one_sentence(ValueError(sentence))
+    for fact in ("3.0 GiB", "1.0 GiB", "Meta Batch Manager", "python -m tlbvfi interpolate"):
+        assert fact in sentence
+    assert too_little_for(2**30, 2**30) is None
+    assert too_little_for(2**60, None) is None
 
 
 # Progress, cancelling, failing
@@ -694,9 +894,9 @@ def test_cancelled_before_it_begins(run: Run, host: FakeHost, pair: Tensor, empt
 def test_failure_leaves_nothing_behind(
     run: Run, library: Run, host: FakeHost, pair: Tensor, watch: Watch, failing_call: int
 ) -> None:
-    """Out of memory, say: the error passes unchanged, and what the run held is free while it does."""
+    """The error passes unchanged, and what the run held is free while it does."""
     watch.failing_call = failing_call
-    with pytest.raises(torch.OutOfMemoryError, match="no memory left") as raised:
+    with pytest.raises(RuntimeError, match="broken") as raised:
         run(pair[:1], pair[1:], times_to_interpolate=2)
     assert watch.alive() == 0
     assert raised.value.__traceback__ is not None
@@ -704,6 +904,21 @@ def test_failure_leaves_nothing_behind(
     assert host.caches_emptied >= 1
     watch.failing_call = 0
     assert torch.equal(run(pair[:1], pair[1:], times_to_interpolate=2), library(pair, 4)[::4])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("The device has too little memory."), Interrupted()])
+def test_what_the_library_raises_passes_untouched(
+    run: Run, host: FakeHost, pair: Tensor, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def interpolate_frames(*_: Any, **__: Any) -> Iterator[Tensor]:
+        raise error
+        yield
+
+    monkeypatch.setattr(part("nodes.interpolator"), "interpolate_frames", interpolate_frames)
+    with pytest.raises(type(error)) as raised:
+        run(pair[:1], pair[1:])
+    assert raised.value is error and error.__cause__ is error.__context__ is None
+    assert host.caches_emptied >= 1
 
 
 def test_nothing_stays_after_a_good_run(run: Run, pair: Tensor, watch: Watch) -> None:

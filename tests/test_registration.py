@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ INPUTS = {
     "TLBVFI_FramePairSlicer": ["images", "pair_index"],
     "TLBVFI_Interpolator_V2": [
         "prev_frame", "next_frame", "model_name", "times_to_interpolate", "use_fp16", "enable_tf32", "sample_steps",
-        "flow_scale", "cpu_offload", "gpu_id", "seed",
+        "flow_scale", "cpu_offload", "gpu_id", "seed", "compile",
     ],
 }  # fmt: skip
 
@@ -51,10 +52,15 @@ def test_keys_and_names(pack: ModuleType) -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_a_node_is_complete(pack: ModuleType, key: str) -> None:
     node = pack.NODE_CLASS_MAPPINGS[key]
-    inputs = node.INPUT_TYPES()
-    assert list(inputs) == ["required"]
-    assert list(inputs["required"]) == INPUTS[key]
-    for name, (kind, options) in inputs["required"].items():
+    sections = node.INPUT_TYPES()
+    assert list(sections) in (["required"], ["required", "optional"])
+    inputs = {name: spec for section in sections.values() for name, spec in section.items()}
+    assert list(inputs) == INPUTS[key]
+    parameters = inspect.signature(getattr(node, node.FUNCTION)).parameters
+    assert list(parameters)[1:] == INPUTS[key]
+    for name, (_, options) in sections.get("optional", {}).items():  # a prompt of an older graph may lack it
+        assert parameters[name].default == options["default"], name
+    for name, (kind, options) in inputs.items():
         assert len(options["tooltip"]) > 20, name
         if kind in ("INT", "FLOAT"):
             assert options["min"] <= options["default"] <= options["max"], name
@@ -64,6 +70,11 @@ def test_a_node_is_complete(pack: ModuleType, key: str) -> None:
     assert len(node.RETURN_TYPES) == len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS)
     assert node.CATEGORY == "frame_interpolation/TLBVFI-TF32"
     assert node.DESCRIPTION and node.SEARCH_ALIASES
+
+
+def test_compile_is_a_switch_that_is_off(pack: ModuleType) -> None:
+    kind, options = pack.NODE_CLASS_MAPPINGS["TLBVFI_Interpolator_V2"].INPUT_TYPES()["optional"]["compile"]
+    assert kind == "BOOLEAN" and options["default"] is False
 
 
 @pytest.mark.parametrize("key", KEYS)

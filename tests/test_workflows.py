@@ -104,7 +104,7 @@ class TestGraph:
         (node,) = [node for node in graphs.read(path)["nodes"] if node["type"] == OURS[1]]
         values = graphs.widget_values(node, object_info[OURS[1]])
         assert values["times_to_interpolate"] >= 1
-        assert node["widgets_values"][-1] == "fixed"
+        assert node["widgets_values"][-2] == "fixed"
 
     def test_has_notes_that_can_be_read(self, path: Path) -> None:
         """A note says what to do, and no node lies on another or outside all groups but the notes."""
@@ -134,7 +134,7 @@ def contains(bounding: list[float], node: Json) -> bool:
 
 
 def forget_control(node: Json) -> None:
-    node["widgets_values"].pop()
+    node["widgets_values"].remove("fixed")
 
 
 def swap_two(node: Json) -> None:

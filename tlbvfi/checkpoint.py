@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -251,10 +252,13 @@ def _check_schedule(state: Mapping[str, Tensor], schedule: Schedule, path: Path)
 
 
 def _own_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy that does not hold the file open; convolution weights in channels-last order."""
+    """A copy that does not hold the file open; convolution weights in the order in which they are used."""
     layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-    copy = torch.empty(tensor.shape, dtype=tensor.dtype if not tensor.is_floating_point() else dtype)
-    return copy.contiguous(memory_format=layout).copy_(tensor)
+    dtype = tensor.dtype if not tensor.is_floating_point() else dtype
+    if tensor.ndim == 5:  # as ClipConv.lay_out would
+        ordered = rearrange(tensor, "o i t y x -> o y x t i")
+        return rearrange(torch.empty(ordered.shape, dtype=dtype).copy_(ordered), "o y x t i -> o i t y x")
+    return torch.empty(tensor.shape, dtype=dtype, memory_format=layout).copy_(tensor)
 
 
 def _few(items: Iterable[str], count: int = 3) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
+import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice, product
@@ -27,10 +29,12 @@ from tqdm import tqdm
 from . import __version__, bench, demo, video
 from .checkpoint import BUILT_IN, CheckpointError, built_in_path, convert, load_model, resolve_source
 from .compilation import compile_model
-from .interpolate import interpolate_frames
-from .memory import plan
+from .interpolate import DeviceMemoryError, interpolate_frames
+from .memory import Plan, candidates, plan, usable
 from .model import TLBVFI
 from .padding import PaddingMode, check_flow_scale
+from .peers import PEERS
+from .quality import SSIM_WINDOW
 from .video import VideoError
 
 HUB_REPOSITORY, HUB_FILE = "ucfzl/TLBVFI", "vimeo_unet.pth"
@@ -96,6 +100,14 @@ def _dtype(text: str) -> torch.dtype:
     if text not in DTYPES:
         raise ValueError(f"must be one of {', '.join(DTYPES)}, not {text!r}.")
     return DTYPES[text]
+
+
+def _rows(text: str) -> int | str:
+    if text == "whole":
+        return text
+    if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
+        raise ValueError(f"must be a number of rows such as 256, or whole, not {text!r}.")
+    return int(text)
 
 
 def _gigabytes(text: str) -> int:
@@ -172,6 +184,10 @@ def parser() -> argparse.ArgumentParser:
         "--crf", type=_number_between(0, 51), default=video.DEFAULT_CRF, metavar="N",
         help="quality of the encoded video; lower is better and larger",
     )  # fmt: skip
+    sub.add_argument(
+        "--memory", type=_checked(_gigabytes), metavar="GIB",
+        help="memory of the device that may be used; None: what is free on a graphics card, no limit on the CPU",
+    )  # fmt: skip
 
     sub = command("plan", _plan, "Say how much memory a size takes.")
     sub.add_argument("size", metavar="WIDTHxHEIGHT", type=_checked(_size), help="of the video, such as 3840x2160")
@@ -192,7 +208,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
 
     sub = command("bench", _bench, "Measure speed and memory, per new frame of a video in its steady state.")
-    sub.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model, or stand-in weights")
+    sub.add_argument(
+        "--model", metavar="FILE", nargs="+",
+        help="one or more weight files; None: the built-in model, or stand-in weights",
+    )  # fmt: skip
     sub.add_argument(
         "--size", metavar="WIDTHxHEIGHT", type=_checked(_size), nargs="+", default=[(512, 512)], help="of the video"
     )
@@ -201,16 +220,26 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--flow-scale", type=_checked(_flow_scale), nargs="+", default=[0.5], metavar="S", help="one or more"
     )
+    sub.add_argument(
+        "--strips", type=_checked(_rows), nargs="+", default=["whole"], metavar="ROWS",
+        help="rows of the padded frame evaluated at a time, or whole; one or more",
+    )  # fmt: skip
     sub.add_argument("--batch-size", type=_number_between(1, 64), default=1, metavar="N", help="gaps at a time")
     sub.add_argument("--repeats", type=_number_between(1, 1000), default=3, metavar="N", help="the median is taken")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
     sub.add_argument("--compile", action="store_true", help="with torch.compile")
-    sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    sub.add_argument("--plot", type=Path, metavar="FILE", help="draw time per frame and stages (needs matplotlib)")
     sub.add_argument(
-        "--peers", type=Path, metavar="VIDEO",
-        help="compare with classical methods on every second frame of the first 31 of this video instead",
+        "--clip", type=Path, metavar="VIDEO",
+        help="instead, drop every second frame of this video and predict it, by the models and by classical methods "
+        "(no --size, --times, --batch-size and --repeats then)",
     )  # fmt: skip
+    sub.add_argument(
+        "--max-frames", type=_number_between(3, 100_000), default=31, metavar="N", help="first frames of the clip"
+    )
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    sub.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw time and stages, or quality against time (needs matplotlib)"
+    )
 
     sub = command("download", _download, f"Fetch the published weights ({HUB_FILE}, from {HUB_REPOSITORY}).")
     sub.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="where to put the file")
@@ -271,7 +300,7 @@ def _running() -> Iterator[None]:
         first = str(error).split(". ")[0].rstrip(".")
         hint = "use --dtype float16, a smaller --flow-scale or a smaller video"
         raise RunError(f"the device's memory does not suffice ({first}); {hint}.") from None
-    except (ValueError, OSError) as error:
+    except (DeviceMemoryError, ValueError, OSError) as error:
         raise RunError(str(error)) from None
 
 
@@ -305,6 +334,7 @@ def _interpolate(options: argparse.Namespace) -> None:
         resolve_source(options.model)
     model = _load(options.model, device, options.dtype)
     factor = 2**options.times
+    chosen = _planned(model, info.height, info.width, options)
     frames = interpolate_frames(
         model,
         video.read_frames(options.source),
@@ -313,6 +343,7 @@ def _interpolate(options: argparse.Namespace) -> None:
         options.steps,
         options.seed,
         padding=options.padding,
+        plan=chosen,
     )
     total = (info.frame_count - 1) * factor + 1 if info.frame_count else None
     with _running():
@@ -332,6 +363,17 @@ def _rate(fps: Fraction) -> str:
     return str(fps) if fps.denominator == 1 else f"{fps} = {float(fps):.3f}"
 
 
+def _planned(model: TLBVFI, height: int, width: int, options: argparse.Namespace) -> Plan | None:
+    """The plan that fits the memory given, or else free on the graphics card; None where there is no limit."""
+    budget = options.memory
+    if budget is None and model.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(model.device)
+        budget = usable(free) + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    if budget is None:
+        return None
+    return plan(height, width, model.dtype, options.flow_scale, budget, params=model.params, padding=options.padding)
+
+
 def _plan(options: argparse.Namespace) -> None:
     height, width = options.size
     heads = ["dtype", "padded to", "weights", "peak", "rows at once", "pairs at once"]
@@ -339,20 +381,23 @@ def _plan(options: argparse.Namespace) -> None:
     print(f"{width}x{height}, flow scale {options.flow_scale:g}, {options.padding} padding, published model")
     print("  ".join(f"{head:>14}" for head in heads))
     for dtype in [options.dtype] if options.dtype is not None else [torch.float32, torch.float16]:
-        fits = "yes"
-        try:
-            found = plan(height, width, dtype, options.flow_scale, options.vram, padding=options.padding)
-        except ValueError:
-            found, fits = plan(height, width, dtype, options.flow_scale, padding=options.padding), "no"
-        cells = [
-            str(dtype).removeprefix("torch."),
-            f"{found.padded_size[1]}x{found.padded_size[0]}",
-            _gib(found.weight_bytes),
-            _gib(found.peak_bytes),
-            str(found.strip_rows),
-            str(found.batch_size),
-        ]
-        print("  ".join(f"{cell:>14}" for cell in [*cells, *([fits] if options.vram else [])]))
+        found = candidates(height, width, dtype, options.flow_scale, padding=options.padding)
+        chosen = None
+        if options.vram and found[-1].peak_bytes <= options.vram:
+            chosen = plan(height, width, dtype, options.flow_scale, options.vram, padding=options.padding)
+            found = [chosen if line.strip_rows == chosen.strip_rows else line for line in found]
+        for line in found:
+            fits = "chosen" if line == chosen else "yes" if line.peak_bytes <= (options.vram or 0) else "no"
+            cells = [
+                str(dtype).removeprefix("torch."),
+                f"{line.padded_size[1]}x{line.padded_size[0]}",
+                _gib(line.weight_bytes),
+                _gib(line.peak_bytes),
+                str(line.strip_rows),
+                str(line.batch_size),
+            ]
+            print("  ".join(f"{cell:>14}" for cell in [*cells, *([fits] if options.vram else [])]))
+    print("Every line gives the same frames; fewer rows at once take a little longer.")
     print("peak: weights and live tensors on the device; allocator overhead and library workspaces come on top.")
 
 
@@ -365,34 +410,108 @@ def _model_or_stand_in(source: str | None, device: torch.device, dtype: torch.dt
 
 def _bench(options: argparse.Namespace) -> None:
     device = _device(options.device)
-    if options.peers is not None:
-        video.probe(options.peers)
+    for path in (options.json, options.plot):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise ValueError(f"{path} cannot be written, because it is a folder, or its own folder does not exist.")
+    if options.plot is not None:
+        bench.check_plot(options.plot)
+    sources = dict.fromkeys(options.model or [None])
+    for source in sources:
+        if source is not None:
+            resolve_source(source)
+    strips = [None if rows == "whole" else rows for rows in options.strips]
+    machine = {"device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(", ".join(f"{name} {value}" for name, value in machine.items()), end="\n\n", flush=True)
+    if options.clip is not None:
+        frames = list(islice(video.read_frames(options.clip), options.max_frames))
+        scores = _compared(options, device, sources, strips, frames)
+        print(bench.peer_table(scores))
+        finite = [{k: v if math.isfinite(v) else None for k, v in score.items()} for score in scores.values()]
+        content = [{"method": name, **score} for name, score in zip(scores, finite, strict=True)]
+        _write_results(options, machine, content, lambda kind: bench.plot_scores(scores, kind))
+        return
     results: list[bench.Result] = []
-    for dtype in options.dtype:
-        model, stand_in = _model_or_stand_in(options.model, device, dtype)
-        if options.compile:
-            compile_model(model)
-        if options.peers is not None:
-            scores = bench.compare(model, list(islice(video.read_frames(options.peers), 31)), options.flow_scale[0])
-            print(bench.peer_table(scores))
-            if stand_in:
-                print("The weights are random stand-ins: TLB-VFI's time is real, its quality is not.")
-            _write_json(options.json, scores)
-            return
-        for (height, width), times, scale in product(options.size, options.times, options.flow_scale):
-            case = bench.Case(height, width, times, scale, batch_size=options.batch_size)
-            results.append(bench.measure(model, case, options.repeats))
+    for source, dtype in product(sources, options.dtype):
+        model, name = _benched(options, device, source, dtype, sources)
+        for (height, width), times, scale, rows in product(options.size, options.times, options.flow_scale, strips):
+            case = bench.Case(height, width, times, scale, batch_size=options.batch_size, strip_rows=rows)
+            with _running():
+                results.append(bench.measure(model, case, options.repeats, name))
             print(bench.table(results[-1:]), bench.stage_table(results[-1]), sep="\n\n", end="\n\n", flush=True)
+        del model
     if len(results) > 1:
         print(bench.table(results))
-    _write_json(options.json, [result.to_dict() for result in results])
-    if options.plot is not None:
-        bench.plot(results, options.plot)
+    _write_results(options, machine, [r.to_dict() for r in results], lambda kind: bench.plot(results, kind))
 
 
-def _write_json(path: Path | None, content: object) -> None:
-    if path is not None:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def _benched(
+    options: argparse.Namespace,
+    device: torch.device,
+    source: str | None,
+    dtype: torch.dtype,
+    sources: Iterable[str | None],
+) -> tuple[TLBVFI, str]:
+    """A model to measure, and its name among those of all sources."""
+    model, stand_in = _model_or_stand_in(source, device, dtype)
+    if options.compile:
+        compile_model(model)
+    if source is None:
+        return model, "stand-in" if stand_in else next(iter(BUILT_IN))
+    alike = [other for other in sources if other is not None and Path(other).name == Path(source).name]
+    return model, Path(source).name if len(alike) == 1 else source
+
+
+def _compared(
+    options: argparse.Namespace,
+    device: torch.device,
+    sources: Iterable[str | None],
+    strips: Sequence[int | None],
+    frames: Sequence[Tensor],
+) -> dict[str, dict[str, float]]:
+    """The classical methods and all models asked for, on a clip."""
+    if len(frames) < 3:
+        raise ValueError(f"{options.clip} has fewer than three frames, which a comparison needs.")
+    size = (frames[0].shape[0], frames[0].shape[1])
+    if min(size) < SSIM_WINDOW:
+        raise ValueError(f"{options.clip} is {size[1]}x{size[0]}; SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} at least.")
+    with _running():
+        scores = bench.compare(frames, PEERS)
+    for source, dtype in product(sources, options.dtype):
+        model, name = _benched(options, device, source, dtype, sources)
+        methods = {}
+        for scale, rows in product(options.flow_scale, strips):
+            cut = "" if rows is None else f", {rows} rows at a time"
+            label = f"{name}, flow scale {scale:g}, {str(dtype).removeprefix('torch.')}{cut}"
+            methods[label] = bench.as_peer(model, size, scale, rows)
+        with _running():
+            scores |= bench.compare(frames, methods)
+        if name == "stand-in":
+            print("The stand-in's weights are random: its time is real, its quality is not.", end="\n\n")
+    return scores
+
+
+def _write_results(
+    options: argparse.Namespace,
+    machine: dict[str, object],
+    results: Sequence[Mapping[str, object]],
+    draw: Callable[[str], bytes],
+) -> None:
+    with _running():
+        if options.json is not None:
+            text = json.dumps({**machine, "results": results}, indent=1)
+            _write_whole(options.json, f"{text}\n".encode())
+        if options.plot is not None:
+            _write_whole(options.plot, draw(options.plot.suffix))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _gib(count: int) -> str:

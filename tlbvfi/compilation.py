@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from .model import TLBVFI
+from .modules.maxvit import FeedForward, WindowAttention
 
 log = logging.getLogger(__name__)
 
 
 def compile_model(model: TLBVFI) -> bool:
-    """Compile the encoder's and decoder's levels and the denoiser in place, and warm them up at the smallest size.
+    """Compile attention, feed-forward, coarse flow and the denoiser in place, and warm them up at the smallest size.
 
     Where that fails, for want of a compiler or for any other reason, the model is left as it was and one line is
     logged. Results are equal to rounding. New sizes may be compiled anew when they first come up.
@@ -39,6 +40,8 @@ def compile_model(model: TLBVFI) -> bool:
 
 
 def compiled_parts(model: TLBVFI) -> list[nn.Module]:
-    """The modules that :func:`compile_model` compiles."""
-    encoder, decoder = model.vqgan.encoder, model.vqgan.decoder
-    return [*encoder.down, encoder.frequency_extractor, *decoder.up, model.denoise_fn]
+    """The modules that :func:`compile_model` compiles: those that take and give tensors of one size."""
+    decoder = model.vqgan.decoder
+    coarse = [decoder.flownet.block0, decoder.flownet.block1, decoder.flownet.block2]
+    attention = [m for m in model.vqgan.modules() if isinstance(m, (WindowAttention, FeedForward))]
+    return [*coarse, *attention, model.denoise_fn]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,9 +12,13 @@ from einops import rearrange
 from torch import Tensor
 
 from .bridge import generator_at
+from .memory import Plan, candidates
 from .model import TLBVFI, FrameFeatures
 from .padding import Padding, PaddingMode, check_flow_scale, padding_for
+from .strips import WHOLE, Strips
 from .transfer import HostCopies, HostCopy
+
+log = logging.getLogger(__name__)
 
 #: How far outside [0, 1] a frame may be (it is clamped) before it counts as a frame in another range.
 RANGE_TOLERANCE = 0.5
@@ -54,9 +59,10 @@ class _Bisection:
         timesteps: Sequence[int],
         seed: int,
         offload: bool,
+        strips: Strips,
         on_step: Callable[[int], object] | None,
     ) -> None:
-        self.model, self.padding = model, padding
+        self.model, self.padding, self.strips = model, padding, strips
         self.flow_scale, self.timesteps, self.seed = flow_scale, timesteps, seed
         self.copies = HostCopies(model.device)
         self.offload = offload
@@ -71,14 +77,18 @@ class _Bisection:
         """frames: (B, H, W, 3) in [0, 1], on any device."""
         self._before_model_call()
         on_device = rearrange(self.copies.to_device(frames), "b h w c -> b c h w").to(torch.float32)
-        padded = self.padding.pad(on_device.clamp(0.0, 1.0))
-        return self.model.encode_frame(padded * 2.0 - 1.0, self.flow_scale)
+        frame = self.padding.pad(on_device.clamp(0.0, 1.0)) * 2.0 - 1.0
+        del on_device
+        return self.model.encode_frame(frame, self.flow_scale, self.strips)
 
     @torch.no_grad()
-    def _midpoints(self, left: FrameFeatures, right: FrameFeatures, gaps: range, place: _Place) -> Tensor:
+    def _midpoints(
+        self, left: FrameFeatures, right: FrameFeatures, gaps: range, place: _Place, spent: tuple[bool, bool]
+    ) -> Tensor:
         """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device."""
         self._before_model_call()
-        frame = self.model.midpoint(left, right, self.timesteps, self._noise(gaps, place))
+        noise = self._noise(gaps, place)
+        frame = self.model.midpoint(left, right, self.timesteps, noise, strips=self.strips, spent=spent)
         self.new_frames += len(gaps)
         return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
 
@@ -100,16 +110,27 @@ class _Bisection:
         Features of an end that has to wait for its turn are put aside, so that the model's device holds one batch of
         pairs at any depth. For that the caller must not keep the features it passes.
         """
-        middle = self._midpoints(left, right, gaps, place)
+        frugal = self.strips.frugal
         if times == 1:
+            middle = self._midpoints(left, right, gaps, place, (frugal, False))
             del left
             yield self._leaving(middle)
             return right
-        features = self.encode(middle)
-        leaving, waiting = self._leaving(middle), right.put_aside()
-        del middle, right
-        first_half = self.between(left, features, gaps, times - 1, place.before)
-        del left, features
+        if frugal:
+            begin, waiting = left.put_aside(), right.put_aside()
+            middle = self._midpoints(left, right, gaps, place, (True, True))
+            del left, right
+            features, leaving = self.encode(middle), self._leaving(middle)
+            del middle
+            first_half = self.between(begin(), features, gaps, times - 1, place.before)
+            del begin, features
+        else:
+            middle = self._midpoints(left, right, gaps, place, (False, False))
+            features = self.encode(middle)
+            leaving, waiting = self._leaving(middle), right.put_aside()
+            del middle, right
+            first_half = self.between(left, features, gaps, times - 1, place.before)
+            del left, features
         features = yield from first_half
         yield leaving
         del leaving
@@ -132,7 +153,8 @@ def interpolate_frames(
     padding: PaddingMode = "tight",
     offload: bool = True,
     first_gap: int = 0,
-    batch_size: int = 1,
+    batch_size: int | None = None,
+    plan: Plan | None = None,
     on_step: Callable[[int], object] | None = None,
 ) -> Iterator[Tensor]:
     """Put 2**times - 1 new frames into each gap between the frames of a video.
@@ -152,6 +174,9 @@ def interpolate_frames(
             is finished.
         first_gap: the place in the video of the first gap, where `frames` is a later part of one.
         batch_size: gaps that go through the model together; as many frames are taken ahead. The frames are the same.
+            By default as the plan says, or one.
+        plan: from :func:`tlbvfi.plan` for these frames: how wide maps are cut, so that the run fits a budget. The
+            frames are the same to rounding.
         on_step: called before every model call (encoding a frame or computing a new one) with the number of new frames
             computed so far; what it raises ends the run.
 
@@ -161,9 +186,13 @@ def interpolate_frames(
     Raises:
         ValueError: a setting or a frame that cannot be used, named in one sentence (settings at the call, frames when
             they come up).
+        DeviceMemoryError: the device's memory does not suffice even for the smallest plan. Where it is short, a gap is
+            begun again by the next smaller one.
     """
     if isinstance(times, bool) or not isinstance(times, int) or not 0 <= times <= _MAX_TIMES:
         raise ValueError(f"times must be a whole number between 0 and {_MAX_TIMES}, not {times!r}.")
+    if batch_size is None:
+        batch_size = plan.batch_size if plan else 1
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
     check_flow_scale(flow_scale)
@@ -173,11 +202,9 @@ def interpolate_frames(
     if times == 0:
         return (_source(frame) for frame in checked)
 
-    def bisection(size: tuple[int, int]) -> _Bisection:
-        pad = padding_for(*size, padding, model.multiple)
-        return _Bisection(model, pad, flow_scale, timesteps, seed, offload, on_step)
-
-    return _interpolated(checked, bisection, times, first_gap, batch_size)
+    return _Run(model, flow_scale, timesteps, seed, padding, offload, on_step, times, plan).frames(
+        checked, first_gap, batch_size
+    )
 
 
 def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -192,31 +219,107 @@ def _source(frame: Tensor) -> Tensor:
     return frame.to(device="cpu", dtype=torch.float32)
 
 
-def _interpolated(
-    frames: Iterator[Tensor],
-    bisection_for: Callable[[tuple[int, int]], _Bisection],
-    times: int,
-    first_gap: int,
-    batch_size: int,
-) -> Iterator[Tensor]:
-    first = next(frames, None)
-    if first is None:
-        return
-    bisection = bisection_for((first.shape[0], first.shape[1]))
-    left = bisection.encode(first[None])
-    yield _source(first)
-    del first
-    gap = first_gap
-    while batch := list(islice(frames, batch_size)):
+class _Run:
+    """A video through the model, a batch of gaps at a time, each by the largest plan that the device's memory takes."""
+
+    def __init__(
+        self,
+        model: TLBVFI,
+        flow_scale: float,
+        timesteps: Sequence[int],
+        seed: int,
+        mode: PaddingMode,
+        offload: bool,
+        on_step: Callable[[int], object] | None,
+        times: int,
+        plan: Plan | None,
+    ) -> None:
+        self.model, self.flow_scale, self.timesteps, self.seed = model, flow_scale, timesteps, seed
+        self.mode, self.offload, self.on_step, self.times, self.plan = mode, offload, on_step, times, plan
+        self.new_frames = 0
+        self.ends: list[FrameFeatures] = []  # of the last frame so far, for the gap after it
+
+    def frames(self, sources: Iterator[Tensor], first_gap: int, batch_size: int) -> Iterator[Tensor]:
+        """The whole video, in display order."""
+        first = next(sources, None)
+        if first is None:
+            return
+        self.size = (first.shape[0], first.shape[1])
+        yield _source(first)
+        gap = first_gap
+        self.together = 1 if self.plan and self.plan.strips.frugal else batch_size
+        while batch := list(islice(sources, batch_size)):
+            yield from self._persistently(first, batch, gap)
+            gap += len(batch)
+            first = batch[-1]
+
+    def _persistently(self, first: Tensor, batch: list[Tensor], gap: int) -> Iterator[Tensor]:
+        """The frames of a batch of gaps and the sources that end them; begun again by a smaller plan where the device's
+        memory is short, without those that were given out."""
+        given = 0
+        while True:
+            gaps = self._gaps(first, batch, gap)
+            try:
+                for number, frame in enumerate(gaps):
+                    if number >= given:
+                        given = number + 1
+                        yield frame
+                    del frame
+                return
+            except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, so that the failed call's tensors are gone with its traceback.
+            del gaps
+            self.ends.clear()
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Go on by the next smaller plan, with the device's cache emptied."""
+        device = self.model.device
+        empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
+        if device.type != "cpu" and empty_cache is not None:
+            empty_cache()
+        ways = candidates(*self.size, self.model.dtype, self.flow_scale, self.model.params, self.mode)
+        rows = self.plan.strip_rows if self.plan else ways[0].padded_size[0]
+        following = next((way for way in ways if way.strip_rows < rows or self.together > 1), None)
+        if following is None:
+            raise DeviceMemoryError(
+                f"{self.size[0]}x{self.size[1]} does not fit the memory of {device}, not even in the smallest strips "
+                f"({ways[-1].peak_bytes / 2**30:.2f} GiB); use a smaller flow_scale, float16 or smaller frames, or "
+                "end what else uses the device."
+            )
+        log.warning("The memory of %s is short: going on in strips of %d rows.", device, following.strip_rows)
+        self.plan, self.together = following, 1
+
+    def _gaps(self, first: Tensor, batch: list[Tensor], gap: int) -> Iterator[Tensor]:
+        padding = padding_for(*self.size, self.mode, self.model.multiple)
+        strips = self.plan.strips if self.plan else WHOLE
+        bisection = _Bisection(
+            self.model, padding, self.flow_scale, self.timesteps, self.seed, self.offload, strips, self._step
+        )
+        if not self.ends:
+            self.model.encode_empty(*padding.padded, strips)  # once for a size, while nothing else is there
+            self.ends.append(bisection.encode(first[None]))
+        for begin in range(0, len(batch), self.together):
+            yield from self._as_one(bisection, batch[begin : begin + self.together], gap + begin)
+        self.new_frames += bisection.new_frames
+
+    def _step(self, new_frames: int) -> None:
+        if self.on_step is not None:
+            self.on_step(self.new_frames + new_frames)
+
+    def _as_one(self, bisection: _Bisection, batch: list[Tensor], gap: int) -> Iterator[Tensor]:
+        """Gaps that go through the model as one batch."""
         gaps = range(gap, gap + len(batch))
-        gap = gaps.stop
         right = bisection.encode(torch.stack(batch) if len(batch) > 1 else batch[0][None])
+        left = self.ends.pop()
         if len(batch) > 1:
             left = FrameFeatures.cat([left, right[:-1]])
-        new = bisection.between(left, right, gaps, times)
+        new = bisection.between(left, right, gaps, self.times)
         del left, right
         if len(batch) == 1 and bisection.offload:
-            left = yield from _arrived(new)
+            last = yield from _arrived(new)
         else:
             # All places of all gaps come before the first gap can be shown whole.
             places, last = _exhausted(new)
@@ -226,9 +329,19 @@ def _interpolated(
                 yield from (place[number] for place in arrived)
                 yield _source(source)
             yield from (place[-1] for place in arrived)
-            left = last[-1:]
-            del arrived, last
+            del arrived
+        self.ends.append(last[-1:])
+        del last
         yield _source(batch[-1])
+
+
+class DeviceMemoryError(RuntimeError):
+    """A device's memory does not suffice, whatever the plan; the message is one sentence."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device refused memory (MPS and others say so in a plain RuntimeError)."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
 def _arrived(copies: Generator[HostCopy, None, FrameFeatures]) -> Generator[Tensor, None, FrameFeatures]:

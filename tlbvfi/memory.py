@@ -5,19 +5,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .config import ModelParams
 from .model import TLBVFI, convert_precision
-from .padding import PaddingMode, padding_for
+from .modules.autoencoder import FLOW_LEVELS
+from .modules.flow import LEAST_ROWS, REACH
+from .padding import PaddingMode, flow_size, padding_for
+from .strips import WHOLE, Strips
 
 
 class LiveBytes(TorchDispatchMode):
@@ -64,7 +66,7 @@ class Plan:
         padded_size: (height, width) that the model sees.
         peak_bytes: weights and live activations at the peak. Allocator overhead and library workspaces are extra.
         weight_bytes: the weights alone.
-        strip_rows: rows of the frame evaluated at a time; the padded height where it goes whole.
+        strip_rows: rows of the padded frame evaluated at a time; the padded height where it goes whole.
         batch_size: pairs evaluated at a time.
     """
 
@@ -73,6 +75,12 @@ class Plan:
     weight_bytes: int
     strip_rows: int
     batch_size: int
+
+    @property
+    def strips(self) -> Strips:
+        """How the model's maps are cut: not at all, or as :attr:`strip_rows` says."""
+        height, width = self.padded_size
+        return WHOLE if self.strip_rows >= height else Strips(self.strip_rows * width, frugal=True)
 
 
 def plan(
@@ -85,7 +93,7 @@ def plan(
     params: ModelParams | None = None,
     padding: PaddingMode = "tight",
 ) -> Plan:
-    """Memory that interpolating video of height x width takes.
+    """The fastest way to interpolate video of height x width, and the memory that it takes.
 
     Args:
         height, width: of the source frames.
@@ -96,19 +104,73 @@ def plan(
         padding: as for :func:`tlbvfi.interpolate_frames`.
 
     Raises:
-        ValueError: a size, flow scale or dtype that cannot be, or a budget that is too small; names what would do.
+        ValueError: a size, flow scale or dtype that cannot be, or a budget in which nothing fits; names the smallest
+            that would do.
     """
+    found = candidates(height, width, dtype, flow_scale, params, padding)
+    if budget is None:
+        return found[0]
+    fitting = next((candidate for candidate in found if candidate.peak_bytes <= budget), None)
+    if fitting is None:
+        least = found[-1].peak_bytes
+        raise ValueError(
+            f"{height}x{width} at flow scale {flow_scale} in {str(dtype).removeprefix('torch.')} needs "
+            f"{least / 2**30:.2f} GiB at least, more than the {budget / 2**30:.2f} GiB given; use a smaller size, "
+            "a smaller flow scale or float16, or free memory."
+        )
+    return _batched(fitting, budget)
+
+
+def candidates(
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    flow_scale: float,
+    params: ModelParams | None = None,
+    padding: PaddingMode = "tight",
+) -> list[Plan]:
+    """Ways to go for one pair at a time, fastest first, each taking less memory than the one before."""
     params = params or ModelParams()
     padded = padding_for(height, width, padding, params.autoencoder.multiple).padded
     weights = _weight_bytes(params, dtype)
-    peak = weights + _peak_activations(params, padded, dtype, float(flow_scale))
-    if budget is not None and peak > budget:
-        raise ValueError(
-            f"{height}x{width} at flow scale {flow_scale} in {str(dtype).removeprefix('torch.')} needs "
-            f"{peak / 2**30:.2f} GiB, more than the {budget / 2**30:.2f} GiB given; use a smaller size, "
-            "a smaller flow scale or float16."
-        )
-    return Plan(padded, peak, weights, padded[0], 1)
+    found: list[Plan] = []
+    for rows in (padded[0], *(rows for rows in _STRIP_ROWS if rows < padded[0])):
+        strips = Plan(padded, 0, 0, rows, 1).strips
+        peak = weights + round(max(_stages(params, padded, dtype.itemsize, float(flow_scale), strips).values()))
+        if not found or peak < found[-1].peak_bytes:
+            found.append(Plan(padded, peak, weights, rows, 1))
+    return found
+
+
+#: Of a device's free memory the larger of this share and this many bytes stays unplanned: a plan counts tensors, and
+#: the allocator's gaps, the libraries' workspaces and what other programs take meanwhile come on top.
+_RESERVED_SHARE, _RESERVED_BYTES = 0.05, 512 * 2**20
+
+
+def usable(free: int) -> int:
+    """What may be planned of `free` bytes of a device; 0 where all of them are reserved."""
+    return max(0, free - max(round(free * _RESERVED_SHARE), _RESERVED_BYTES))
+
+
+#: Strip heights that are tried. Fewer rows save little more: some around each strip are computed twice.
+_STRIP_ROWS = (512, 256, 128, 64, 32, 16)
+#: Pixels of a batch of frames beyond which a device is busy with one pair, and pairs at most.
+_BATCH_PIXELS, _MOST_PAIRS = 1 << 20, 8
+
+
+def _batched(found: Plan, budget: int) -> Plan:
+    """The plan with as many pairs at a time as are worth it and fit."""
+    if found.strips.frugal:
+        return found
+    activations = found.peak_bytes - found.weight_bytes
+    pairs = min(
+        (budget - found.weight_bytes) // activations,
+        _BATCH_PIXELS // (found.padded_size[0] * found.padded_size[1]),
+        _MOST_PAIRS,
+    )
+    if pairs < 2:
+        return found
+    return replace(found, batch_size=pairs, peak_bytes=found.weight_bytes + pairs * activations)
 
 
 @lru_cache(maxsize=8)
@@ -118,24 +180,69 @@ def _weight_bytes(params: ModelParams, dtype: torch.dtype) -> int:
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
-def _peak_activations(params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, flow_scale: float) -> int:
-    """Peak live bytes of a run, weights apart: counted once at a small size, and linear in the pixels."""
-    small = params.autoencoder.multiple
-    per_pixel = _counted_activations(params, (small, small), dtype, flow_scale) / small**2
-    return round(per_pixel * padded[0] * padded[1])
+def _stages(
+    params: ModelParams, padded: tuple[int, int], size: int, flow_scale: float, strips: Strips
+) -> dict[str, float]:
+    """Live bytes, weights apart, at the peak of each stage of a pair: what is kept, what is stored, and what a strip
+    (or the whole map) takes while it is computed.
+
+    Args:
+        size: bytes of an element of the model's dtype.
+
+    The numbers of maps were read off the code and hold within a tenth of what is counted (see the tests).
+    """
+    auto = params.autoencoder
+    widths = auto.pyramid_widths
+    height, width = padded
+    pixels = height * width
+    flow_height, flow_width = flow_size(height, width, flow_scale)
+    flow_pixels = flow_height * flow_width
+    same = flow_pixels == pixels
+    maps = [size * channels * pixels / 4**level for level, channels in enumerate(widths)]
+    image, flow = 12 * pixels, 16 * pixels
+    # Kept of a frame: the image, the levels, and for the flow the small image and its levels.
+    levels = sum(maps[1:])
+    flow_levels = size * sum(channels / 4**level for level, channels in enumerate(widths[:FLOW_LEVELS]))
+    for_flow = maps[0] if same else (12 + flow_levels) * flow_pixels
+    frame = image + levels + for_flow
+    small_flows = flow * (1 / 4 + 1 / 16 + 1 / 64)
+
+    def strip(level: int, least: int = 1, around: int = 2) -> float:
+        """Positions of a strip of a level's map, with the rows around it."""
+        rows, columns = height >> level, width >> level
+        cut = strips.cuts((1, 1, rows, columns), least=least)[0]
+        return min(cut[1] + (around if cut[1] < rows else 0), rows) * columns
+
+    cut = strips.cuts((1, 1, flow_height, flow_width), least=LEAST_ROWS)[0][1]
+    flow_strip = min(cut + 2 * REACH, flow_height) * flow_width if cut < flow_height else flow_pixels
+    coarse = 90 + (10 * size if size < 4 else 0) + size * params.autoencoder.flow_widths[-1] / 4
+    stages = {
+        "wavelet branch": 2 * frame + _WAVELET * strip(0, around=4) + 1.3 * maps[0] / 4 * strips.frugal,
+        "encoder": frame + 2 * image + maps[0] * (1 + same) + maps[1] + 2 * size * widths[0] * strip(0, around=4),
+        "coarse flow": 2 * frame + coarse * flow_pixels,
+        "refinement": 2 * frame + (13.4 * size * widths[0] + _REFINED) * flow_strip + 40 * flow_pixels * strips.frugal,
+    }
+    first = widths[1] * size
+    if strips.frugal:
+        after_flow = 2 * frame - for_flow + flow + small_flows
+        stages["decoder, result of a block"] = (
+            after_flow - sum(maps[2:]) + (widths[2] * size + 2 * first) * pixels / 4 + 3 * first * strip(1)
+        )
+        stages["decoder, level 0"] = after_flow - sum(maps[2:]) + first * pixels / 2 + 13 * first * strip(1)
+        stages["decoder, level 1"] = (
+            after_flow - sum(maps[3:]) + widths[2] * size * pixels / 8 + 13 * widths[2] * size * strip(2)
+        )
+        stages["head"] = 2 * frame - for_flow - levels + flow + image + first * pixels + 2 * first * strip(0, around=4)
+    else:
+        stages["decoder"] = 2 * frame + flow + small_flows + 14 * first * pixels / 4
+        stages["head"] = 2 * frame + flow + 3.5 * first * pixels
+    return stages
 
 
-@lru_cache(maxsize=64)
-def _counted_activations(params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, flow_scale: float) -> int:
-    """Peak live bytes, weights apart, of a pair of frames: the run itself, on tensors without data."""
-    with FakeTensorMode(), torch.no_grad():
-        model = convert_precision(TLBVFI(params).finalize(), dtype)
-        frame = torch.empty(1, 3, *padded)
-        with counting(model) as counter:
-            left = model.encode_frame(frame, flow_scale)
-            right = model.encode_frame(frame, flow_scale)
-            model.midpoint(left, right, [0])  # the bridge is small, and every step is alike
-        return counter.peak
+#: float32 bytes for each pixel of the bands and what they are made of.
+_WAVELET = 197
+#: float32 bytes for each position of the refinement: positions, flows, taps and cosines.
+_REFINED = 10
 
 
 @contextmanager

@@ -37,12 +37,18 @@ def check_images(images: Any, name: str, tolerance: float) -> None:
         raise ValueError(f"{name} has {channels} channels; it must have 1 (grey), 3 (RGB) or 4 (RGB and alpha).")
     if not images.is_floating_point():
         raise ValueError(f"{name} must hold floating point values in [0, 1], not {images.dtype}.")
-    exact = images if images.dtype in (torch.float32, torch.float64) else images.float()
-    low, high = (float(value) for value in torch.aminmax(exact))
+    low, high = _range(images)
     if not -float("inf") < low <= high < float("inf"):
         raise ValueError(f"{name} holds NaN or infinity; repair the node or file it comes from.")
     if low < -tolerance or high > 1 + tolerance:
         raise ValueError(f"{name} has values from {low:.3g} to {high:.3g}; they must be in [0, 1].")
+
+
+def _range(images: Tensor) -> tuple[float, float]:
+    """The lowest and the highest value, NaN where there is one. Picture by picture: a batch may fill the memory."""
+    exact = (image if image.dtype in (torch.float32, torch.float64) else image.float() for image in images)
+    lows, highs = zip(*(torch.aminmax(image) for image in exact), strict=True)
+    return float(torch.stack(lows).min()), float(torch.stack(highs).max())
 
 
 def check_same_size(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:

@@ -59,6 +59,7 @@ INTERPOLATOR_INPUTS: dict[str, tuple[Any, Options]] = {
     "cpu_offload": ("BOOLEAN", {"default": True}),
     "gpu_id": ("INT", {"default": 0, "min": 0, "max": 7}),
     "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1}),
+    "compile": ("BOOLEAN", {"default": False}),
 }
 
 Prompt = dict[str, dict[str, Any]]
@@ -268,6 +269,13 @@ def test_zero_times_is_the_middle_frame(comfy: ComfyServer, prompt: Prompt, expe
     """`times_to_interpolate` 0: one frame, the middle one."""
     run = succeed(comfy, variant(prompt, INTERPOLATOR, times_to_interpolate=0))
     np.testing.assert_allclose(pictures(comfy, run), expected[[len(expected) // 2]], atol=PNG)
+
+
+def test_prompt_from_before_compile(comfy: ComfyServer, prompt: Prompt, first: Run) -> None:
+    """A prompt without the input that came later is valid and gives the same frames."""
+    older = variant(prompt, INTERPOLATOR, times_to_interpolate=1)
+    del inputs(older, INTERPOLATOR)["compile"]
+    np.testing.assert_array_equal(pictures(comfy, succeed(comfy, older)), pictures(comfy, first)[HALVES])
 
 
 def test_cancel_and_run_again(comfy: ComfyServer, prompt: Prompt, first: Run) -> None:

@@ -73,9 +73,9 @@ class CoarseFlow(nn.Module):
 
 
 #: Rows on either side that a corrected flow depends on: of seven 3x3 convs one after the other.
-_REACH = 7
+REACH = 7
 #: Rows of a strip of the refinement, at least: the rows on either side are computed twice.
-_LEAST_ROWS = 64
+LEAST_ROWS = 64
 
 
 class RefineBlock(nn.Module):
@@ -109,12 +109,12 @@ class RefineBlock(nn.Module):
         No norm looks at the whole map: a strip is computed with the rows that its convs reach on either side.
         """
         height = flow.shape[2]
-        cuts = strips.cuts(flow.shape, least=_LEAST_ROWS)
+        cuts = strips.cuts(flow.shape, least=LEAST_ROWS)
         if len(cuts) == 1:
             return self._corrected(features0, features1, flow, 0)
         result = torch.empty_like(flow, memory_format=torch.contiguous_format)
         for a, b in cuts:
-            first, last = max(a - _REACH, 0), min(b + _REACH, height)
+            first, last = max(a - REACH, 0), min(b + REACH, height)
             strip = self._corrected(features0, features1, flow[:, :, first:last], first)
             result[:, :, a:b] = strip[:, :, a - first : b - first]
         return result

@@ -1,0 +1,632 @@
+"""Maps in strips against whole ones: the same to rounding, nothing at the edges, and less memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.tiny import TINY, frames, tiny_model
+from tlbvfi import strips as strips_module
+from tlbvfi.memory import counting
+from tlbvfi.model import TLBVFI
+from tlbvfi.modules import autoencoder, blocks, flow, maxvit, wavelet
+from tlbvfi.modules.autoencoder import FLOW_LEVELS
+from tlbvfi.modules.blocks import ClipConv, Upsample
+from tlbvfi.modules.maxvit import MaxViT, PreNorm
+from tlbvfi.strips import (
+    WHOLE,
+    Cut,
+    Moments,
+    Rows,
+    Strips,
+    collect,
+    convolved,
+    pointwise,
+    positionwise,
+    remembering,
+    stored,
+)
+
+#: Decibels by which strips and whole may differ at most: rounding gives more, any mistake gives less.
+EQUAL = 110.0
+#: Modules that take the layers of :mod:`tlbvfi.strips` by name.
+USERS = (autoencoder, blocks, maxvit, wavelet)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> TLBVFI:
+    return tiny_model()
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uneven(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """A map whose rows have statistics of their own, so that those of a strip are not those of the map."""
+    down = torch.linspace(0, 1, height)[:, None]
+    x = randn(batch, channels, height, width, seed=seed) * (0.5 + 1.5 * down) + 3 * down
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def smooth_flow(batch: int, height: int, width: int, size: float = 3.0) -> Tensor:
+    """Flows (B, 4, H, W) of some pixels, beyond the borders in places."""
+    coarse = randn(batch, 4, max(2, height // 8), max(2, width // 8), seed=9) * size
+    return F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+
+
+def randomised(module: nn.Module, seed: int = 0) -> Any:
+    """Small random weights, layers as wide in effect as they are deep."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    return module.eval().requires_grad_(False)
+
+
+def decibels(result: Tensor, whole: Tensor) -> float:
+    """PSNR over the range of the whole; infinite where both are the same."""
+    assert result.shape == whole.shape
+    assert whole.isfinite().all()
+    peak = float(whole.double().max() - whole.double().min())
+    error = float((result.double() - whole.double()).square().mean())
+    assert peak > 0
+    if not math.isfinite(error):
+        return -math.inf
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+def all_rows(rows: Rows, strips: Strips, least: int = 1) -> Tensor:
+    """A map read in strips."""
+    return collect(rows, strips.cuts(rows.shape, least=least)).read(0, rows.height)
+
+
+# --- Cuts ---
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 3), st.integers(1, 5000), st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=50, deadline=None)
+def test_cuts_cover_every_row_once(height: int, width: int, batch: int, pixels: int, multiple: int) -> None:
+    cuts = Strips(pixels).cuts((batch, 7, height, width), multiple, least=5)
+    assert [row for a, b in cuts for row in range(a, b)] == list(range(height))
+    sizes = [b - a for a, b in cuts]
+    assert all(size == sizes[0] for size in sizes[:-1])
+    assert len(sizes) == 1 or sizes[0] % multiple == 0
+    assert sizes[0] * batch * width <= pixels or sizes[0] <= max(multiple, 5)
+    assert WHOLE.cuts((batch, 7, height, width), multiple) == [(0, height)]
+
+
+def cuts_of(height: int, marks: set[int], step: int = 1) -> list[Cut]:
+    """Cuts of a map at the marks, rounded down to a multiple."""
+    edges = sorted({0, height, *(mark // step * step for mark in marks if mark < height)})
+    return list(zip(edges, edges[1:], strict=False))
+
+
+# --- Layers of which any rows can be read ---
+
+
+@given(
+    height=st.integers(5, 40), kernel=st.sampled_from([1, 3, 5]), stride=st.sampled_from([1, 2, 4]),
+    padding=st.integers(0, 2), below=st.sampled_from([None, 0, 1]), groups=st.sampled_from([1, 4]),
+    batch=st.integers(1, 2), marks=st.sets(st.integers(1, 39), max_size=6),
+)  # fmt: skip
+@settings(max_examples=120, deadline=None)
+def test_convolutions_in_any_cuts(
+    height: int, kernel: int, stride: int, padding: int, below: int | None, groups: int, batch: int, marks: set[int]
+) -> None:
+    # What is 1x1 goes as a linear map of positions.
+    assume(padding <= kernel // 2 and (kernel > 1 or stride == groups == 1 and not below))
+    conv = randomised(nn.Conv2d(4, 8, kernel, stride, padding if below is None else 0, groups=groups))
+    x = uneven(batch, 4, height, 9)
+    expected = conv(F.pad(x, (0, below or 0, 0, below or 0)))
+    rows = convolved(stored(x), conv, below)
+    assert rows.shape == expected.shape
+    result = collect(rows, cuts_of(rows.height, marks)).read(0, rows.height)
+    assert decibels(result, expected) > EQUAL
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_positionwise_is_a_convolution(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """With one thread as a linear map."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    conv, x = randomised(nn.Conv2d(12, 5, 1)), uneven(2, 12, 13, 7)
+    assert decibels(positionwise(x, conv), F.conv2d(x, conv.weight, conv.bias)) > EQUAL
+
+
+@given(st.integers(1, 24), st.integers(1, 2), st.sets(st.integers(1, 47), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_enlarging_is_repeating_pixels_then_a_convolution(height: int, batch: int, marks: set[int]) -> None:
+    layer = randomised(Upsample(6))
+    x = uneven(batch, 6, height, 5)
+    expected = layer.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    rows = layer(stored(x))
+    result = collect(rows, cuts_of(2 * height, marks, step=2)).read(0, rows.height)
+    assert decibels(result, expected) > EQUAL
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, (1, 1, 1), (3, 1, 1)])
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_clip_convolutions_are_three_dimensional_ones(
+    size: int | tuple[int, int, int], length: int, batch: int
+) -> None:
+    conv = randomised(ClipConv(6, 4, size))
+    x = randn(batch, 6, length, 7, 5)
+    expected = F.conv3d(x, conv.weight, conv.bias, padding=tuple(side // 2 for side in conv.kernel_size))
+    assert decibels(conv.on_clip(x), expected) > EQUAL
+    conv.lay_out()
+    assert decibels(conv.on_clip(x), expected) > EQUAL
+    if length == 3:
+        as_batch = conv(rearrange(x, "b c t h w -> (b t) c h w"))
+        assert decibels(rearrange(as_batch, "(b t) c h w -> b c t h w", t=3), expected) > EQUAL
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_clip_convolutions_that_merge_the_frames(side: int) -> None:
+    conv = randomised(ClipConv(6, 4, (3, side, side), merge_frames=True))
+    x = randn(2, 6, 3, 7, 5)
+    expected = F.conv3d(x, conv.weight, conv.bias, padding=(0, side // 2, side // 2))[:, :, 0]
+    assert decibels(conv(rearrange(x, "b c t h w -> (b t) c h w")), expected) > EQUAL
+
+
+@given(st.integers(5, 60), st.integers(4, 12), st.integers(1, 2))
+@settings(max_examples=40, deadline=None)
+def test_remembered_rows_may_be_overwritten(height: int, rows: int, batch: int) -> None:
+    """Two convs over a map that is overwritten by the result; every row is read once."""
+    first, second = randomised(nn.Conv2d(4, 4, 3, padding=1)), randomised(nn.Conv2d(4, 4, 3, padding=1), 1)
+    x = uneven(batch, 4, height, 6)
+    expected = second(first(torch.sin(x)))
+    read: list[int] = []
+
+    def counted(a: int, b: int) -> Tensor:
+        read.extend(range(a, b))
+        return torch.sin(x[:, :, a:b])
+
+    wide = remembering(Rows((batch, 4, height, 6), counted), 2)
+    cuts = Strips(rows * 6 * batch).cuts((batch, 4, height, 6))
+    result = collect(convolved(convolved(wide, first), second), cuts, out=x)
+    assert read == list(range(height))
+    assert result.read(0, height) is x
+    assert decibels(x, expected) > EQUAL
+
+
+# --- Moments ---
+
+
+@given(
+    height=st.integers(1, 60), marks=st.sets(st.integers(1, 59), max_size=6), batch=st.integers(1, 2),
+    centre=st.sampled_from([(0.0, 1.0), (-3.0, 0.01), (1000.0, 1.0), (1000.0, 0.1), (1e5, 1.0)]),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]), chunk=st.sampled_from([64, 1 << 19]),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_merged_moments_are_those_of_the_map(
+    height: int, marks: set[int], batch: int, centre: tuple[float, float], layout: torch.memory_format, chunk: int
+) -> None:
+    """Against float64, where sums of squares in float32 would lose all."""
+    mean, std = centre
+    x = (uneven(batch, 8, height, 11) * std + mean).contiguous(memory_format=layout)
+    moments = Moments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strips_module, "_CHUNK", chunk)
+        for a, b in cuts_of(height, marks):
+            moments.add(x[:, :, a:b])
+    step = torch.finfo(torch.float32).eps * abs(mean)  # what a number of this size is rounded by
+    for dims, (found_mean, found_variance) in (
+        ((2,), moments.channels()), ((2, 3), moments.groups(4)),
+    ):  # fmt: skip
+        parts = rearrange(x.double(), "b c h w -> b c (h w)")
+        parts = parts if len(dims) == 1 else rearrange(parts, "b (g c) p -> b g c p", g=4)
+        variance, expected = torch.var_mean(parts, dim=dims, correction=0)
+        spread = variance.sqrt()
+        assert ((found_mean - expected).abs() <= 1e-5 * spread + 2 * step).all()
+        assert ((found_variance - variance).abs() <= 1e-5 * variance + 8 * step * spread + step**2).all()
+
+
+# --- Every stage alone ---
+
+WIDTH = 24
+#: Strips of 12 and 52 rows (batch 1), 6 and 26 (batch 2) of maps WIDTH wide; the last one is shorter.
+PIXELS = (12 * WIDTH + 5, 52 * WIDTH + 5)
+
+Stage = Callable[[TLBVFI, int, Strips], Tensor]
+
+
+def encoder_level(level: int) -> Stage:
+    def run(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+        layer = model.vqgan.encoder.down[level]
+        channels = layer.block[0].conv1.in_channels
+        return layer(stored(uneven(batch, channels, 88, WIDTH)), strips).read(0, 44)
+
+    return run
+
+
+def decoder_level(level: int) -> Stage:
+    """ResNet block, attention at the deepest, cross attention, enlarging."""
+
+    def run(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+        layer = model.vqgan.decoder.up[level]
+        x = uneven(batch, layer.block[0].conv1.in_channels, 88, WIDTH)
+        context = uneven(batch, layer.cross_attn.proj_in[0].in_channels, 88, WIDTH, seed=1)
+        return all_rows(layer([stored(x)], stored(context), strips), strips)
+
+    return run
+
+
+def resnet_block(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+    block = model.vqgan.decoder.up[2].block[0]
+    return all_rows(block(stored(uneven(batch, block.conv1.in_channels, 90, WIDTH)), strips), strips)
+
+
+def pyramid(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+    """The encoder down to the latent, with level 0 computed where it is read."""
+    levels = model.vqgan.encoder.pyramid(uneven(batch, 3, 384, 2 * WIDTH + 80), 5, strips, first=False)
+    assert levels[0] is None and levels[-1] is not None
+    return levels[-1]
+
+
+def frequency(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+    pair = (uneven(batch, 3, 352, WIDTH, seed=i) for i in range(2))
+    return model.vqgan.encoder.frequency_extractor(*pair, strips)
+
+
+def refine_block(height: int) -> Stage:
+    def run(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+        pair = (uneven(batch, 8, height, WIDTH, seed=i) for i in range(2))
+        return model.vqgan.decoder.refinenet.rf_block1(*pair, smooth_flow(batch, height, WIDTH), strips)
+
+    return run
+
+
+def refinement(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+    """All levels of the flow's refinement; the strip at the end is shorter than the convs' reach."""
+    widths = TINY.autoencoder.pyramid_widths
+    pyramids = (
+        [uneven(batch, widths[k], 560 >> k, 2 * WIDTH >> k, seed=i) for k in range(FLOW_LEVELS)] for i in range(2)
+    )
+    return model.vqgan.decoder.refinenet(*pyramids, smooth_flow(batch, 280, WIDTH), strips)
+
+
+def mbconv(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
+    layer = model.vqgan.decoder.up[1].cross_attn.proj_in
+    return layer(stored(uneven(batch, layer[0].in_channels, 90, WIDTH)), strips).read(0, 90)
+
+
+def head(model: TLBVFI, batch: int, strips: Strips, height: int = 90) -> Tensor:
+    """From the last decoder map to the frame; strips have sixteen rows at least."""
+    decoder = model.vqgan.decoder
+    x = stored(uneven(batch, decoder.conv_out.in_channels, height, WIDTH))
+    x = collect(x, strips.cuts(x.shape), measure=True)
+    pair = (uneven(batch, 3, height, WIDTH, seed=1) * 0.1, uneven(batch, 3, height, WIDTH, seed=2) * 0.1)
+    return decoder._synthesised(x, pair, smooth_flow(batch, height, WIDTH), strips)
+
+
+STAGES: dict[str, Stage] = {
+    "encoder level 0": encoder_level(0),
+    "encoder level 2": encoder_level(2),
+    "encoder level with attention": encoder_level(4),
+    "decoder level with attention": decoder_level(4),
+    "decoder level 2": decoder_level(2),
+    "decoder level 0": decoder_level(0),
+    "resnet block": resnet_block,
+    "pyramid": pyramid,
+    "frequency branch": frequency,
+    "refine block": refine_block(150),
+    "refine block, two rows left": refine_block(130),
+    "refinement": refinement,
+    "mbconv": mbconv,
+    "head": head,
+}
+
+
+def in_one_piece(run: Callable[[], Tensor]) -> Tensor:
+    """Without the small pieces that attention otherwise goes in on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maxvit, "pieces", lambda strips, device: strips)
+        return run()
+
+
+@pytest.fixture(scope="module")
+def whole(model: TLBVFI) -> Callable[[str, int], Tensor]:
+    """A stage's result in one piece, computed once."""
+    known: dict[tuple[str, int], Tensor] = {}
+
+    def find(name: str, batch: int) -> Tensor:
+        if (name, batch) not in known:
+            known[name, batch] = in_one_piece(lambda: STAGES[name](model, batch, WHOLE))
+        return known[name, batch]
+
+    return find
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+@pytest.mark.parametrize("pixels", PIXELS)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_in_strips(
+    model: TLBVFI, whole: Callable[[str, int], Tensor], name: str, batch: int, pixels: int, frugal: bool
+) -> None:
+    assert decibels(STAGES[name](model, batch, Strips(pixels, frugal)), whole(name, batch)) > EQUAL
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("with_context", [False, True])
+def test_attention_in_strips_is_the_plain_formula(batch: int, with_context: bool) -> None:
+    """Windows and grid against the layers one after the other on the whole map in float64."""
+    layer: MaxViT = randomised(MaxViT(8, 4))
+    for norm in (layer.attn_block.norm, layer.ff_block.norm, layer.attn_grid.norm, layer.ff_grid.norm):
+        norm.weight.add_(1.0)
+    x = uneven(batch, 8, 44, 12)
+    context = uneven(batch, 8, 44, 12, seed=1) if with_context else None
+    results = [layer(x.clone(), context, Strips(rows * 12 * batch + 5)) for rows in (4, 12, 20)]
+    layer = layer.double()
+    tokens, other = (None if t is None else rearrange(t.double(), "b c h w -> b h w c") for t in (x, context))
+    for attend, feed in ((layer.attn_block, layer.ff_block), (layer.attn_grid, layer.ff_grid)):
+        assert isinstance(attend, PreNorm) and isinstance(tokens, Tensor)
+        tokens = attend(tokens, tokens if other is None else other) + tokens
+        tokens = feed(tokens) + tokens
+    assert isinstance(tokens, Tensor)
+    for result in results:
+        assert decibels(result, rearrange(tokens, "b h w c -> b c h w")) > EQUAL
+
+
+def test_attention_on_the_cpu_goes_in_pieces_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = randomised(MaxViT(8, 4)), uneven(1, 8, 44, 12)
+    expected = in_one_piece(lambda: layer(x.clone()))
+    calls: list[int] = []
+    plain = MaxViT._attended
+    monkeypatch.setattr(MaxViT, "_attended", staticmethod(lambda *args: calls.append(1) or plain(*args)))
+    monkeypatch.setattr(strips_module, "_CACHED", 8 * 12)
+    assert decibels(layer(x.clone()), expected) > EQUAL
+    assert len(calls) == 2 * 6
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+@pytest.mark.parametrize("widths", [(4, 4), (16, 8), (8, 4), (8, 16)])
+def test_a_head_of_any_widths(widths: tuple[int, int], frugal: bool) -> None:
+    """Also such whose maps do not fit over the one that they are computed from."""
+    model = randomised(TLBVFI(replace(TINY, autoencoder=replace(TINY.autoencoder, head_widths=widths))))
+    assert decibels(head(model, 1, Strips(PIXELS[0], frugal)), head(model, 1, WHOLE)) > EQUAL
+
+
+# --- The whole model ---
+
+HEIGHT, SIDE = 384, 128
+#: Strips of 28 and 76 rows of a single frame: 384 is a multiple of neither.
+MODEL_PIXELS = (28 * SIDE + 3, 76 * SIDE + 3)
+
+
+def interpolated(model: TLBVFI, strips: Strips, scale: float = 0.5, batch: int = 1, height: int = HEIGHT) -> Tensor:
+    """The middle of a moving picture, with the same noise every time."""
+    pair = (torch.stack([frames(2, height, SIDE, seed=b)[i] for b in range(batch)]) for i in range(2))
+    model._empty_frames.clear()  # computed again, in these strips
+    features = [model.encode_frame(x.permute(0, 3, 1, 2) * 2 - 1, scale, strips) for x in pair]
+    noise = torch.Generator().manual_seed(1)
+    return model.midpoint(features[0], features[1], 3, noise, strips=strips)
+
+
+@pytest.fixture(scope="module")
+def whole_model(model: TLBVFI) -> Callable[[float, int], Tensor]:
+    known: dict[tuple[float, int], Tensor] = {}
+
+    def find(scale: float, batch: int) -> Tensor:
+        if (scale, batch) not in known:
+            known[scale, batch] = in_one_piece(lambda: interpolated(model, WHOLE, scale, batch))
+        return known[scale, batch]
+
+    return find
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+@pytest.mark.parametrize(("batch", "pixels"), [(1, MODEL_PIXELS[0]), (1, MODEL_PIXELS[1]), (2, MODEL_PIXELS[1])])
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_the_model_in_strips(
+    model: TLBVFI, whole_model: Callable[[float, int], Tensor], scale: float, batch: int, pixels: int, frugal: bool
+) -> None:
+    result = interpolated(model, Strips(pixels, frugal), scale, batch)
+    assert decibels(result, whole_model(scale, batch)) > EQUAL
+
+
+def test_spent_features_change_nothing(model: TLBVFI) -> None:
+    strips = Strips(MODEL_PIXELS[0], frugal=True)
+    pair = [x.permute(2, 0, 1)[None] * 2 - 1 for x in frames(2, 128, SIDE)]
+    results = []
+    for spent in ((False, False), (True, False), (True, True)):
+        features = [model.encode_frame(x, strips=strips) for x in pair]
+        noise = torch.Generator().manual_seed(1)
+        results.append(model.midpoint(features[0], features[1], 3, noise, strips=strips, spent=spent))
+        for one, done in zip(features, spent, strict=True):
+            assert (one.pyramid[1] is None) == (one.flow_levels() == []) == done
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+# --- No seams ---
+
+
+def seam(result: Tensor, whole: Tensor, cuts: list[Cut]) -> float:
+    """How many times larger the error is in the rows next to an edge than in the others."""
+    assert len(cuts) > 2
+    near = torch.zeros(whole.shape[2], dtype=torch.bool)
+    for start, _ in cuts[1:]:
+        near[start - 2 : start + 2] = True
+    error = (result.double() - whole.double()).square().mean(dim=(0, 1, 3))
+    floor = 1e-15 * float(whole.max() - whole.min()) ** 2
+    return float((error[near].mean()) / (error[~near].mean() + floor))
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+def test_the_head_has_no_seams(model: TLBVFI, frugal: bool) -> None:
+    """Large maps, so that there are enough rows at edges."""
+    strips = Strips(PIXELS[0], frugal)
+    cuts = strips.cuts((1, 3, 490, WIDTH), least=16)
+    assert seam(head(model, 1, strips, 490), head(model, 1, WHOLE, 490), cuts) < 4
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_the_model_has_no_seams(model: TLBVFI, whole_model: Callable[[float, int], Tensor], scale: float) -> None:
+    strips = Strips(MODEL_PIXELS[0], frugal=True)
+    cuts = strips.cuts((1, 3, HEIGHT, SIDE), least=16)
+    assert seam(interpolated(model, strips, scale), whole_model(scale, 1), cuts) < 4
+
+
+# --- Faults that the comparison must see ---
+
+
+def own_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every strip is normed by its own statistics."""
+
+    def normed(rows: Rows, norm: nn.GroupNorm, strips: Strips, activation: Callable[[Tensor], Tensor]) -> Rows:
+        return pointwise(rows, lambda x: activation(norm(x)))
+
+    replace_everywhere(monkeypatch, "normed", normed)
+
+
+def averaged_variances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The strips' variances without what their means differ by."""
+
+    def channels(self: Moments) -> tuple[Tensor, Tensor]:
+        share = self.means[0].new_tensor(self.counts)[:, None, None] / sum(self.counts)
+        return (torch.stack(self.means) * share).sum(dim=0), (torch.stack(self.variances) * share).sum(dim=0)
+
+    monkeypatch.setattr(Moments, "channels", channels)
+
+
+def short_halo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last row that a convolution reads for a strip is missing."""
+    plain = strips_module.convolved
+
+    def faulty(rows: Rows, conv: nn.Conv2d, below: int | None = None) -> Rows:
+        def read(a: int, b: int) -> Tensor:
+            x = rows.read(a, b)
+            if b == rows.height or conv.kernel_size == (1, 1):
+                return x
+            return torch.cat([x[:, :, :-1], torch.zeros_like(x[:, :, -1:])], dim=2)
+
+        return plain(Rows(rows.shape, read, rows.moments), conv, below)
+
+    replace_everywhere(monkeypatch, "convolved", faulty)
+
+
+def short_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow's refinement with one row less on either side."""
+    monkeypatch.setattr(flow, "_REACH", flow._REACH - 1)
+
+
+def dropped_strip(fill: float) -> Callable[[pytest.MonkeyPatch], None]:
+    """The second strip never arrives where maps are stored; the statistics know it."""
+
+    def inject(monkeypatch: pytest.MonkeyPatch) -> None:
+        plain = strips_module.collect
+
+        def faulty(rows: Rows, cuts: list[Cut], measure: bool = False, out: Tensor | None = None) -> Rows:
+            result = plain(rows, cuts, measure, out)
+            if len(cuts) > 1:
+                result.read(0, rows.height)[:, :, slice(*cuts[1])] = fill
+            return result
+
+        replace_everywhere(monkeypatch, "collect", faulty)
+
+    return inject
+
+
+def forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are read again after they were overwritten."""
+    replace_everywhere(monkeypatch, "remembering", lambda rows, reach: rows)
+
+
+def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    users = [module for module in USERS if hasattr(module, name)]
+    assert users
+    for module in users:
+        monkeypatch.setattr(module, name, value)
+
+
+FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], list[str]]] = {
+    "moments of the strip": (
+        own_moments,
+        ["encoder level 0", "decoder level 0", "resnet block", "pyramid", "frequency branch", "head"],
+    ),
+    "averaged variances": (
+        averaged_variances,
+        ["encoder level 0", "decoder level 0", "resnet block", "pyramid", "frequency branch", "head"],
+    ),
+    "halo one row short": (
+        short_halo,
+        ["encoder level 0", "decoder level 0", "resnet block", "pyramid", "frequency branch", "mbconv", "head"],
+    ),
+    "reach one row short": (short_reach, ["refine block", "refine block, two rows left", "refinement"]),
+    "a strip of zeros": (
+        dropped_strip(0.0),
+        ["encoder level 0", "decoder level 0", "resnet block", "pyramid", "frequency branch", "mbconv", "head"],
+    ),
+    "a strip left unwritten": (
+        dropped_strip(float("nan")),
+        ["encoder level 0", "decoder level 0", "resnet block", "pyramid", "frequency branch", "mbconv", "head"],
+    ),
+    "overwritten rows read again": (forgetting, ["head"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"), [(fault, name) for fault, (_, names) in FAULTS.items() for name in names]
+)  # fmt: skip
+def test_a_fault_in_a_stage_shows(
+    monkeypatch: pytest.MonkeyPatch, model: TLBVFI, whole: Callable[[str, int], Tensor], fault: str, name: str
+) -> None:
+    expected = whole(name, 1)
+    FAULTS[fault][0](monkeypatch)
+    assert decibels(STAGES[name](model, 1, Strips(PIXELS[0], frugal=True)), expected) < EQUAL
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_model_shows(
+    monkeypatch: pytest.MonkeyPatch, model: TLBVFI, whole_model: Callable[[float, int], Tensor], fault: str
+) -> None:
+    expected = whole_model(1.0, 1)
+    FAULTS[fault][0](monkeypatch)
+    result = interpolated(model, Strips(MODEL_PIXELS[0], frugal=True), 1.0)
+    assert decibels(result, expected) < EQUAL
+
+
+def test_a_seam_shows(monkeypatch: pytest.MonkeyPatch, model: TLBVFI) -> None:
+    expected = head(model, 1, WHOLE, 490)
+    short_halo(monkeypatch)
+    strips = Strips(PIXELS[0], frugal=True)
+    assert seam(head(model, 1, strips, 490), expected, strips.cuts((1, 3, 490, WIDTH), least=16)) > 4
+
+
+# --- Memory ---
+
+
+def peak_of_a_midpoint(model: TLBVFI, strips: Strips) -> int:
+    """Of features that serve nobody else."""
+    features = [model.encode_frame(x.permute(2, 0, 1)[None] * 2 - 1, strips=strips) for x in frames(2, 512, 256)]
+    model.encode_empty(512, 256, strips)
+    with counting(model) as counter:
+        model.midpoint(features[0], features[1], [0], strips=strips, spent=(True, True))
+    return counter.peak
+
+
+def test_strips_take_less_memory(model: TLBVFI) -> None:
+    """What is left are the images, the flow and two maps of their size."""
+    whole, strips, frugal = (
+        peak_of_a_midpoint(model, strips) for strips in (WHOLE, Strips(1 << 13), Strips(1 << 13, frugal=True))
+    )
+    assert strips < 0.65 * whole
+    assert frugal < 0.55 * whole
+    assert frugal < strips

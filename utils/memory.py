@@ -1,0 +1,14 @@
+"""Whether the computer's memory holds the result."""
+
+from __future__ import annotations
+
+
+def too_little_for(result: int, free: int | None) -> str | None:
+    """One sentence where a result of `result` bytes does not fit into the computer's `free` ones (None: not known)."""
+    if free is None or result <= free:
+        return None
+    return (
+        f"The result takes {result / 2**30:.1f} GiB of the computer's memory, of which {free / 2**30:.1f} GiB are "
+        "free; load the video in parts with VideoHelperSuite's Meta Batch Manager, or run "
+        "`python -m tlbvfi interpolate`, which writes frame by frame."
+    )
