@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -67,8 +65,9 @@ def counted(
 
 
 CASES = [
-    *itertools.product([TINY], [(256, 384)], [torch.float32, torch.float16], [0.25, 0.5, 1.0]),
+    (TINY, (256, 384), torch.float32, 0.5),
     (SMALL, (512, 256), torch.float16, 0.5),
+    (SMALL, (256, 256), torch.float16, 1.0),
     (SMALL, (256, 512), torch.float32, 1.0),
     (ModelParams(), (256, 512), torch.float16, 0.5),
     (ModelParams(), (256, 512), torch.float32, 1.0),

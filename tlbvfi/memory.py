@@ -242,7 +242,7 @@ def _stages(
 #: float32 bytes for each pixel of the bands and what they are made of.
 _WAVELET = 197
 #: float32 bytes for each position of the refinement: positions, flows, taps and cosines.
-_REFINED = 10
+_REFINED = 45
 
 
 @contextmanager
