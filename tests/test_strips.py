@@ -524,7 +524,7 @@ def short_halo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def short_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flow's refinement with one row less on either side."""
-    monkeypatch.setattr(flow, "_REACH", flow._REACH - 1)
+    monkeypatch.setattr(flow, "REACH", flow.REACH - 1)
 
 
 def dropped_strip(fill: float) -> Callable[[pytest.MonkeyPatch], None]:

@@ -122,20 +122,25 @@ class Neighbourhood:
         return [slice(i, i + size) for i in range(0, self.px.shape[0], size)]
 
     def _taps(self, rows: slice, reach: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices and weights (P, 4) of the taps of each neighbour within `reach` of some positions, row by row."""
-        index = torch.int32 if self.table.shape[0] < 2**31 else torch.int64
-        columns, across = _axis(self.px[rows], self.width, reach, index)
-        lines, down = _axis(self.py[rows], self.height, reach, index)
+        """Indices and weights (P, 4) of the taps of each neighbour within `reach` of some positions, row by row.
+
+        A tap outside of the map has weight zero; what its index meets does not matter.
+        """
+        count = self.table.shape[0]
+        index = torch.int32 if count < 2**31 - 2 * self.width else torch.int64
+        left, across = _axis(self.px[rows], self.width, reach)
+        top, down = _axis(self.py[rows], self.height, reach)
+        first = top.to(index) * self.width + left.to(index)
         if self.shape[0] > 1:
-            which = torch.arange(rows.start, rows.start + lines.shape[1], device=lines.device) // self.image
-            lines = lines + (which * self.height).to(index)
-        lines = lines * self.width
-        side = 2 * reach + 1
-        for dy in range(side):
-            for dx in range(side):
-                taps = lines[dy : dy + 2, None] + columns[None, dx : dx + 2]  # (2, 2, P)
-                weights = down[:, dy, None] * across[None, :, dx]
-                yield _last(taps), _last(weights).to(self.table.dtype)
+            which = torch.arange(rows.start, rows.start + first.shape[0], device=first.device) // self.image
+            first += which.to(index) * (self.height * self.width)
+        corner = torch.stack([first, first + 1, first + self.width, first + self.width + 1], dim=1)
+        beside = [torch.stack([a, b, a, b], dim=1) for a, b in across]
+        above = [torch.stack([a, a, b, b], dim=1) for a, b in down]
+        for dy, vertical in enumerate(above, -reach):
+            for dx, horizontal in enumerate(beside, -reach):
+                taps = (corner + (dy * self.width + dx)).clamp_(0, count - 1)
+                yield taps, (vertical * horizontal).to(self.table.dtype)
 
     def _sampled(self, taps: Tensor, weights: Tensor) -> Tensor:
         """Sums of weighted taps: (P, C)."""
@@ -172,25 +177,14 @@ class Neighbourhood:
         return rearrange(torch.cat(parts), "(b h w) k -> b k h w", b=b, h=h, w=w)
 
 
-def _axis(position: Tensor, size: int, reach: int, index: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Taps along a side around positions (P,), for the neighbours -reach..reach.
-
-    Returns:
-        indices (2 reach + 2, P), inside the map, and the weights (2, 2 reach + 1, P) of the two taps of each
-        neighbour, zero where a tap lies outside.
-    """
+def _axis(position: Tensor, size: int, reach: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """The places (P,) at or before positions along a side, and for each neighbour -reach..reach the weights (P,) of its
+    two taps, zero where a tap lies outside."""
     low = position.floor()
     share = position - low
-    offsets = torch.arange(-reach, reach + 2, device=position.device, dtype=index)
-    taps = low.to(index) + offsets[:, None]
-    inside = ((taps >= 0) & (taps < size)).to(position.dtype)
-    weights = torch.stack([inside[:-1] * (1 - share), inside[1:] * share])
-    return taps.clamp_(0, size - 1), weights
-
-
-def _last(taps: Tensor) -> Tensor:
-    """(2, 2, P) -> (P, 4), contiguous."""
-    return taps.flatten(0, 1).t().contiguous()
+    inside = [((low >= -offset) & (low < size - offset)).to(share.dtype) for offset in range(-reach, reach + 2)]
+    pairs = [((1 - share) * inside[i], share * inside[i + 1]) for i in range(2 * reach + 1)]
+    return low, pairs
 
 
 def _length(vectors: Tensor) -> Tensor:
