@@ -18,7 +18,7 @@ import torch
 import tlbvfi
 from tests.test_video import sound_packets, with_sound
 from tests.tiny import TINY, frames, tiny_model
-from tlbvfi import Plan, cli, demo, video
+from tlbvfi import cli, demo, video
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMANDS = ("interpolate", "plan", "convert", "demo", "download")
@@ -251,25 +251,12 @@ class TestInterpolate:
 
 
 class TestPlan:
-    @pytest.fixture(autouse=True)
-    def _plan(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The count itself takes seconds and has its own tests."""
-
-        def plan(
-            height: int, width: int, dtype: torch.dtype, scale: float, budget: int | None = None, **_: str
-        ) -> Plan:
-            peak = round(2**30 * scale * dtype.itemsize)
-            if budget is not None and peak > budget:
-                raise ValueError("Too small.")
-            return Plan((height + 28, width + 56), peak, 2**28, height + 28, 1)
-
-        monkeypatch.setattr(cli, "plan", plan)
-
     def test_a_table(self, run: Runner) -> None:
-        code, out, err = run("plan", "200x100")
+        """Both dtypes, whole first, then in strips that take less and less."""
+        code, out, err = run("plan", "1920x1080")
         assert (code, err) == (0, "")
-        title, heads, *rows, note = out.splitlines()
-        assert "200x100" in title
+        title, heads, *rows, _, note = out.splitlines()
+        assert "1920x1080" in title
         assert heads.split() == [
             "dtype",
             "padded",
@@ -283,19 +270,27 @@ class TestPlan:
             "at",
             "once",
         ]
-        assert [row.split()[:2] for row in rows] == [["float32", "256x128"], ["float16", "256x128"]]
-        assert "0.25 GiB" in rows[0]
-        assert "2.00 GiB" in rows[0]
-        assert "1.00 GiB" in rows[1]
-        assert "peak" in note
+        assert "live tensors" in note
+        for dtype, least in (("float32", 1.6), ("float16", 0.9)):
+            cells = [row.split() for row in rows if dtype in row]
+            assert {cell[1] for cell in cells} == {"2048x1280"}
+            peaks, strips = [float(cell[4]) for cell in cells], [int(cell[6]) for cell in cells]
+            assert strips[0] == 1280
+            assert strips == sorted(strips, reverse=True)
+            assert peaks == sorted(peaks, reverse=True)
+            assert peaks[-1] < least
 
-    @pytest.mark.parametrize(("vram", "fits"), [("8", "yes"), ("1.5", "no")])
-    def test_whether_it_fits(self, run: Runner, vram: str, fits: str) -> None:
-        code, out, _ = run("plan", "200x100", "--dtype", "bf16", "--flow-scale", "1", "--vram", vram)
+    @pytest.mark.parametrize(("vram", "chosen"), [("8", "1280"), ("1.5", None), ("0.5", "")])
+    def test_what_fits(self, run: Runner, vram: str, chosen: str | None) -> None:
+        code, out, _ = run("plan", "1920x1080", "--dtype", "fp16", "--vram", vram)
         assert code == 0
         assert f"fits {vram} GiB" in out
-        (row,) = [line for line in out.splitlines() if "bfloat16" in line]
-        assert row.split()[-1] == fits
+        rows = [line.split() for line in out.splitlines() if "float16" in line]
+        for row in rows:
+            assert (row[-1] == "no") == (float(row[4]) > float(vram))
+        picked = [row[6] for row in rows if row[-1] == "chosen"]
+        assert len(picked) == (chosen != "")
+        assert picked == [chosen] if chosen else "1280" not in picked
 
     @pytest.mark.parametrize("size", ["", "1920", "1920x", "x1080", "0x10", "-1x5", "1920x1080x3", "axb", "1e3x10"])
     def test_bad_sizes(self, run: Runner, size: str) -> None:

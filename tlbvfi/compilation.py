@@ -1,4 +1,4 @@
-"""`torch.compile` for the parts of the model in which most of the time goes."""
+"""`torch.compile` for the parts of the model that are many small operations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from .model import TLBVFI
-from .modules.maxvit import FeedForward, WindowAttention
 
 log = logging.getLogger(__name__)
 
 
 def compile_model(model: TLBVFI) -> bool:
-    """Compile attention, feed-forward, coarse flow and the denoiser in place, and warm them up at the smallest size.
+    """Compile the coarse flow and the denoiser in place, and warm them up at the smallest size.
 
     Where that fails, for want of a compiler or for any other reason, the model is left as it was and one line is
     logged. Results are equal to rounding. New sizes may be compiled anew when they first come up.
@@ -41,7 +40,6 @@ def compile_model(model: TLBVFI) -> bool:
 
 def compiled_parts(model: TLBVFI) -> list[nn.Module]:
     """The modules that :func:`compile_model` compiles: those that take and give tensors of one size."""
-    decoder = model.vqgan.decoder
-    coarse = [decoder.flownet.block0, decoder.flownet.block1, decoder.flownet.block2]
-    attention = [m for m in model.vqgan.modules() if isinstance(m, (WindowAttention, FeedForward))]
-    return [*coarse, *attention, model.denoise_fn]
+    flow = model.vqgan.decoder.flownet
+    # Each is compiled once a size. (Attention is many modules of one class: more kinds than PyTorch will compile.)
+    return [flow.block0, flow.block1, flow.block2, model.denoise_fn]
