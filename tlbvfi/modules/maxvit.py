@@ -188,11 +188,9 @@ class MBConv(nn.Sequential):
 
         wide = Rows((x.shape[0], expand.out_channels, *x.shape[2:]), lambda a, b: widened(x.read(a, b)))
         wide = pointwise(convolved(wide, depthwise), lambda rows: act2(norm2(rows)))
-        if len(cuts) > 1 and strips.frugal:
-            mean = sum(wide.read(a, b).sum(dim=(2, 3), dtype=torch.float32) for a, b in cuts) / math.prod(x.shape[2:])
-        else:
+        if len(cuts) == 1 or not strips.frugal:
             wide = collect(wide, cuts)
-            mean = sum(wide.read(a, b).sum(dim=(2, 3), dtype=torch.float32) for a, b in cuts) / math.prod(x.shape[2:])
+        mean = sum(wide.read(a, b).sum(dim=(2, 3), dtype=torch.float32) for a, b in cuts) / math.prod(x.shape[2:])
         gates = excite(mean)
 
         def projected(rows: Tensor) -> Tensor:
