@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.tiny import frames, tiny_model
+from tests.tiny import TINY, frames, tiny_model
 from tlbvfi import bench, cli, video
 from tlbvfi.bench import Case, Result, compare, measure
 from tlbvfi.model import TLBVFI
@@ -311,11 +311,16 @@ class TestCommandLine:
     def test_a_wrong_request_is_one_sentence(
         self, run: Runner, arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "_model_or_stand_in", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(cli, "_benched", lambda *_: pytest.fail("long work"))
         code, _, err = run(*arguments)
         assert code == 2
         assert sentence in err
         assert len(err.splitlines()) == 1
+
+    def test_stand_in_weights_are_always_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bench, "load_params", lambda name: TINY)
+        first, second = (bench.stand_in_model(torch.device("cpu")).state_dict() for _ in range(2))
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
 
     def test_clips_that_cannot_be_compared(self, run: Runner, tmp_path: Path) -> None:
         short, small = tmp_path / "short.mp4", tmp_path / "small.mp4"
@@ -332,7 +337,7 @@ class TestCommandLine:
     ) -> None:
         for name in ("matplotlib", "matplotlib.figure"):
             monkeypatch.setitem(sys.modules, name, None)
-        monkeypatch.setattr(cli, "_model_or_stand_in", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(cli, "_benched", lambda *_: pytest.fail("long work"))
         code, _, err = run("--plot", tmp_path / "out.png")
         assert code == 2
         assert err == "tlbvfi bench: --plot needs matplotlib, which is not installed: pip install matplotlib.\n"

@@ -29,6 +29,7 @@ from tests.tiny import TINY, frames
 from tlbvfi.model import TLBVFI
 
 NAME = "tlbvfi-pack-of-test-nodes"
+BUILT_IN = "tlbvfi-small (built-in)"
 MODEL = "tiny.safetensors"
 HEIGHT, WIDTH = 24, 40
 
@@ -390,7 +391,7 @@ def fingerprint(pack: ModuleType, name: str | None) -> str:
 
 def test_list_has_the_model_files(pack: ModuleType) -> None:
     """Subfolders too, sorted, and nothing that is no model file."""
-    assert choices(pack) == ["corrupt.pth", os.path.join("older", "b.safetensors"), MODEL]
+    assert choices(pack) == [BUILT_IN, "corrupt.pth", os.path.join("older", "b.safetensors"), MODEL]
     assert all(validate(pack, name) is True for name in choices(pack))
 
 
@@ -399,13 +400,13 @@ def test_built_in_models_come_first(pack: ModuleType, tmp_path: Path, monkeypatc
     models = part("nodes.models")
     weights = tmp_path / "weights.safetensors"
     monkeypatch.setattr(models, "built_in_path", lambda name: weights)
-    assert "tlbvfi-small (built-in)" not in choices(pack)
-    refusal = validate(pack, "tlbvfi-small (built-in)")
+    assert BUILT_IN not in choices(pack)
+    refusal = validate(pack, BUILT_IN)
     assert isinstance(refusal, str) and "missing" in refusal and "vimeo_unet.pth" in refusal
     weights.write_bytes(b"")
-    assert choices(pack)[0] == "tlbvfi-small (built-in)"
-    assert validate(pack, "tlbvfi-small (built-in)") is True
-    assert models.find("tlbvfi-small (built-in)") == weights
+    assert choices(pack)[0] == BUILT_IN
+    assert validate(pack, BUILT_IN) is True
+    assert models.find(BUILT_IN) == weights
 
 
 @pytest.mark.parametrize("exists", [True, False], ids=["empty folder", "no folder"])
@@ -454,7 +455,7 @@ def test_folder_registered_by_others_first(pack: ModuleType, tmp_path: Path, mod
     (tmp_path / "notes.txt").write_bytes(b"")
     folders = sys.modules["folder_paths"].folder_names_and_paths  # type: ignore[attr-defined]
     folders["interpolation"] = ([str(tmp_path)], set())
-    assert choices(pack) == ["corrupt.pth", os.path.join("older", "b.safetensors"), "shared.pth", MODEL]
+    assert choices(pack) == [BUILT_IN, "corrupt.pth", os.path.join("older", "b.safetensors"), "shared.pth", MODEL]
     assert folders["interpolation"] == ([str(tmp_path), str(models_folder / "interpolation")], set())
 
 

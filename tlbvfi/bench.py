@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from .config import load_params
 from .interpolate import interpolate_frames
 from .memory import Plan, counting
-from .model import TLBVFI
+from .model import TLBVFI, convert_precision
 from .padding import padding_for
 from .peers import Peer
 from .quality import psnr, ssim
@@ -35,6 +36,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GEMM_SIDE = 2048
+
+#: What asks for :func:`stand_in_model` where a weight file is expected.
+STAND_IN = "stand-in"
+
+
+def stand_in_model(device: torch.device, dtype: torch.dtype = torch.float32) -> TLBVFI:
+    """The published model's networks with random weights, always the same: its time and memory, not its frames."""
+    generator = torch.Generator().manual_seed(0)
+    model = TLBVFI(load_params("vimeo_unet"))
+    for name, parameter in model.named_parameters():
+        values = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim > 1:
+            parameter.data = values * (0.5 if "embedding" in name else parameter[0].numel() ** -0.5)
+        else:
+            parameter.data = values * 0.1 + float(name.endswith("weight"))
+    return convert_precision(model.finalize(), dtype).to(device)
 
 
 @dataclass(frozen=True)

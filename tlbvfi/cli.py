@@ -203,14 +203,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-ema", action="store_true", help="not the averaged (ema) weights, where the file has any")
 
     sub = command("demo", _demo, "Interpolate a short clip and show a new frame beside its neighbours.")
-    sub.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model, or stand-in weights")
+    sub.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model")
     sub.add_argument("--output", metavar="DIR", type=Path, default=Path("demo"), help="where the results go")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
 
     sub = command("bench", _bench, "Measure speed and memory, per new frame of a video in its steady state.")
     sub.add_argument(
         "--model", metavar="FILE", nargs="+",
-        help="one or more weight files; None: the built-in model, or stand-in weights",
+        help=f"one or more: a weight file, {', '.join(BUILT_IN)}, or {bench.STAND_IN} (the published model's networks "
+        "with random weights: its time, not its frames); None: the built-in model",
     )  # fmt: skip
     sub.add_argument(
         "--size", metavar="WIDTHxHEIGHT", type=_checked(_size), nargs="+", default=[(512, 512)], help="of the video"
@@ -401,13 +402,6 @@ def _plan(options: argparse.Namespace) -> None:
     print("peak: weights and live tensors on the device; allocator overhead and library workspaces come on top.")
 
 
-def _model_or_stand_in(source: str | None, device: torch.device, dtype: torch.dtype) -> tuple[TLBVFI, bool]:
-    """The model asked for; without one the built-in model, or where that is absent, stand-in weights (then True)."""
-    if source is None and not built_in_path(next(iter(BUILT_IN))).is_file():
-        return demo.stand_in_model(device, dtype), True
-    return _load(source, device, dtype), False
-
-
 def _bench(options: argparse.Namespace) -> None:
     device = _device(options.device)
     for path in (options.json, options.plot):
@@ -417,7 +411,7 @@ def _bench(options: argparse.Namespace) -> None:
         bench.check_plot(options.plot)
     sources = dict.fromkeys(options.model or [None])
     for source in sources:
-        if source is not None:
+        if source not in (None, bench.STAND_IN):
             resolve_source(source)
     strips = [None if rows == "whole" else rows for rows in options.strips]
     machine = {"device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -452,11 +446,11 @@ def _benched(
     sources: Iterable[str | None],
 ) -> tuple[TLBVFI, str]:
     """A model to measure, and its name among those of all sources."""
-    model, stand_in = _model_or_stand_in(source, device, dtype)
+    model = bench.stand_in_model(device, dtype) if source == bench.STAND_IN else _load(source, device, dtype)
     if options.compile:
         compile_model(model)
     if source is None:
-        return model, "stand-in" if stand_in else next(iter(BUILT_IN))
+        return model, next(iter(BUILT_IN))
     alike = [other for other in sources if other is not None and Path(other).name == Path(source).name]
     return model, Path(source).name if len(alike) == 1 else source
 
@@ -485,7 +479,7 @@ def _compared(
             methods[label] = bench.as_peer(model, size, scale, rows)
         with _running():
             scores |= bench.compare(frames, methods)
-        if name == "stand-in":
+        if name == bench.STAND_IN:
             print("The stand-in's weights are random: its time is real, its quality is not.", end="\n\n")
     return scores
 
@@ -539,19 +533,13 @@ def _demo(options: argparse.Namespace) -> None:
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file already; choose another --output.")
-    model, stand_in = _model_or_stand_in(options.model, device, torch.float32)
-    plain = demo.Plan.for_model(model, small=not stand_in and options.model is None)
+    model = _load(options.model, device, torch.float32)
+    plain = demo.Plan.for_model(model, built_in=options.model is None)
     with _running():
         folder.mkdir(parents=True, exist_ok=True)
         result = demo.run(model, clip, folder, plain, lambda frames, total: _with_bar(frames, total, "demo"))
     print(f"{result.video}: {result.frames} frames at {_rate(result.fps)} fps, {result.new} of them new")
     print(f"{result.picture}: frame before | new frame | frame after | average of the two, for comparison")
-    if stand_in:
-        print(
-            "These weights are RANDOM stand-ins in the published layout: the new frames show that everything runs, "
-            "not how good it looks.\nFor real frames: python -m tlbvfi download, then "
-            f"python -m tlbvfi demo --model {HUB_FILE}"
-        )
 
 
 def _download(options: argparse.Namespace) -> None:

@@ -14,9 +14,8 @@ from einops import rearrange
 from torch import Tensor
 
 from . import video
-from .config import load_params
 from .interpolate import interpolate_frames
-from .model import TLBVFI, convert_precision
+from .model import TLBVFI
 
 CLIP = Path(__file__).resolve().parent.parent / "docs" / "demo.mp4"
 _GAP = 4  # pixels between the pictures
@@ -31,9 +30,9 @@ class Plan:
     width: int | None
 
     @staticmethod
-    def for_model(model: TLBVFI, small: bool) -> Plan:
-        """All of it for a small model or on a graphics card; four small frames for a large one on the CPU."""
-        return Plan(0, None, None) if small or model.device.type != "cpu" else Plan(5, 4, 256)
+    def for_model(model: TLBVFI, built_in: bool) -> Plan:
+        """All of it for the built-in model or on a graphics card; four small frames for a larger one on the CPU."""
+        return Plan(0, None, None) if built_in or model.device.type != "cpu" else Plan(5, 4, 256)
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,6 @@ def find_clip() -> Path:
     if not CLIP.is_file():
         raise video.VideoError("the demo's clip, docs/demo.mp4, is only in a clone of the repository; run it there.")
     return CLIP
-
-
-def stand_in_model(device: torch.device, dtype: torch.dtype = torch.float32) -> TLBVFI:
-    """The published model's networks with random weights, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    model = TLBVFI(load_params("vimeo_unet"))
-    for name, parameter in model.named_parameters():
-        values = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            parameter.data = values * (0.5 if "embedding" in name else parameter[0].numel() ** -0.5)
-        else:
-            parameter.data = values * 0.1 + float(name.endswith("weight"))
-    return convert_precision(model.finalize(), dtype).to(device)
 
 
 def run(

@@ -224,6 +224,13 @@ class ComfyServer:
         """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
+    def resident_bytes(self) -> int:
+        """Resident memory of the process; only where there is /proc."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+        return int(line.split()[1]) * 1024
+
     # The log
 
     @property

@@ -46,7 +46,8 @@ SLICER_OUTPUTS = [
     ("prev_frame", "IMAGE"),
     ("next_frame", "IMAGE"),
 ]
-MODELS = ["corrupt.pth", "from_elsewhere.pth", "older/vimeo_unet.pth", "truncated.pth", "vimeo_unet.pth"]
+BUILT_IN = "tlbvfi-small (built-in)"
+MODELS = [BUILT_IN, "corrupt.pth", "from_elsewhere.pth", "older/vimeo_unet.pth", "truncated.pth", "vimeo_unet.pth"]
 INTERPOLATOR_INPUTS: dict[str, tuple[Any, Options]] = {
     "prev_frame": ("IMAGE", {}),
     "next_frame": ("IMAGE", {}),
@@ -109,7 +110,7 @@ def test_object_info(
     for name, (kind, options) in inputs.items():
         found_kind, found = declared[name]
         if name == "model_name":
-            found_kind = [choice.replace("\\", "/") for choice in found_kind if "(built-in)" not in choice]
+            found_kind = [choice.replace("\\", "/") for choice in found_kind]
         assert found_kind == kind, name
         assert {option: found.get(option) for option in options} == options, name
         assert found.get("tooltip"), name
@@ -138,13 +139,13 @@ def test_graphs_are_offered_as_templates(comfy: ComfyServer) -> None:
 
 @pytest.fixture(scope="module")
 def prompt(comfy: ComfyServer, clip: Path) -> Prompt:
-    """workflows/tlbvfi_core_video.json as the front end queues it, with our clip and a pair of it; and two
-    more nodes, which save the frames and the pair without loss."""
+    """workflows/tlbvfi_core_video.json as the front end queues it, with our clip, a pair of it and the published
+    model; and two more nodes, which save the frames and the pair without loss."""
     saved = graphs.read(REPOSITORY / "workflows" / "tlbvfi_core_video.json")
     prompt: Prompt = graphs.to_prompt(saved, comfy.object_info())
     inputs(prompt, "LoadVideo").update(file=clip.name)
     inputs(prompt, SLICER).update(pair_index=PAIR)
-    inputs(prompt, INTERPOLATOR).update(times_to_interpolate=TIMES, seed=SEED)
+    inputs(prompt, INTERPOLATOR).update(model_name="vimeo_unet.pth", times_to_interpolate=TIMES, seed=SEED)
     for name, source in (("frames", INTERPOLATOR), ("pair", SLICER)):
         images = {"images": [node_of(prompt, source), 0], "filename_prefix": name}
         prompt[name] = {"class_type": "SaveImage", "inputs": images}
@@ -341,6 +342,65 @@ def test_bad_input_is_one_sentence(
     assert run.error["node_type"] == class_type
     check_sentence(run.error["exception_message"], words)
     assert not run.of("progress", node_of(bad, INTERPOLATOR))
+
+
+@pytest.mark.parametrize("name", ["tlbvfi_core_video"])
+def test_the_graph_runs_as_it_is(comfy: ComfyServer, name: str, clip: Path, pair: np.ndarray) -> None:
+    """With nothing downloaded: only the clip is another. The frames are the built-in model's."""
+    prompt = graphs.to_prompt(graphs.read(REPOSITORY / "workflows" / f"{name}.json"), comfy.object_info())
+    assert inputs(prompt, INTERPOLATOR)["model_name"] == BUILT_IN
+    inputs(prompt, "LoadVideo").update(file=clip.name)
+    inputs(prompt, SLICER).update(pair_index=PAIR)
+    prompt["frames"] = {"class_type": "SaveImage", "inputs": {"images": [node_of(prompt, INTERPOLATOR), 0]}}
+    prompt["frames"]["inputs"]["filename_prefix"] = "as_it_is"
+    found = pictures(comfy, succeed(comfy, prompt))
+    settings = inputs(prompt, INTERPOLATOR)
+    expected = tlbvfi.interpolate_frames(
+        tlbvfi.load_model(None),
+        torch.from_numpy(pair),
+        times=settings["times_to_interpolate"],
+        flow_scale=settings["flow_scale"],
+        sample_steps=settings["sample_steps"],
+        seed=settings["seed"],
+    )
+    np.testing.assert_allclose(found, torch.stack(list(expected)).numpy(), atol=PNG)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no measure of another process's memory here")
+def test_three_hundred_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> None:
+    """From the tenth new frame on, the server's resident memory grows by no more than the result that fills up."""
+    pairs, side = 300, 64
+    scaled = {"upscale_method": "area", "width": side, "height": side, "crop": "disabled"}
+    settings = {name: options.get("default") for name, (_, options) in INTERPOLATOR_INPUTS.items()}
+    settings |= {"prev_frame": ["before", 0], "next_frame": ["after", 0], "model_name": BUILT_IN}
+    settings |= {"sample_steps": 10, "times_to_interpolate": 1}
+    prompt: Prompt = {
+        "file": {"class_type": "LoadVideo", "inputs": {"file": clip.name}},
+        "video": {"class_type": "GetVideoComponents", "inputs": {"video": ["file", 0]}},
+        "small": {"class_type": "ImageScale", "inputs": {"image": ["video", 0], **scaled}},
+        "ours": {"class_type": INTERPOLATOR, "inputs": settings},
+        "last": {
+            "class_type": "ImageFromBatch",
+            "inputs": {"image": ["ours", 0], "batch_index": 2 * pairs, "length": 1},
+        },
+        "saved": {"class_type": "SaveImage", "inputs": {"images": ["last", 0], "filename_prefix": "long"}},
+    }
+    for first, name in enumerate(("before", "after")):
+        given = {"image": ["small", 0], "batch_index": first, "length": pairs}
+        prompt[name] = {"class_type": "ImageFromBatch", "inputs": given}
+    resident: list[int] = []
+
+    def look(run: Run, event: Event) -> None:
+        if event.type == "progress" and event.data["node"] == "ours":
+            resident.append(comfy.resident_bytes())
+
+    run = comfy.run(prompt, look)
+    assert run.status == "success", run.error.get("exception_message")
+    assert len(resident) >= pairs
+    result = (2 * pairs + 1) * side * side * 3 * 4
+    assert max(resident[10:]) - resident[10] < result + 2**24
+    # What is measured moves at all: the result is part of it.
+    assert max(resident[10:]) - resident[10] > result // 4
 
 
 def test_small_flow_scale_is_refused(comfy: ComfyServer, servers: ModuleType, prompt: Prompt) -> None:

@@ -119,22 +119,37 @@ class Stage:
         raise NotImplementedError
 
 
-def _scale(generator: torch.Generator, full: float) -> float:
-    """Flow scale of a batch: 1 with probability `full`, otherwise between 0.35 and 0.75, often 0.5."""
+def _scale(generator: torch.Generator, full: float, half: float = 0.6) -> float:
+    """Flow scale of a batch: 1 with probability `full`, of the others 0.5 with `half`, the rest evenly 0.35 to 0.75."""
     draw = torch.rand(2, generator=generator).tolist()
     if draw[0] < full:
         return 1.0
-    return 0.5 if draw[1] < 0.6 else 0.35 + draw[1] - 0.6
+    return 0.5 if draw[1] < half else 0.35 + 0.4 * (draw[1] - half) / (1.0 - half)
+
+
+def first_half(batch: Batch) -> Batch:
+    """The first half of a batch, as it comes: the counterpart of :func:`livelier`."""
+    return {name: value[: (len(value) + 1) // 2] for name, value in batch.items()}
+
+
+def livelier(batch: Batch) -> Batch:
+    """The half of a batch in which something moves farthest."""
+    lengths = torch.stack([batch[name].square().sum(dim=1).sqrt().flatten(1) for name in ("flow0", "flow1")])
+    reach = lengths.amax(dim=0).quantile(0.9, dim=1)
+    kept = reach.argsort(descending=True)[: (len(reach) + 1) // 2]
+    return {name: value[kept] for name, value in batch.items()}
 
 
 class FlowStage(Stage):
+    """The coarse flow, on the livelier half of each batch: far motion of small things is what it finds last."""
+
     gentle = 1.0
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.model.vqgan.decoder.flownet.parameters())
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        task = flow_task(batch, _scale(generator, 0.35), crop=160)
+        task = flow_task(livelier(batch), _scale(generator, 0.3, half=0.25), crop=192)
         estimates = list(self.model.vqgan.decoder.flownet.estimates(*task.frames))
         errors = [endpoint_error(flow, task.flow, task.weight) for flow in estimates]
         light = photometric(estimates[-1], task)
@@ -173,13 +188,25 @@ class RefineStage(Stage):
         return total + 8.0 * light, {**figures, "photo": light.item()}
 
 
+def hidden_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """How far the blend mask, given as logits (B, 1, H, W), is from the one frame that sees a point, where one does."""
+    size = (batch["valid0"].shape[-2], batch["valid0"].shape[-1])
+    first, last = batch["valid0"].float(), batch["valid1"].float()
+    error = F.binary_cross_entropy_with_logits(resize(logits.float(), size), first, reduction="none")
+    alone = (first - last).abs()
+    return (error * alone).sum() / (alone.sum() + 100.0)
+
+
 def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     """The codes, with the gradient of z."""
     return z + (codes - z).detach()
 
 
 class AutoencoderStage(RefineStage):
-    """Reconstruction of the middle frame of clips (x0, xm, x1), with a perceptual term where a metric is given."""
+    """Reconstruction of the middle frame of clips (x0, xm, x1), with a perceptual term where a metric is given.
+
+    Half of each batch is used: every second time the livelier one.
+    """
 
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
 
@@ -192,6 +219,8 @@ class AutoencoderStage(RefineStage):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         vqgan = self.model.vqgan
+        lively = float(torch.rand((), generator=generator)) < 0.5
+        batch = livelier(batch) if lively else first_half(batch)
         scale = _scale(generator, 0.3)
         task = flow_task(batch, scale, crop=256)
         if scale == 1.0:
@@ -205,12 +234,17 @@ class AutoencoderStage(RefineStage):
         coarse, refined = self.flows(task)
         flow = resize_flow(refined[-1], (x0.shape[-2], x0.shape[-1]))
         decoder_in = vqgan.decoder_input(straight_through(z, codes))
+        seen: list[Tensor] = []
+        hook = vqgan.decoder.moduleout[-1].register_forward_hook(lambda module, given, made: seen.append(made))
         frame = vqgan.decoder(decoder_in, (x0, x1), (first, last), flow)
+        hook.remove()
         size = (refined[-1].shape[-2], refined[-1].shape[-1])
         epe = endpoint_error(refined[-1], resize_flow(task.flow, size), resize(task.weight, size))
         coarse_epe = endpoint_error(coarse[-1], task.flow, task.weight)
         error = frame - xm
-        total = charbonnier(error) + commitment + 0.01 * epe + 0.005 * coarse_epe
+        # Large errors count most: they are where the warped frames do not help, which is the decoder's part.
+        total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment
+        total = total + 0.05 * hidden_loss(seen[0][:, 3:], batch) + 0.01 * epe + 0.005 * coarse_epe
         figures = {
             "l1": error.abs().mean().item(),
             "psnr": (-10 * error.square().mean().log10()).item(),
@@ -230,14 +264,9 @@ class DecoderStage(AutoencoderStage):
         motion = {id(p) for p in RefineStage.parameters(self)}
         return [p for p in super().parameters() if id(p) not in motion]
 
-    @torch.no_grad()
-    def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
-        return super().flows(task)
-
     def features(self, frames: Tensor) -> list[Tensor]:
         encoder = self.model.vqgan.encoder
-        with torch.no_grad():
-            features = encoder.pyramid(frames, _MOTION_LEVELS)
+        features = encoder.pyramid(frames, _MOTION_LEVELS)
         assert features[-1] is not None
         # A leaf with a gradient that nobody reads: PyTorch 2.13's group norm on channels-last maps on the CPU crashes
         # where its weights alone need one.
