@@ -367,9 +367,12 @@ def test_the_graph_runs_as_it_is(comfy: ComfyServer, name: str, clip: Path, pair
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no measure of another process's memory here")
-def test_three_hundred_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> None:
-    """From the tenth new frame on, the server's resident memory grows by no more than the result that fills up."""
-    pairs, side = 300, 64
+def test_many_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> None:
+    """After the first ten pairs the server's resident memory grows by the result that fills up and no more.
+
+    What one pair leaves behind, such as a padded frame (0.75 MiB), would be seven times the slack.
+    """
+    pairs, side, slack = 80, 64, 2**23
     scaled = {"upscale_method": "area", "width": side, "height": side, "crop": "disabled"}
     settings = {name: options.get("default") for name, (_, options) in INTERPOLATOR_INPUTS.items()}
     settings |= {"prev_frame": ["before", 0], "next_frame": ["after", 0], "model_name": BUILT_IN}
@@ -398,9 +401,8 @@ def test_three_hundred_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> N
     assert run.status == "success", run.error.get("exception_message")
     assert len(resident) >= pairs
     result = (2 * pairs + 1) * side * side * 3 * 4
-    assert max(resident[10:]) - resident[10] < result + 2**24
-    # What is measured moves at all: the result is part of it.
-    assert max(resident[10:]) - resident[10] > result // 4
+    # Medians, because the allocator gives memory back and takes it again in between.
+    assert np.median(resident[-20:]) - np.median(resident[10:30]) < result + slack
 
 
 def test_small_flow_scale_is_refused(comfy: ComfyServer, servers: ModuleType, prompt: Prompt) -> None:

@@ -206,7 +206,12 @@ class AutoencoderStage(RefineStage):
     """Reconstruction of the middle frame of clips (x0, xm, x1), with a perceptual term where a metric is given.
 
     Half of each batch is used: every second time the livelier one.
+
+    Attributes:
+        hidden: weight of what the blend should be where one frame alone sees a point.
     """
+
+    hidden = 0.05
 
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
 
@@ -242,13 +247,15 @@ class AutoencoderStage(RefineStage):
         epe = endpoint_error(refined[-1], resize_flow(task.flow, size), resize(task.weight, size))
         coarse_epe = endpoint_error(coarse[-1], task.flow, task.weight)
         error = frame - xm
+        hidden = hidden_loss(seen[0][:, 3:], batch)
         # Large errors count most: they are where the warped frames do not help, which is the decoder's part.
         total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment
-        total = total + 0.05 * hidden_loss(seen[0][:, 3:], batch) + 0.01 * epe + 0.005 * coarse_epe
+        total = total + self.hidden * hidden + 0.01 * epe + 0.005 * coarse_epe
         figures = {
             "l1": error.abs().mean().item(),
             "psnr": (-10 * error.square().mean().log10()).item(),
             "epe": epe.item(),
+            "hidden": hidden.item(),
         }
         if self.perceptual is not None:
             distance = self.perceptual(frame, xm).mean()
@@ -259,6 +266,8 @@ class AutoencoderStage(RefineStage):
 
 class DecoderStage(AutoencoderStage):
     """Everything but what finds the motion, which is most of the work: a step is several times cheaper."""
+
+    hidden = 0.5
 
     def parameters(self) -> list[nn.Parameter]:
         motion = {id(p) for p in RefineStage.parameters(self)}
@@ -469,8 +478,9 @@ def initialise(model: TLBVFI, seed: int) -> None:
                 gain = 1.6 if parameter.ndim == 4 else 1.0
                 parameter.normal_(0.0, gain / math.sqrt(parameter[0].numel()), generator=generator)
         decoder = model.vqgan.decoder
-        last = [decoder.moduleout[-1]]
-        last += [getattr(decoder.flownet, f"block{i}").conv1 for i in range(3)]
+        # Not as small as the flows: where the blend hardly depends on what it comes from, nothing teaches that.
+        decoder.moduleout[-1].weight.mul_(0.3)
+        last = [getattr(decoder.flownet, f"block{i}").conv1 for i in range(3)]
         last += [getattr(decoder.refinenet, f"rf_block{i}").flow_head[-1] for i in range(1, 5)]
         for layer in last:
             layer.weight.mul_(0.02)
