@@ -17,11 +17,11 @@ from . import evaluate, render, sources, train
 
 #: Stage, steps, batch and learning rate, in their order.
 SCHEDULE = (
-    ("flow", 5500, 16, 8e-4),
+    ("flow", 9000, 24, 8e-4),
     ("refine", 1000, 4, 5e-4),
-    ("decoder", 2000, 4, 7e-4),
-    ("autoencoder", 700, 4, 3e-4),
-    ("bridge", 600, 8, 8e-4),
+    ("decoder", 4000, 8, 9e-4),
+    ("autoencoder", 1500, 8, 3e-4),
+    ("bridge", 1000, 8, 8e-4),
 )
 TRIPLETS = 32000
 
