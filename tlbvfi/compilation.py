@@ -16,7 +16,7 @@ def compile_model(model: TLBVFI) -> bool:
     """Compile the coarse flow and the denoiser in place, and warm them up at the smallest size.
 
     Where that fails, for want of a compiler or for any other reason, the model is left as it was and one line is
-    logged. Results are equal to rounding. New sizes may be compiled anew when they first come up.
+    logged. Results are equal to rounding. Every new size is compiled when it first comes up.
 
     Returns:
         Whether the model is compiled.
@@ -24,7 +24,8 @@ def compile_model(model: TLBVFI) -> bool:
     parts = compiled_parts(model)
     try:
         for part in parts:
-            part.compile()
+            # With sizes as symbols the compiler takes many minutes on the CPU.
+            part.compile(dynamic=False)
         with torch.no_grad():
             frame = torch.zeros(1, 3, model.multiple, model.multiple, device=model.device)
             features = model.encode_frame(frame)

@@ -370,9 +370,9 @@ def test_the_graph_runs_as_it_is(comfy: ComfyServer, name: str, clip: Path, pair
 def test_many_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> None:
     """After the first ten pairs the server's resident memory grows by the result that fills up and no more.
 
-    What one pair leaves behind, such as a padded frame (0.75 MiB), would be seven times the slack.
+    What one pair leaves behind, such as a padded frame (0.75 MiB), would be twenty-six times the slack.
     """
-    pairs, side, slack = 80, 64, 2**23
+    pairs, side, slack = 300, 64, 2**23
     scaled = {"upscale_method": "area", "width": side, "height": side, "crop": "disabled"}
     settings = {name: options.get("default") for name, (_, options) in INTERPOLATOR_INPUTS.items()}
     settings |= {"prev_frame": ["before", 0], "next_frame": ["after", 0], "model_name": BUILT_IN}
@@ -381,6 +381,7 @@ def test_many_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> None:
         "file": {"class_type": "LoadVideo", "inputs": {"file": clip.name}},
         "video": {"class_type": "GetVideoComponents", "inputs": {"video": ["file", 0]}},
         "small": {"class_type": "ImageScale", "inputs": {"image": ["video", 0], **scaled}},
+        "many": {"class_type": "RepeatImageBatch", "inputs": {"image": ["small", 0], "amount": 4}},
         "ours": {"class_type": INTERPOLATOR, "inputs": settings},
         "last": {
             "class_type": "ImageFromBatch",
@@ -389,7 +390,7 @@ def test_many_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> None:
         "saved": {"class_type": "SaveImage", "inputs": {"images": ["last", 0], "filename_prefix": "long"}},
     }
     for first, name in enumerate(("before", "after")):
-        given = {"image": ["small", 0], "batch_index": first, "length": pairs}
+        given = {"image": ["many", 0], "batch_index": first, "length": pairs}
         prompt[name] = {"class_type": "ImageFromBatch", "inputs": given}
     resident: list[int] = []
 

@@ -6,6 +6,7 @@ Stages, each continuing from the weights in RUN/weights.safetensors and writing 
 
     flow         the coarse flow from frames, on exact flows and by warping
     refine       the feature pyramid and the flow refinement, with the coarse flow learning along
+    blend        the same by the mean of the frames that the flows bring to the middle
     decoder      decoding the middle frame of clips (x0, xm, x1); motion and the levels that serve it stay as they are
     autoencoder  the same with everything learning along
     bridge       the denoiser alone, on the latents of the frozen autoencoder
@@ -188,6 +189,40 @@ class RefineStage(Stage):
         return total + 8.0 * light, {**figures, "photo": light.item()}
 
 
+class BlendStage(RefineStage):
+    """The same by what it is for: the mean of the outer frames, brought to the middle, against the middle one.
+
+    Where a point is hidden in one frame, or a flow cannot be found, this prefers the flow that shows least; with a
+    perceptual term it also prefers the flow that blurs least.
+    """
+
+    gentle = 0.5
+
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        crop = 160
+        task = flow_task(batch, _scale(generator, 0.35), crop=crop)
+        coarse, refined = self.flows(task)
+        x0, xm, x1 = task.images
+        if task.frames[0] is not x0:  # below scale 1 flows are found on shrunken frames and used on these
+            x0, xm, x1 = batch["x0"], batch["xm"], batch["x1"]
+        flow = resize_flow(refined[-1], (xm.shape[-2], xm.shape[-1]))
+        mean = (warp(x0, flow[:, :2]) + warp(x1, flow[:, 2:])) / 2
+        size = (refined[-1].shape[-2], refined[-1].shape[-1])
+        epe = endpoint_error(refined[-1], resize_flow(task.flow, size), resize(task.weight, size))
+        coarse_epe = endpoint_error(coarse[-1], task.flow, task.weight)
+        error = mean - xm
+        total = charbonnier(error) + 5.0 * error.square().mean() + 0.005 * epe + 0.005 * coarse_epe
+        figures = {"l1": error.abs().mean().item(), "psnr": (-10 * error.square().mean().log10()).item()}
+        figures["epe"] = epe.item()
+        if self.perceptual is not None:
+            distance = self.perceptual(mean, xm).mean()
+            total = total + 0.1 * distance
+            figures["lpips"] = distance.item()
+        return total, figures
+
+
 def hidden_loss(logits: Tensor, batch: Batch) -> Tensor:
     """How far the blend mask, given as logits (B, 1, H, W), is from the one frame that sees a point, where one does."""
     size = (batch["valid0"].shape[-2], batch["valid0"].shape[-1])
@@ -209,11 +244,14 @@ class AutoencoderStage(RefineStage):
 
     Attributes:
         hidden: weight of what the blend should be where one frame alone sees a point.
+        readout: a layer beside the head that must give the middle frame itself, where there is one. It is no part of
+            the model.
     """
 
     hidden = 0.05
 
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    readout: nn.Conv2d | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.model.vqgan.parameters())
@@ -239,15 +277,17 @@ class AutoencoderStage(RefineStage):
         coarse, refined = self.flows(task)
         flow = resize_flow(refined[-1], (x0.shape[-2], x0.shape[-1]))
         decoder_in = vqgan.decoder_input(straight_through(z, codes))
-        seen: list[Tensor] = []
-        hook = vqgan.decoder.moduleout[-1].register_forward_hook(lambda module, given, made: seen.append(made))
+        seen: list[tuple[Tensor, Tensor]] = []
+        head = vqgan.decoder.moduleout[-1]
+        hook = head.register_forward_hook(lambda module, given, made: seen.append((given[0], made)))
         frame = vqgan.decoder(decoder_in, (x0, x1), (first, last), flow)
         hook.remove()
+        features, logits = seen[0]
         size = (refined[-1].shape[-2], refined[-1].shape[-1])
         epe = endpoint_error(refined[-1], resize_flow(task.flow, size), resize(task.weight, size))
         coarse_epe = endpoint_error(coarse[-1], task.flow, task.weight)
         error = frame - xm
-        hidden = hidden_loss(seen[0][:, 3:], batch)
+        hidden = hidden_loss(logits[:, 3:], batch)
         # Large errors count most: they are where the warped frames do not help, which is the decoder's part.
         total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment
         total = total + self.hidden * hidden + 0.01 * epe + 0.005 * coarse_epe
@@ -257,6 +297,10 @@ class AutoencoderStage(RefineStage):
             "epe": epe.item(),
             "hidden": hidden.item(),
         }
+        if self.readout is not None:
+            picture = charbonnier(torch.sigmoid(self.readout(features).float()) - xm)
+            total = total + picture
+            figures["picture"] = picture.item()
         if self.perceptual is not None:
             distance = self.perceptual(frame, xm).mean()
             total = total + 0.1 * distance
@@ -267,11 +311,24 @@ class AutoencoderStage(RefineStage):
 class DecoderStage(AutoencoderStage):
     """Everything but what finds the motion, which is most of the work: a step is several times cheaper."""
 
-    hidden = 0.5
+    hidden = 0.2
+
+    def __init__(self, model: TLBVFI) -> None:
+        super().__init__(model)
+        # The warped frames are so near the truth that a decoder first learns to add nothing, and no longer looks at
+        # what it attends to. One that must draw the frame looks, and has to choose where the two frames differ.
+        head = model.vqgan.decoder.moduleout[-1]
+        assert isinstance(head, nn.Conv2d)
+        self.readout = nn.Conv2d(head.in_channels, 3, 3, padding=1)
+        nn.init.normal_(
+            self.readout.weight, std=head.weight[0].numel() ** -0.5, generator=torch.Generator().manual_seed(0)
+        )
+        nn.init.zeros_(self.readout.bias)
 
     def parameters(self) -> list[nn.Parameter]:
         motion = {id(p) for p in RefineStage.parameters(self)}
-        return [p for p in super().parameters() if id(p) not in motion]
+        assert self.readout is not None
+        return [p for p in super().parameters() if id(p) not in motion] + list(self.readout.parameters())
 
     def features(self, frames: Tensor) -> list[Tensor]:
         encoder = self.model.vqgan.encoder
@@ -318,6 +375,7 @@ class BridgeStage(Stage):
 STAGES = {
     "flow": FlowStage,
     "refine": RefineStage,
+    "blend": BlendStage,
     "decoder": DecoderStage,
     "autoencoder": AutoencoderStage,
     "bridge": BridgeStage,
@@ -363,7 +421,7 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
     options.run.mkdir(parents=True, exist_ok=True)
     model = fresh_model(options)
     stage = STAGES[options.stage](model)
-    if isinstance(stage, AutoencoderStage):
+    if isinstance(stage, (AutoencoderStage, BlendStage)):
         stage.perceptual = perceptual
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -398,7 +456,8 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
         own = dict(averaged.named_parameters())
         with torch.no_grad():
             for parameter, value in zip(parameters, average.values, strict=True):
-                own[names[id(parameter)]].copy_(value)
+                if id(parameter) in names:  # not the readout's
+                    own[names[id(parameter)]].copy_(value)
         tensors = {k: v.contiguous() for k, v in averaged.state_dict().items() if not k.endswith("num_batches_tracked")}
         metadata = {"format": FORMAT, "config": json.dumps(model.params.to_dict())}
         save_file(tensors, options.run / "weights.partial", metadata)
@@ -462,11 +521,22 @@ def fresh_model(options: Options) -> TLBVFI:
     return model
 
 
+#: Convolutions that no activation precedes, and the last ones of residual branches.
+_LINEAR = ("nin_shortcut", "upsample.conv", "downsample.conv")
+_BRANCH_ENDS = ("conv2", "proj_out")
+
+
 def initialise(model: TLBVFI, seed: int) -> None:
-    """Weights from the seed: He-normal convolutions, small last layers, so that flow, residual and delta start at 0."""
+    """Weights from the seed: He-normal convolutions, small last layers, so that flow and delta start at 0.
+
+    Residual branches start small and what is between the blocks keeps the variance. Else a map grows fourfold with
+    every level, and what the decoder attends to, which is added to it normed, drowns: the frame then depends on
+    nothing but its size.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            layer = name.rpartition(".")[0]
             if parameter.ndim < 2:
                 if name.endswith("bias"):
                     parameter.zero_()
@@ -474,13 +544,18 @@ def initialise(model: TLBVFI, seed: int) -> None:
                 parameter.uniform_(-1.0, 1.0, generator=generator)
             elif "rel_pos_bias" in name:
                 parameter.zero_()
+                if "cross_attn" in name:
+                    # Context enters through attention alone. Unless a position first looks at itself, every window's
+                    # mean is all that comes through, and no blend finer than a window can be learnt.
+                    parameter[len(parameter) // 2] = math.log(2.0 * model.params.autoencoder.window**2)
             else:
-                gain = 1.6 if parameter.ndim == 4 else 1.0
+                gain = 1.6 if parameter.ndim == 4 and not layer.endswith(_LINEAR) else 1.0
+                gain *= 0.2 if layer.endswith(_BRANCH_ENDS) else 1.0
                 parameter.normal_(0.0, gain / math.sqrt(parameter[0].numel()), generator=generator)
         decoder = model.vqgan.decoder
-        # Not as small as the flows: where the blend hardly depends on what it comes from, nothing teaches that.
-        decoder.moduleout[-1].weight.mul_(0.3)
-        last = [getattr(decoder.flownet, f"block{i}").conv1 for i in range(3)]
+        # The head too: while what it adds is noise, all before it learns to be quiet.
+        last: list[nn.Conv2d] = [decoder.moduleout[-1]]
+        last += [getattr(decoder.flownet, f"block{i}").conv1 for i in range(3)]
         last += [getattr(decoder.refinenet, f"rf_block{i}").flow_head[-1] for i in range(1, 5)]
         for layer in last:
             layer.weight.mul_(0.02)
