@@ -6,7 +6,6 @@ Stages, each continuing from the weights in RUN/weights.safetensors and writing 
 
     flow         the coarse flow from frames, on exact flows and by warping
     refine       the feature pyramid and the flow refinement, with the coarse flow learning along
-    blend        the same by the mean of the frames that the flows bring to the middle
     decoder      decoding the middle frame of clips (x0, xm, x1); motion and the levels that serve it stay as they are
     autoencoder  the same with everything learning along
     bridge       the denoiser alone, on the latents of the frozen autoencoder
@@ -189,40 +188,6 @@ class RefineStage(Stage):
         return total + 8.0 * light, {**figures, "photo": light.item()}
 
 
-class BlendStage(RefineStage):
-    """The same by what it is for: the mean of the outer frames, brought to the middle, against the middle one.
-
-    Where a point is hidden in one frame, or a flow cannot be found, this prefers the flow that shows least; with a
-    perceptual term it also prefers the flow that blurs least.
-    """
-
-    gentle = 0.5
-
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        crop = 160
-        task = flow_task(batch, _scale(generator, 0.35), crop=crop)
-        coarse, refined = self.flows(task)
-        x0, xm, x1 = task.images
-        if task.frames[0] is not x0:  # below scale 1 flows are found on shrunken frames and used on these
-            x0, xm, x1 = batch["x0"], batch["xm"], batch["x1"]
-        flow = resize_flow(refined[-1], (xm.shape[-2], xm.shape[-1]))
-        mean = (warp(x0, flow[:, :2]) + warp(x1, flow[:, 2:])) / 2
-        size = (refined[-1].shape[-2], refined[-1].shape[-1])
-        epe = endpoint_error(refined[-1], resize_flow(task.flow, size), resize(task.weight, size))
-        coarse_epe = endpoint_error(coarse[-1], task.flow, task.weight)
-        error = mean - xm
-        total = charbonnier(error) + 5.0 * error.square().mean() + 0.005 * epe + 0.005 * coarse_epe
-        figures = {"l1": error.abs().mean().item(), "psnr": (-10 * error.square().mean().log10()).item()}
-        figures["epe"] = epe.item()
-        if self.perceptual is not None:
-            distance = self.perceptual(mean, xm).mean()
-            total = total + 0.1 * distance
-            figures["lpips"] = distance.item()
-        return total, figures
-
-
 def hidden_loss(logits: Tensor, batch: Batch) -> Tensor:
     """How far the blend mask, given as logits (B, 1, H, W), is from the one frame that sees a point, where one does."""
     size = (batch["valid0"].shape[-2], batch["valid0"].shape[-1])
@@ -375,7 +340,6 @@ class BridgeStage(Stage):
 STAGES = {
     "flow": FlowStage,
     "refine": RefineStage,
-    "blend": BlendStage,
     "decoder": DecoderStage,
     "autoencoder": AutoencoderStage,
     "bridge": BridgeStage,
@@ -421,7 +385,7 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
     options.run.mkdir(parents=True, exist_ok=True)
     model = fresh_model(options)
     stage = STAGES[options.stage](model)
-    if isinstance(stage, (AutoencoderStage, BlendStage)):
+    if isinstance(stage, AutoencoderStage):
         stage.perceptual = perceptual
     for parameter in model.parameters():
         parameter.requires_grad_(False)
