@@ -285,7 +285,8 @@ class TestPlan:
         code, out, _ = run("plan", "1920x1080", "--dtype", "fp16", "--vram", vram)
         assert code == 0
         assert f"fits {vram} GiB" in out
-        rows = [line.split() for line in out.splitlines() if "float16" in line]
+        rows = [line.split() for line in out.splitlines() if line.lstrip().startswith("float16")]
+        assert ("1920x1080 at flow scale 0.5 in float16 needs" in out) == (chosen == "")
         for row in rows:
             assert (row[-1] == "no") == (float(row[4]) > float(vram))
         picked = [row[6] for row in rows if row[-1] == "chosen"]

@@ -143,13 +143,13 @@ def test_half_precision_is_the_default_and_takes_less() -> None:
 
 
 def test_a_budget_too_small_is_one_sentence() -> None:
-    least = candidates(300, 300, torch.float16, 0.5, TINY)[-1].peak_bytes
-    assert tlbvfi.plan(300, 300, budget=least, params=TINY).peak_bytes == least
+    least = candidates(300, 400, torch.float16, 0.5, TINY)[-1].peak_bytes
+    assert tlbvfi.plan(300, 400, budget=least, params=TINY).peak_bytes == least
     with pytest.raises(
         ValueError,
-        match=r"^300x300 at flow scale 0.5 in float16 needs .* GiB at least, more than .*; use a smaller size",
+        match=r"^400x300 at flow scale 0.5 in float16 needs .* GiB at least, more than .*; use a smaller size",
     ):
-        tlbvfi.plan(300, 300, budget=least - 1, params=TINY)
+        tlbvfi.plan(300, 400, budget=least - 1, params=TINY)
 
 
 def test_impossible_plans() -> None:

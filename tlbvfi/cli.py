@@ -381,12 +381,16 @@ def _plan(options: argparse.Namespace) -> None:
     heads += [f"fits {options.vram / 2**30:g} GiB"] if options.vram else []
     print(f"{width}x{height}, flow scale {options.flow_scale:g}, {options.padding} padding, published model")
     print("  ".join(f"{head:>14}" for head in heads))
+    refusals: list[str] = []
     for dtype in [options.dtype] if options.dtype is not None else [torch.float32, torch.float16]:
         found = candidates(height, width, dtype, options.flow_scale, padding=options.padding)
         chosen = None
-        if options.vram and found[-1].peak_bytes <= options.vram:
-            chosen = plan(height, width, dtype, options.flow_scale, options.vram, padding=options.padding)
-            found = [chosen if line.strip_rows == chosen.strip_rows else line for line in found]
+        if options.vram:
+            try:
+                chosen = plan(height, width, dtype, options.flow_scale, options.vram, padding=options.padding)
+                found = [chosen if line.strip_rows == chosen.strip_rows else line for line in found]
+            except ValueError as error:
+                refusals.append(str(error))
         for line in found:
             fits = "chosen" if line == chosen else "yes" if line.peak_bytes <= (options.vram or 0) else "no"
             cells = [
@@ -400,6 +404,8 @@ def _plan(options: argparse.Namespace) -> None:
             print("  ".join(f"{cell:>14}" for cell in [*cells, *([fits] if options.vram else [])]))
     print("Every line gives the same frames; fewer rows at once take a little longer.")
     print("peak: weights and live tensors on the device; allocator overhead and library workspaces come on top.")
+    for refusal in refusals:
+        print(refusal)
 
 
 def _bench(options: argparse.Namespace) -> None:

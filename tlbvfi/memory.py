@@ -114,7 +114,7 @@ def plan(
     if fitting is None:
         least = found[-1].peak_bytes
         raise ValueError(
-            f"{height}x{width} at flow scale {flow_scale} in {str(dtype).removeprefix('torch.')} needs "
+            f"{width}x{height} at flow scale {flow_scale} in {str(dtype).removeprefix('torch.')} needs "
             f"{least / 2**30:.2f} GiB at least, more than the {budget / 2**30:.2f} GiB given; use a smaller size, "
             "a smaller flow scale or float16, or free memory."
         )
