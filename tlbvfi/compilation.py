@@ -16,8 +16,8 @@ def compile_model(model: TLBVFI) -> bool:
     """Compile the coarse flow and the denoiser in place, and warm them up at the smallest size.
 
     Where that fails, for want of a compiler or for any other reason, the model is left as it was and one line is
-    logged. Results are equal to rounding. Every new size is compiled when it first comes up,
-    until PyTorch has as many of one module as it keeps; further sizes run as without.
+    logged. Results are equal to rounding. Every new size is compiled when it first comes up, until PyTorch has as many
+    of one module as it keeps; further sizes run as without.
 
     Returns:
         Whether the model is compiled.

@@ -252,6 +252,11 @@ def evaluate(
     return results
 
 
+def _source(name: str) -> str | None:
+    """A --model as `tlbvfi.load_model` takes it."""
+    return None if name == "built-in" else name
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tlbvfi.training.evaluate", description="PSNR, SSIM and LPIPS on real clips."
@@ -282,10 +287,11 @@ def main(argv: list[str] | None = None) -> int:
     if not args.no_baselines:
         methods |= {"previous": previous_frames, "average": average_frames, "minterpolate": minterpolate_frames}
     options = {} if args.steps is None else {"sample_steps": args.steps}
+    dtype = getattr(torch, args.dtype)
     for source in args.model:
         for scale in args.flow_scale:
             name = f"{Path(source).name} @{scale:g}"
-            chosen, dtype = None if source == "built-in" else source, getattr(torch, args.dtype)
+            chosen = _source(source)
             methods[name] = model_method(chosen, scale, options, dtype)
             if args.latents:
                 methods[f"{name}, no bridge"] = decoded_method(chosen, scale, dtype, true_middle=False)
@@ -297,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.drift:
         if not args.model:
             parser.error("--drift needs a --model")
-        chosen, dtype = None if args.model[0] == "built-in" else args.model[0], getattr(torch, args.dtype)
+        chosen = _source(args.model[0])
         for line in drift_table({c.name: drift(c, chosen, args.flow_scale[0], dtype, lpips) for c in clips}):
             sys.stdout.write(line + "\n")
         return 0
