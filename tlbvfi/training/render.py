@@ -831,6 +831,16 @@ def half_resolution(flow: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return small, rearrange(valid, "c (h a) (w b) -> c h w (a b)", a=2, b=2).all(-1)
 
 
+def write_shard(target: Path, frames: np.ndarray, flows: np.ndarray, valids: np.ndarray) -> None:
+    """Triplets uint8 (N, 3, 3, S, S), flows float16 (N, 2, 2, S/2, S/2), visibility uint8 (N, 2, S/2, S/2)."""
+    for name, array in (("valid", valids), ("flows", flows), ("frames", frames)):  # frames last: it marks the end
+        path = target.with_suffix(f".{name}.npy")
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, array)
+        partial.replace(path)
+
+
 def _render_shard(job: tuple[str, str, int, int, int, int]) -> tuple[int, float]:
     """Renders one shard unless it is there; returns its number and the seconds it took."""
     store_folder, out, number, count, size, seed = job
@@ -851,12 +861,7 @@ def _render_shard(job: tuple[str, str, int, int, int, int]) -> tuple[int, float]
         for k in range(2):
             flow, valid = half_resolution(sample[f"flow{k}"], sample[f"valid{k}"])
             flows[i, k], valids[i, k] = flow.clamp(-1000, 1000).numpy(), valid[0].numpy()
-    for name, array in (("valid", valids), ("flows", flows), ("frames", frames)):  # frames last: it marks the end
-        path = target.with_suffix(f".{name}.npy")
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.save(file, array)
-        partial.replace(path)
+    write_shard(target, frames, flows, valids)
     return number, time.perf_counter() - started
 
 

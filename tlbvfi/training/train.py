@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import logging
 import math
@@ -63,11 +64,15 @@ def endpoint_error(flow: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass
 class FlowTask:
-    """A batch as the flow networks see it at a flow scale: frames, and the exact flow at the size of the result."""
+    """A batch as the flow networks see it at a flow scale: frames, and the exact flow at the size of the result.
+
+    `seen` is 1 where a frame shows a point and 0.1 where it is hidden, `weight` is that, or 0 where no flow is known.
+    """
 
     frames: tuple[Tensor, Tensor]
     images: tuple[Tensor, Tensor, Tensor]
     flow: Tensor
+    seen: Tensor
     weight: Tensor
 
 
@@ -88,14 +93,15 @@ def flow_task(batch: Batch, scale: float, crop: int) -> FlowTask:
     x0, xm, x1 = images
     frames = (x0, x1) if scale == 1.0 else (x0 * 2 - 1, x1 * 2 - 1)
     # Hidden pixels have a true flow too, which the picture cannot show: they count a little.
-    return FlowTask(frames, (x0, xm, x1), flow / 2, 0.1 + 0.9 * valid)
+    seen, known = 0.1 + 0.9 * valid, flow.isfinite().all(dim=1, keepdim=True)
+    return FlowTask(frames, (x0, xm, x1), flow.nan_to_num() / 2, seen, seen * known)
 
 
 def photometric(flow: Tensor, task: FlowTask) -> Tensor:
     """How well the outer frames, brought along the flow, give the middle one where they can be seen."""
     x0, xm, x1 = task.images
     size = (xm.shape[-2], xm.shape[-1])
-    full, seen = resize_flow(flow, size), resize(task.weight, size)
+    full, seen = resize_flow(flow, size), resize(task.seen, size)
     return charbonnier(warp(x0, full[:, :2]) - xm, seen[:, :1]) + charbonnier(warp(x1, full[:, 2:]) - xm, seen[:, 1:])
 
 
@@ -135,7 +141,7 @@ def first_half(batch: Batch) -> Batch:
 def livelier(batch: Batch) -> Batch:
     """The half of a batch in which something moves farthest."""
     lengths = torch.stack([batch[name].square().sum(dim=1).sqrt().flatten(1) for name in ("flow0", "flow1")])
-    reach = lengths.amax(dim=0).quantile(0.9, dim=1)
+    reach = lengths.amax(dim=0).nan_to_num().quantile(0.9, dim=1)  # unknown flows: the first half
     kept = reach.argsort(descending=True)[: (len(reach) + 1) // 2]
     return {name: value[kept] for name, value in batch.items()}
 
@@ -371,6 +377,8 @@ class Options:
     steps: int | None = None
     seed: int = 0
     config: str = "tlbvfi-small"
+    clips: Path | None = None
+    clip_share: float = 0.5
     save_minutes: float = 5.0
 
     def spent(self, step: int, seconds: float) -> float:
@@ -427,12 +435,12 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
         save_file(tensors, options.run / "weights.partial", metadata)
         (options.run / "weights.partial").replace(options.run / "weights.safetensors")
 
-    dataset = ShardDataset(options.data, stage.crop, seed=options.seed)
     generator = torch.Generator()
-    began, saved, sums, count = time.monotonic(), time.monotonic(), {}, 0
+    began = saved = time.monotonic()
+    sums: dict[str, list[float]] = {}
     history = (options.run / f"{options.stage}.jsonl").open("a")
     try:
-        for batch in _prefetched(dataset.batches(options.batch, start=step)):
+        for real, batch in _prefetched(_batches(options, stage.crop, step)):
             spent = options.spent(step, time.monotonic() - began)
             if spent >= 1:
                 break
@@ -448,16 +456,16 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
             if math.isfinite(float(norm)):
                 optimizer.step()
                 average.update(step)
-            step, count = step + 1, count + 1
+            step += 1
             for name, value in {"loss": loss.item(), **figures}.items():
-                sums[name] = sums.get(name, 0.0) + value
-            if count == 50:
+                sums.setdefault(f"real_{name}" if real else name, []).append(value)
+            if step % 50 == 0:
                 line = {"step": step, "minutes": round((time.monotonic() - began) / 60, 2)}
-                line.update({name: round(value / count, 5) for name, value in sums.items()})
+                line.update({name: round(sum(values) / len(values), 5) for name, values in sums.items()})
                 history.write(json.dumps(line) + "\n")
                 history.flush()
                 log.info("%s", line)
-                sums, count = {}, 0
+                sums.clear()
             if time.monotonic() - saved > 60 * options.save_minutes:
                 save()
                 saved = time.monotonic()
@@ -526,7 +534,20 @@ def initialise(model: TLBVFI, seed: int) -> None:
             layer.bias.zero_()
 
 
-def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _batches(options: Options, crop: int, start: int) -> Iterator[tuple[bool, Batch]]:
+    """Batches from a step on, each of rendered triplets or of real ones, and which: that depends on the step alone."""
+    share = 0.0 if options.clips is None else options.clip_share
+    before = int(start * share)
+    rendered = ShardDataset(options.data, crop, seed=options.seed).batches(options.batch, start=start - before)
+    real = rendered
+    if options.clips is not None:
+        real = ShardDataset(options.clips, crop, seed=options.seed).batches(options.batch, start=before)
+    for step in itertools.count(start):
+        from_clips = int((step + 1) * share) > int(step * share)
+        yield from_clips, next(real if from_clips else rendered)
+
+
+def _prefetched(batches: Iterator[tuple[bool, Batch]]) -> Iterator[tuple[bool, Batch]]:
     """The next batch is made in a thread while the last one is used."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -542,6 +563,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tlbvfi.training.train", description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--data", type=Path, required=True, help="folder of shards (tlbvfi.training.render)")
+    parser.add_argument("--clips", type=Path, help="folder of shards of real video (tlbvfi.training.clips)")
+    parser.add_argument("--clip-share", type=float, default=0.5, help="share of the steps that use them")
     parser.add_argument("--run", type=Path, required=True, help="folder of weights, state and logs")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, default=60.0, help="of this run")

@@ -1,0 +1,78 @@
+"""Triplets of real video: what is taken and what is passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tlbvfi.training import clips, sources, train
+from tlbvfi.training.render import ShardDataset, write_shard
+
+
+@pytest.fixture(scope="module")
+def moving() -> list[np.ndarray]:
+    """A picture that moves by three pixels a frame, larger than a triplet."""
+    rng = np.random.default_rng(0)
+    picture = np.kron(rng.integers(0, 60, (100, 120, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
+    return [picture[:320, 3 * i : 3 * i + 400] for i in range(12)]
+
+
+def test_triplets_are_frames_in_a_row(moving: list[np.ndarray]) -> None:
+    made = list(clips.triplets(moving, 8, np.random.default_rng(1)))
+    assert len(made) == 8
+    shifts = set()
+    for triplet in made:
+        assert triplet.shape == (3, 3, clips.SIZE, clips.SIZE)
+        assert triplet.dtype == np.uint8
+        for step in (3, 6):
+            same = [np.array_equal(triplet[k, ..., step:], triplet[k + 1, ..., :-step]) for k in range(2)]
+            if all(same):
+                shifts.add(step)
+    assert shifts == {3, 6}
+
+
+@pytest.mark.parametrize("order", [(0, 0, 0), (0, 0, 1), (0, 1, 1)])
+def test_repeated_frames_are_passed_over(moving: list[np.ndarray], order: tuple[int, int, int]) -> None:
+    assert clips.useful(moving[0], moving[1], moving[2])
+    assert not clips.useful(*(moving[i] for i in order))
+
+
+def test_cuts_are_passed_over(moving: list[np.ndarray]) -> None:
+    assert not clips.useful(moving[0], moving[1], 200 - moving[2])
+    assert not clips.useful(moving[0], moving[1] // 8 + 80, moving[2] // 8 + 80)
+
+
+def test_nothing_is_taken_of_a_still_clip(moving: list[np.ndarray]) -> None:
+    assert not list(clips.triplets([moving[0]] * 6, 2, np.random.default_rng(0)))
+
+
+def test_clips_are_listed_with_a_licence_and_none_is_measured() -> None:
+    page = (Path(sources.__file__).parent / "SOURCES.md").read_text(encoding="utf-8")
+    for clip in clips.CLIPS:
+        row = next(line for line in page.splitlines() if f"| {Path(clip.name).name} |" in line)
+        assert clip.source.name in row
+        assert clip.source.licence in row
+        assert not any(name in clip.name for name in ("bikes", "carphone", "bunny"))
+
+
+def test_unknown_flows_count_for_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (2, 3, 3, 32, 32), dtype=np.uint8)
+    write_shard(
+        tmp_path / "shard-00000",
+        frames,
+        np.full((2, 2, 2, 16, 16), np.nan, np.float16),
+        np.ones((2, 2, 16, 16), np.uint8),
+    )
+    batch = next(ShardDataset(tmp_path, 32).batches(2))
+    for scale in (1.0, 0.5):
+        task = train.flow_task(batch, scale, crop=32)
+        assert not task.weight.any()
+        assert bool((task.seen == 1).all())
+        assert bool(torch.isfinite(task.flow).all())
+        error = train.endpoint_error(torch.randn_like(task.flow), task.flow, task.weight)
+        assert float(error) == 0.0
+    assert len(train.livelier(batch)["x0"]) == 1
