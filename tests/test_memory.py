@@ -47,7 +47,7 @@ def counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> int:  # fmt: skip
     """Peak live bytes of two pairs of a video, weights apart, on tensors without data, as a graphics card has them."""
-    monkeypatch.setattr(warp, "_CHUNK", {})
+    monkeypatch.setattr(warp, "_LEAST_CHUNK", 1 << 30)
     monkeypatch.setattr("tlbvfi.strips._CHUNK", 1 << 30)
     monkeypatch.setattr("tlbvfi.strips._CACHED", 1 << 40)
     with FakeTensorMode(), torch.no_grad():

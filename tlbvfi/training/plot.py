@@ -15,7 +15,7 @@ from pathlib import Path
 from .train import STAGES
 
 #: What a panel shows of a stage, as far as its log has it.
-FIGURES = ("loss", "epe", "psnr", "lpips", "mse")
+FIGURES = ("loss", "epe", "psnr", "lpips", "mse", "real_photo", "real_lpips")
 
 
 def draw(run: Path, target: Path) -> None:
@@ -33,14 +33,15 @@ def draw(run: Path, target: Path) -> None:
     figure = Figure(figsize=(3.6 * len(logs), 3.2), layout="constrained")
     for axes, (stage, path) in zip(figure.subplots(1, len(logs), squeeze=False)[0], logs.items(), strict=True):
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        steps = [line["step"] for line in lines]
         for name in FIGURES:
-            if name in lines[0]:
-                values = [line[name] for line in lines]
-                if name == "psnr":
-                    axes.twinx().plot(steps, values, color="tab:red", label="psnr (dB, right)")
-                else:
-                    axes.plot(steps, values, label=name)
+            # Rendered and real triplets have figures of their own, and not every line has both.
+            steps, values = [line["step"] for line in lines if name in line], [x[name] for x in lines if name in x]
+            if not values:
+                continue
+            if name == "psnr":
+                axes.twinx().plot(steps, values, color="tab:red", label="psnr (dB, right)")
+            else:
+                axes.plot(steps, values, label=name)
         axes.set_title(stage)
         axes.set_xlabel("step")
         axes.set_yscale("log")

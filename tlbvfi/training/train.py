@@ -109,11 +109,14 @@ class Stage:
     """What a stage trains and how: parameters, crop, and the loss of a batch with figures for the log.
 
     Attributes:
+        crop: side of the pictures.
         gentle: share of the learning rate for the coarse flow, which has a stage of its own before the others.
+        step: how many steps are done.
     """
 
     crop = 256
     gentle = 0.15
+    step = 0
 
     def __init__(self, model: TLBVFI) -> None:
         self.model = model
@@ -203,6 +206,10 @@ def hidden_loss(logits: Tensor, batch: Batch) -> Tensor:
     return (error * alone).sum() / (alone.sum() + 100.0)
 
 
+#: Steps of the decoder stage in which it is helped in full.
+AIDED_STEPS = 1300
+
+
 def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     """The codes, with the gradient of z."""
     return z + (codes - z).detach()
@@ -226,6 +233,10 @@ class AutoencoderStage(RefineStage):
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.model.vqgan.parameters())
+
+    def aid(self) -> float:
+        """Weight of what helps a decoder to begin: the blend by what can be seen, and the readout."""
+        return 1.0
 
     def features(self, frames: Tensor) -> list[Tensor]:
         """All pyramid levels."""
@@ -261,7 +272,7 @@ class AutoencoderStage(RefineStage):
         hidden = hidden_loss(logits[:, 3:], batch)
         # Large errors count most: they are where the warped frames do not help, which is the decoder's part.
         total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment
-        total = total + self.hidden * hidden + 0.01 * epe + 0.005 * coarse_epe
+        total = total + self.aid() * self.hidden * hidden + 0.01 * epe + 0.005 * coarse_epe
         figures = {
             "l1": error.abs().mean().item(),
             "psnr": (-10 * error.square().mean().log10()).item(),
@@ -270,7 +281,7 @@ class AutoencoderStage(RefineStage):
         }
         if self.readout is not None:
             picture = charbonnier(torch.sigmoid(self.readout(features).float()) - xm)
-            total = total + picture
+            total = total + self.aid() * picture
             figures["picture"] = picture.item()
         if self.perceptual is not None:
             distance = self.perceptual(frame, xm).mean()
@@ -283,6 +294,9 @@ class DecoderStage(AutoencoderStage):
     """Everything but what finds the motion, which is most of the work: a step is several times cheaper."""
 
     hidden = 0.2
+
+    def aid(self) -> float:
+        return 1.0 if self.step < AIDED_STEPS else 0.2
 
     def __init__(self, model: TLBVFI) -> None:
         super().__init__(model)
@@ -300,6 +314,10 @@ class DecoderStage(AutoencoderStage):
         motion = {id(p) for p in RefineStage.parameters(self)}
         assert self.readout is not None
         return [p for p in super().parameters() if id(p) not in motion] + list(self.readout.parameters())
+
+    @torch.no_grad()
+    def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
+        return super().flows(task)
 
     def features(self, frames: Tensor) -> list[Tensor]:
         encoder = self.model.vqgan.encoder
@@ -448,6 +466,7 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
             for group in optimizer.param_groups:
                 group["lr"] = options.lr * group["share"] * warm * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * spent)))
             generator.manual_seed(options.seed * 1_000_003 + step)
+            stage.step = step
             with torch.autocast("cpu", torch.bfloat16):
                 loss, figures = stage.loss(batch, generator)
             optimizer.zero_grad(set_to_none=True)
