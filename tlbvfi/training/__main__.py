@@ -19,6 +19,7 @@ from . import clips, evaluate, render, sources, train
 SCHEDULE = (
     ("flow", 9000, 24, 8e-4, 0.0),
     ("refine", 3000, 4, 5e-4, 0.6),
+    ("latent", 1000, 8, 8e-4, 0.6),
     ("decoder", 4000, 8, 8e-4, 0.6),
     ("autoencoder", 1500, 8, 3e-4, 0.6),
     ("bridge", 1000, 8, 8e-4, 0.0),

@@ -6,7 +6,8 @@ Stages, each continuing from the weights in RUN/weights.safetensors and writing 
 
     flow         the coarse flow from frames, on exact flows and by warping
     refine       the feature pyramid and the flow refinement, with the coarse flow learning along
-    decoder      decoding the middle frame of clips (x0, xm, x1); motion and the levels that serve it stay as they are
+    latent       what is between pyramid and decoder, on clips (x0, xm, x1): each frame's latent draws it, very small
+    decoder      decoding the middle frame of these clips; motion and the levels that serve it stay as they are
     autoencoder  the same with everything learning along
     bridge       the denoiser alone, on the latents of the frozen autoencoder
 
@@ -224,6 +225,8 @@ class AutoencoderStage(RefineStage):
         hidden: weight of what the blend should be where one frame alone sees a point.
         readout: a layer beside the head that must give the middle frame itself, where there is one. It is no part of
             the model.
+        sketch: a layer that must give every frame at the latent's size from its latent alone. The warped frames explain
+            so much that otherwise nothing asks for a latent. It is no part of the model either.
     """
 
     hidden = 0.05
@@ -231,8 +234,26 @@ class AutoencoderStage(RefineStage):
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
     readout: nn.Conv2d | None = None
 
+    def __init__(self, model: TLBVFI) -> None:
+        super().__init__(model)
+        self.sketch = nn.Conv2d(model.params.autoencoder.z_channels, 3, 1)
+        with torch.no_grad():
+            nn.init.dirac_(self.sketch.weight)
+            nn.init.zeros_(self.sketch.bias)
+
     def parameters(self) -> list[nn.Parameter]:
-        return list(self.model.vqgan.parameters())
+        return [*self.model.vqgan.parameters(), *self.sketch.parameters()]
+
+    def coded(self, pyramid: list[Tensor], images: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the decoder takes for a clip, from the pyramid of its frames; the commitment to the codes; and the error
+        of the frames drawn from it."""
+        vqgan = self.model.vqgan
+        z = vqgan.latent(pyramid[-1].chunk(3), images[0], images[2])
+        codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
+        commitment = F.mse_loss(z, codes.detach()) * 0.25 + F.mse_loss(codes, z.detach())
+        taken = vqgan.decoder_input(straight_through(z, codes))
+        small = F.adaptive_avg_pool2d(rearrange(list(images), "t b c h w -> (b t) c h w"), taken.shape[-2:])
+        return taken, commitment, charbonnier(self.sketch(taken).float() - small)
 
     def aid(self) -> float:
         """Weight of what helps a decoder to begin: the blend by what can be seen, and the readout."""
@@ -252,13 +273,10 @@ class AutoencoderStage(RefineStage):
             task = flow_task(batch, 1.0, crop=batch["x0"].shape[-1])
         x0, xm, x1 = batch["x0"], batch["xm"], batch["x1"]
         pyramid = self.features(torch.cat([x0, xm, x1]))
-        first, middle, last = zip(*(level.chunk(3) for level in pyramid), strict=True)
-        z = vqgan.latent((first[-1], middle[-1], last[-1]), x0, x1)
-        codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
-        commitment = F.mse_loss(z, codes.detach()) * 0.25 + F.mse_loss(codes, z.detach())
+        first, _, last = zip(*(level.chunk(3) for level in pyramid), strict=True)
+        decoder_in, commitment, drawn = self.coded(pyramid, (x0, xm, x1))
         coarse, refined = self.flows(task)
         flow = resize_flow(refined[-1], (x0.shape[-2], x0.shape[-1]))
-        decoder_in = vqgan.decoder_input(straight_through(z, codes))
         seen: list[tuple[Tensor, Tensor]] = []
         head = vqgan.decoder.moduleout[-1]
         hook = head.register_forward_hook(lambda module, given, made: seen.append((given[0], made)))
@@ -271,13 +289,14 @@ class AutoencoderStage(RefineStage):
         error = frame - xm
         hidden = hidden_loss(logits[:, 3:], batch)
         # Large errors count most: they are where the warped frames do not help, which is the decoder's part.
-        total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment
+        total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment + drawn
         total = total + self.aid() * self.hidden * hidden + 0.01 * epe + 0.005 * coarse_epe
         figures = {
             "l1": error.abs().mean().item(),
             "psnr": (-10 * error.square().mean().log10()).item(),
             "epe": epe.item(),
             "hidden": hidden.item(),
+            "drawn": drawn.item(),
         }
         if self.readout is not None:
             picture = charbonnier(torch.sigmoid(self.readout(features).float()) - xm)
@@ -332,6 +351,22 @@ class DecoderStage(AutoencoderStage):
         return features  # type: ignore[return-value]
 
 
+class LatentStage(DecoderStage):
+    """What is between the pyramid and the decoder: each frame's latent has to draw that frame, at its size."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        vqgan = self.model.vqgan
+        encoder = vqgan.encoder
+        parts = [*encoder.down[_MOTION_LEVELS:], encoder.mid, encoder.frequency_extractor, encoder.norm_out]
+        parts += [encoder.conv_out, vqgan.quant_conv, vqgan.quantize, vqgan.post_quant_conv, self.sketch]
+        return [p for part in parts for p in part.parameters()]
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        images = (batch["x0"], batch["xm"], batch["x1"])
+        _, commitment, drawn = self.coded(self.features(torch.cat(images)), images)
+        return commitment + drawn, {"drawn": drawn.item(), "commitment": commitment.item()}
+
+
 class BridgeStage(Stage):
     """The denoiser on x_t = (1 - m_t) z + m_t y + sqrt(v_t) noise, predicting x_t - z (paper section 3.3)."""
 
@@ -364,6 +399,7 @@ class BridgeStage(Stage):
 STAGES = {
     "flow": FlowStage,
     "refine": RefineStage,
+    "latent": LatentStage,
     "decoder": DecoderStage,
     "autoencoder": AutoencoderStage,
     "bridge": BridgeStage,
