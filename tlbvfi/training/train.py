@@ -237,9 +237,8 @@ class AutoencoderStage(RefineStage):
     def __init__(self, model: TLBVFI) -> None:
         super().__init__(model)
         self.sketch = nn.Conv2d(model.params.autoencoder.z_channels, 3, 1)
-        with torch.no_grad():
-            nn.init.dirac_(self.sketch.weight)
-            nn.init.zeros_(self.sketch.bias)
+        nn.init.dirac_(self.sketch.weight)
+        nn.init.zeros_(self.sketch.bias)
 
     def parameters(self) -> list[nn.Parameter]:
         return [*self.model.vqgan.parameters(), *self.sketch.parameters()]
@@ -314,9 +313,6 @@ class DecoderStage(AutoencoderStage):
 
     hidden = 0.2
 
-    def aid(self) -> float:
-        return 1.0 if self.step < AIDED_STEPS else 0.2
-
     def __init__(self, model: TLBVFI) -> None:
         super().__init__(model)
         # The warped frames are so near the truth that a decoder first learns to add nothing, and no longer looks at
@@ -333,6 +329,9 @@ class DecoderStage(AutoencoderStage):
         motion = {id(p) for p in RefineStage.parameters(self)}
         assert self.readout is not None
         return [p for p in super().parameters() if id(p) not in motion] + list(self.readout.parameters())
+
+    def aid(self) -> float:
+        return 1.0 if self.step < AIDED_STEPS else 0.2
 
     @torch.no_grad()
     def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
