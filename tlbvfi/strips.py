@@ -163,14 +163,15 @@ def pointwise(rows: Rows, layer: Callable[[Tensor], Tensor]) -> Rows:
     return Rows(rows.shape, lambda a, b: layer(rows.read(a, b)))
 
 
-def positionwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution.
+def positionwise(x: Tensor, conv: nn.Conv2d, bias: Tensor | None = None) -> Tensor:
+    """A 1x1 convolution, with another bias where one is given.
 
     With one thread PyTorch copies what it convolves with 1x1; the linear map of positions that it is does not.
     """
+    bias = conv.bias if bias is None else bias
     if x.device.type == "cpu" and torch.get_num_threads() == 1:
-        return F.linear(x.permute(0, 2, 3, 1), conv.weight[:, :, 0, 0], conv.bias).permute(0, 3, 1, 2)
-    return conv(x)
+        return F.linear(x.permute(0, 2, 3, 1), conv.weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, conv.weight, bias)
 
 
 def convolved(rows: Rows, conv: nn.Conv2d, below: int | None = None) -> Rows:

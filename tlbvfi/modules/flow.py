@@ -128,17 +128,27 @@ class RefineBlock(nn.Module):
         weight = _positionwise(self.occl_convs, centres)
         middle = torch.lerp(centre1, centre0, weight)
         # The same weights serve both flows: they go through as a batch of 2 B.
-        correlation = torch.cat([around0.cosine(middle), around1.cosine(middle)]).to(dtype)
+        correlation = self._correlation_features(around0.cosine(middle), around1.cosine(middle))
         del around0, around1
         own_flow = torch.cat([flow[:, :2], flow[:, 2:]])
         own_flow_ = own_flow.to(dtype).contiguous(memory_format=torch.channels_last)
-        motion = self.motion_convs(
-            torch.cat([_positionwise(self.corr_convs, correlation), self.flow_convs(own_flow_)], dim=1)
-        )
+        motion = self.motion_convs(torch.cat([correlation, self.flow_convs(own_flow_)], dim=1))
         own = torch.cat([torch.cat([centre0, centre1]), motion, own_flow_], dim=1)
         del centre0, centre1, motion, correlation
         delta = self.flow_head(self._gru(middle, own)).float()
         return flow + rearrange(delta, "(two b) c h w -> b (two c) h w", two=2)
+
+    def _correlation_features(self, *cosines: Tensor) -> Tensor:
+        """corr_convs of cosines (B, 9, H, W) float32, joined along the batch.
+
+        Near 1, where they lie, half precision has two or three digits. So what they lack of 1 goes in, and the 1 into
+        the first bias.
+        """
+        first, *rest = self.corr_convs
+        assert isinstance(first, nn.Conv2d) and first.bias is not None
+        lacking = torch.cat(cosines).sub_(1.0).to(first.weight.dtype)
+        bias = (first.bias.float() + first.weight.float().sum(dim=(1, 2, 3))).to(first.weight.dtype)
+        return _positionwise(nn.Sequential(*rest), positionwise(lacking, first, bias))
 
     def _gru(self, middle: Tensor, own: Tensor) -> Tensor:
         """gru([middle, own]) for the 2 B flows, the part of the first conv over `middle` computed once per pair."""

@@ -4,8 +4,9 @@
 
 Three frames in a row, or every second one, of a random part of the picture at its full, three quarters or half size.
 What shows nothing new (a frame repeated, hardly any motion) or a cut is passed over. The shards are those of
-`render.py`; their flows, which nobody knows, are NaN, and every point counts as seen by both frames. Licences are in
-SOURCES.md. None of the clips that `evaluate.py` measures is among them.
+`render.py`. Their flows are OpenCV's DIS from the true middle frame, which the model never sees; where they do not
+bring an outer frame's colours there, the point counts as hidden from it and its flow as unknown (NaN). Licences are
+in SOURCES.md. None of the clips that `evaluate.py` measures is among them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
 from PIL import Image
+from torch import Tensor
 
+from ..modules.warp import warp
 from .render import write_shard
 from .sources import Source, fetch
 
@@ -28,6 +34,11 @@ log = logging.getLogger(__name__)
 
 SIZE = 288
 PER_SHARD = 250
+#: Mean difference of colours, of 1, over 5 x 5 pixels, up to which a point is found again.
+MATCHED = 0.04
+#: Contrast of a place, of 1 a pixel in its direction of least contrast, from which a flow found there is believed;
+#: and by how many pixels the motion may change, besides a quarter of itself. On plain surfaces the finder guesses.
+CONTRAST, CHANGE = 0.012, 2.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,45 @@ def triplets(frames: list[np.ndarray], count: int, rng: np.random.Generator) -> 
         yield np.stack(parts).transpose(0, 3, 1, 2)
 
 
+def contrast(grey: Tensor) -> Tensor:
+    """Root of the smaller eigenvalue of the structure tensor over 18 x 18 pixels: (N, 1, S, S) -> (N, 1, S/2, S/2)."""
+    across, down = F.pad(grey.diff(dim=3), (0, 1)), F.pad(grey.diff(dim=2), (0, 0, 0, 1))
+    products = torch.cat([across * across, down * down, across * down], dim=1)
+    xx, yy, xy = F.avg_pool2d(F.pad(products, (8, 8, 8, 8)), 18, stride=2).split(1, dim=1)
+    smaller = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()
+    return smaller.clamp_min(0.0).sqrt()
+
+
+def believable(middle: Tensor, flows: Tensor) -> Tensor:
+    """Where flows (N, 2, 2, S/2, S/2) found from middle frames (N, 3, S, S) in [0, 1] are to be believed:
+    (N, 1, 1, S/2, S/2)."""
+    change, motion = flows.sum(dim=1).norm(dim=1), (flows[:, 0] - flows[:, 1]).norm(dim=1) / 2
+    plain = contrast(middle.mean(dim=1, keepdim=True)) < CONTRAST
+    return ~plain[:, None] & (change < CHANGE + motion / 4)[:, None, None]
+
+
+def found_flows(triplet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flows from the middle frame of a triplet, uint8 (3, 3, S, S), to its outer frames, as shards have them: float16
+    (2, 2, S/2, S/2) in pixels of the full size, NaN where they are not to be believed; and where the outer frames
+    show the point, uint8 (2, S/2, S/2)."""
+    import cv2
+
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    finder.setFinestScale(0)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rearrange(triplet, "t c h w -> t h w c")]
+    first, middle, last = torch.from_numpy(triplet).float()[:, None] / 255.0
+    flows, matches = [], []
+    for outer, its_grey in ((first, grey[0]), (last, grey[2])):
+        flow = rearrange(torch.from_numpy(finder.calc(grey[1], its_grey, None)), "h w c -> 1 c h w")
+        error = (warp(outer, flow) - middle).abs().mean(dim=1, keepdim=True)
+        error = F.avg_pool2d(error, 5, stride=1, padding=2, count_include_pad=False)
+        matches.append(F.avg_pool2d((error < MATCHED).float(), 2) > 0.5)
+        flows.append(F.avg_pool2d(flow, 2))
+    found, matched = torch.stack(flows, dim=1), torch.stack(matches, dim=1)  # (1, 2, 2 or 1, S/2, S/2)
+    found = found.masked_fill(~(matched & believable(middle, found)), float("nan"))
+    return found[0].numpy().astype(np.float16), matched[0, :, 0].numpy().astype(np.uint8)
+
+
 def prepare(cache: Path, out: Path, seed: int = 0) -> dict[str, int]:
     """Fetches the packages and writes the shards; returns the number of triplets by clip."""
     out.mkdir(parents=True, exist_ok=True)
@@ -116,11 +166,10 @@ def prepare(cache: Path, out: Path, seed: int = 0) -> dict[str, int]:
         log.info("%s: %d triplets", clip.name, len(made))
         taken += made
     order = np.random.default_rng([seed, len(CLIPS)]).permutation(len(taken))
-    half = SIZE // 2
     for shard, start in enumerate(range(0, len(taken), PER_SHARD)):
         frames = np.stack([taken[i] for i in order[start : start + PER_SHARD]])
-        flows = np.full((len(frames), 2, 2, half, half), np.nan, np.float16)
-        write_shard(out / f"shard-{shard:05d}", frames, flows, np.ones((len(frames), 2, half, half), np.uint8))
+        flows, matches = zip(*(found_flows(triplet) for triplet in frames), strict=True)
+        write_shard(out / f"shard-{shard:05d}", frames, np.stack(flows), np.stack(matches))
     return counts
 
 

@@ -5,7 +5,7 @@
 Stages, each continuing from the weights in RUN/weights.safetensors and writing them back:
 
     flow         the coarse flow from frames, on exact flows and by warping
-    refine       the feature pyramid and the flow refinement, with the coarse flow learning along
+    refine       the feature pyramid and the flow refinement
     latent       what is between pyramid and decoder, on clips (x0, xm, x1): each frame's latent draws it, very small
     decoder      decoding the middle frame of these clips; motion and the levels that serve it stay as they are
     autoencoder  the same with everything learning along
@@ -60,7 +60,7 @@ def charbonnier(error: Tensor, weight: Tensor | float = 1.0) -> Tensor:
 def endpoint_error(flow: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean robust length of the difference of flows (B, 4, H, W), weighted by (B, 2, H, W) for the two flows."""
     difference = rearrange(flow.float() - target, "b (two c) h w -> b two c h w", two=2)
-    return ((difference.square().sum(dim=2) + 1e-4).pow(0.35) * weight).mean()
+    return ((difference.square().sum(dim=2) + 1e-3).pow(0.45) * weight).mean()
 
 
 @dataclass
@@ -111,12 +111,10 @@ class Stage:
 
     Attributes:
         crop: side of the pictures.
-        gentle: share of the learning rate for the coarse flow, which has a stage of its own before the others.
         step: how many steps are done.
     """
 
     crop = 256
-    gentle = 0.15
     step = 0
 
     def __init__(self, model: TLBVFI) -> None:
@@ -153,8 +151,6 @@ def livelier(batch: Batch) -> Batch:
 class FlowStage(Stage):
     """The coarse flow, on the livelier half of each batch: far motion of small things is what it finds last."""
 
-    gentle = 1.0
-
     def parameters(self) -> list[nn.Parameter]:
         return list(self.model.vqgan.decoder.flownet.parameters())
 
@@ -167,35 +163,43 @@ class FlowStage(Stage):
         return total, {"epe": errors[-1].item(), "photo": light.item()}
 
 
+#: How many levels of the refinement a step trains, coarsest first, how often, and on which part of a batch. The last
+#: levels cost most by far, and what the first ones miss they cannot find.
+DEPTHS = ((2, 0.5, 1), (3, 0.2, 2), (4, 0.3, 3))
+
+
 class RefineStage(Stage):
     def parameters(self) -> list[nn.Parameter]:
         encoder, decoder = self.model.vqgan.encoder, self.model.vqgan.decoder
-        parts = [encoder.conv_in, *encoder.down[:_MOTION_LEVELS], decoder.flownet, decoder.refinenet]
+        parts = [encoder.conv_in, *encoder.down[:_MOTION_LEVELS], decoder.refinenet]
         return [p for part in parts for p in part.parameters()]
 
-    def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
-        """Coarse and refined flow estimates of a task."""
+    def flows(self, task: FlowTask, depth: int = FLOW_LEVELS) -> list[Tensor]:
+        """The refined flow estimates of a task, of the first `depth` levels. The coarse flow is what it is."""
         encoder, decoder = self.model.vqgan.encoder, self.model.vqgan.decoder
         x0, _, x1 = task.images
-        coarse = list(decoder.flownet.estimates(*task.frames))
+        with torch.no_grad():
+            coarse = decoder.flownet(*task.frames)
         pyramid = encoder.pyramid(torch.cat([x0, x1]), _MOTION_LEVELS)
         first, second = zip(*(level.chunk(2) for level in pyramid), strict=True)
-        return coarse, list(decoder.refinenet.estimates(first, second, coarse[-1].detach()))
+        return list(itertools.islice(decoder.refinenet.estimates(first, second, coarse), depth))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        draw = float(torch.rand((), generator=generator))
+        ends = itertools.accumulate(share for _, share, _ in DEPTHS)
+        depth, _, part = next((d for d, end in zip(DEPTHS, ends, strict=True) if draw < end), DEPTHS[-1])
+        batch = {name: value[::part] for name, value in livelier(batch).items()}
         task = flow_task(batch, _scale(generator, 0.35), crop=160)
-        coarse, refined = self.flows(task)
+        refined = self.flows(task, depth)
         total, figures = torch.zeros(()), {}
-        for flow, share in [
-            *zip(coarse, (0.1, 0.2, 0.5), strict=True),
-            *zip(refined, (0.3, 0.4, 0.6, 1.0), strict=True),
-        ]:
+        for flow, share in zip(refined, (0.5, 0.7, 0.8, 1.0), strict=False):
             size = (flow.shape[-2], flow.shape[-1])
             error = endpoint_error(flow, resize_flow(task.flow, size), resize(task.weight, size))
-            total = total + share * error * (task.flow.shape[-1] / size[1])
-            figures["epe"] = error.item()
+            error = error * (task.flow.shape[-1] / size[1]) ** 0.9
+            total = total + share * error
+        figures[f"epe{depth}"] = error.item()
         light = photometric(refined[-1], task)
-        return total + 8.0 * light, {**figures, "photo": light.item()}
+        return total + 8.0 * light, {**figures, f"photo{depth}": light.item()}
 
 
 def hidden_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -241,7 +245,8 @@ class AutoencoderStage(RefineStage):
         nn.init.zeros_(self.sketch.bias)
 
     def parameters(self) -> list[nn.Parameter]:
-        return [*self.model.vqgan.parameters(), *self.sketch.parameters()]
+        coarse = {id(p) for p in self.model.vqgan.decoder.flownet.parameters()}
+        return [p for p in self.model.vqgan.parameters() if id(p) not in coarse] + list(self.sketch.parameters())
 
     def coded(self, pyramid: list[Tensor], images: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """What the decoder takes for a clip, from the pyramid of its frames; the commitment to the codes; and the error
@@ -274,22 +279,21 @@ class AutoencoderStage(RefineStage):
         pyramid = self.features(torch.cat([x0, xm, x1]))
         first, _, last = zip(*(level.chunk(3) for level in pyramid), strict=True)
         decoder_in, commitment, drawn = self.coded(pyramid, (x0, xm, x1))
-        coarse, refined = self.flows(task)
-        flow = resize_flow(refined[-1], (x0.shape[-2], x0.shape[-1]))
+        refined = self.flows(task)[-1]
+        flow = resize_flow(refined, (x0.shape[-2], x0.shape[-1]))
         seen: list[tuple[Tensor, Tensor]] = []
         head = vqgan.decoder.moduleout[-1]
         hook = head.register_forward_hook(lambda module, given, made: seen.append((given[0], made)))
         frame = vqgan.decoder(decoder_in, (x0, x1), (first, last), flow)
         hook.remove()
         features, logits = seen[0]
-        size = (refined[-1].shape[-2], refined[-1].shape[-1])
-        epe = endpoint_error(refined[-1], resize_flow(task.flow, size), resize(task.weight, size))
-        coarse_epe = endpoint_error(coarse[-1], task.flow, task.weight)
+        size = (refined.shape[-2], refined.shape[-1])
+        epe = endpoint_error(refined, resize_flow(task.flow, size), resize(task.weight, size))
         error = frame - xm
         hidden = hidden_loss(logits[:, 3:], batch)
         # Large errors count most: they are where the warped frames do not help, which is the decoder's part.
         total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment + drawn
-        total = total + self.aid() * self.hidden * hidden + 0.01 * epe + 0.005 * coarse_epe
+        total = total + self.aid() * self.hidden * hidden + 0.01 * epe
         figures = {
             "l1": error.abs().mean().item(),
             "psnr": (-10 * error.square().mean().log10()).item(),
@@ -334,8 +338,8 @@ class DecoderStage(AutoencoderStage):
         return 1.0 if self.step < AIDED_STEPS else 0.2
 
     @torch.no_grad()
-    def flows(self, task: FlowTask) -> tuple[list[Tensor], list[Tensor]]:
-        return super().flows(task)
+    def flows(self, task: FlowTask, depth: int = FLOW_LEVELS) -> list[Tensor]:
+        return super().flows(task, depth)
 
     def features(self, frames: Tensor) -> list[Tensor]:
         encoder = self.model.vqgan.encoder
@@ -453,12 +457,7 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
     parameters = stage.parameters()
     for parameter in parameters:
         parameter.requires_grad_(True)
-    settled = {id(p) for p in model.vqgan.decoder.flownet.parameters()}
-    groups = [
-        {"params": [p for p in parameters if (id(p) in settled) is gently], "share": stage.gentle if gently else 1.0}
-        for gently in (False, True)
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     average = Average(parameters, 0.998)
     state_file = options.run / f"{options.stage}.state.pt"
     step = 0
@@ -499,7 +498,7 @@ def train(options: Options, perceptual: Callable[[Tensor, Tensor], Tensor] | Non
                 break
             warm = min(1.0, (step + 1) / 200)
             for group in optimizer.param_groups:
-                group["lr"] = options.lr * group["share"] * warm * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * spent)))
+                group["lr"] = options.lr * warm * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * spent)))
             generator.manual_seed(options.seed * 1_000_003 + step)
             stage.step = step
             with torch.autocast("cpu", torch.bfloat16):
@@ -578,7 +577,15 @@ def initialise(model: TLBVFI, seed: int) -> None:
                 gain = 1.6 if parameter.ndim == 4 and not layer.endswith(_LINEAR) else 1.0
                 gain *= 0.2 if layer.endswith(_BRANCH_ENDS) else 1.0
                 parameter.normal_(0.0, gain / math.sqrt(parameter[0].numel()), generator=generator)
-        decoder = model.vqgan.decoder
+        decoder, conv_in = model.vqgan.decoder, model.vqgan.encoder.conv_in
+        # Cosines of maps that are bright everywhere are 1 everywhere: three channels of four see edges alone, and the
+        # others differences from mid-grey.
+        edges = conv_in.weight[len(conv_in.weight) // 4 :]
+        edges.copy_(3.0 * (edges - edges.mean(dim=(2, 3), keepdim=True)))
+        conv_in.weight[: len(conv_in.weight) // 4].mul_(0.5)
+        conv_in.bias.copy_(-0.5 * conv_in.weight.sum(dim=(1, 2, 3)))
+        for i in range(1, 5):
+            getattr(decoder.refinenet, f"rf_block{i}").corr_convs[0].weight.mul_(4.0)
         # The head too: while what it adds is noise, all before it learns to be quiet.
         last: list[nn.Conv2d] = [decoder.moduleout[-1]]
         last += [getattr(decoder.flownet, f"block{i}").conv1 for i in range(3)]
