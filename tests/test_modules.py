@@ -15,6 +15,7 @@ from tlbvfi.modules.attention import attention
 from tlbvfi.modules.blocks import group_norm
 from tlbvfi.modules.maxvit import MBConv, WindowAttention
 from tlbvfi.modules.quantize import VectorQuantizer
+from tlbvfi.modules.flow import RefineBlock
 from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp
 from tlbvfi.modules.wavelet import haar_bands, wavelet_channels
 from tlbvfi.strips import WHOLE, stored
@@ -91,6 +92,25 @@ def test_neighbourhood_equals_nine_warped_copies() -> None:
     far = torch.stack([length(c) for c in copies], dim=1) > 1e-2  # a vanishing copy has no direction
     assert far.float().mean() > 0.8
     assert ((around.cosine(m) - expected).abs() * far).max() < 2e-4
+
+
+def test_cosines_near_one_keep_their_digits_in_half_precision() -> None:
+    """Neighbouring places differ by thousandths of a cosine, of which bfloat16 near 1 has steps of four."""
+    generator = torch.Generator().manual_seed(0)
+    block = RefineBlock(8)
+    with torch.no_grad():
+        for parameter in block.corr_convs.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        first = block.corr_convs[0].weight
+        first.copy_(100.0 * (first - first.mean(dim=1, keepdim=True)))
+        block.to(torch.bfloat16)
+        cosines = 1.0 - 0.002 * torch.rand(1, 9, 24, 24, generator=generator)
+        found = block._correlation_features(cosines).float()
+        exact = block.float().corr_convs(cosines)
+        blunt = block.to(torch.bfloat16).corr_convs(cosines.to(torch.bfloat16)).float()
+    spread = exact.std(dim=(2, 3)).square().mean().sqrt()
+    assert (found - exact).square().mean().sqrt() < 0.2 * spread
+    assert (blunt - exact).square().mean().sqrt() > spread
 
 
 def test_resize_flow_scales_each_axis() -> None:

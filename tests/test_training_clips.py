@@ -49,6 +49,33 @@ def test_nothing_is_taken_of_a_still_clip(moving: list[np.ndarray]) -> None:
     assert not list(clips.triplets([moving[0]] * 6, 2, np.random.default_rng(0)))
 
 
+@pytest.mark.parametrize("shift", [3, -5])
+def test_flows_are_believed_where_there_is_contrast(moving: list[np.ndarray], shift: int) -> None:
+    pytest.importorskip("cv2", reason="OpenCV finds the flows of real video")
+    size = clips.SIZE
+    triplet = np.stack([moving[0][:size, 40 + k * shift : 40 + k * shift + size] for k in range(3)])
+    triplet[:, 200:, :] = 90  # a plain surface
+    flows, matches = clips.found_flows(triplet.transpose(0, 3, 1, 2))
+    assert flows.shape == (2, 2, size // 2, size // 2)
+    assert np.isnan(flows[..., 112:, :]).all()
+    inner = flows[..., 12:84, 12:-12].astype(np.float32)
+    assert np.isfinite(inner).mean() > 0.8
+    for flow, across in zip(inner, (shift, -shift), strict=True):
+        assert np.nanmedian(flow[0]) == pytest.approx(across, abs=0.1)
+        assert np.nanmedian(flow[1]) == pytest.approx(0.0, abs=0.1)
+    assert matches[:, 12:-12, 12:-12].mean() > 0.95
+
+
+def test_flows_that_break_off_are_not_believed() -> None:
+    middle = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    flows = torch.zeros(1, 2, 2, 32, 32)
+    flows[:, 0, 0], flows[:, 1, 0] = -6.0, 6.0
+    assert clips.believable(middle, flows).all()
+    flows[:, 1, 0, :, 16:] = 0.0  # 6 pixels to the one side and none to the other
+    assert torch.equal(clips.believable(middle, flows)[0, 0, 0, 0], torch.arange(32) < 16)
+    assert not clips.believable(torch.full_like(middle, 0.5), flows).any()
+
+
 def test_clips_are_listed_with_a_licence_and_none_is_measured() -> None:
     page = (Path(sources.__file__).parent / "SOURCES.md").read_text(encoding="utf-8")
     for clip in clips.CLIPS:

@@ -112,6 +112,18 @@ def test_every_parameter_of_a_stage_gets_a_gradient(data: Path, stage: str) -> N
     assert not [names.get(id(p), "readout") for p in learner.parameters() if p.grad is None]
 
 
+def test_features_of_a_fresh_model_tell_neighbours_apart(data: Path) -> None:
+    """Else all nine cosines of a place are 1, and the refinement has nothing to learn from."""
+    model = train.fresh_model(Options("refine", data, data / "nowhere", batch=2, lr=1e-3))
+    picture = train.ShardDataset(data, SIDE, augment=False)[0]["x0"][None] / 4 + 0.6  # bright
+    with torch.no_grad():
+        for level in model.vqgan.encoder.pyramid(picture, 3):
+            assert level is not None
+            unit = F.normalize(level.float(), dim=1)
+            beside = (unit[..., 1:] * unit[..., :-1]).sum(dim=1)
+            assert beside.mean() < 0.97
+
+
 def test_what_is_trained_is_what_runs() -> None:
     """Features along a flow, with gradients and without them: two ways to the same."""
     generator = torch.Generator().manual_seed(0)

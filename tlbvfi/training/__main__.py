@@ -18,7 +18,7 @@ from . import clips, evaluate, render, sources, train
 #: Stage, steps, batch, learning rate and share of real video, in their order.
 SCHEDULE = (
     ("flow", 9000, 24, 8e-4, 0.0),
-    ("refine", 3000, 4, 5e-4, 0.6),
+    ("refine", 6000, 24, 1.2e-3, 0.35),
     ("latent", 1000, 8, 8e-4, 0.6),
     ("decoder", 4000, 8, 8e-4, 0.6),
     ("autoencoder", 1500, 8, 3e-4, 0.6),
