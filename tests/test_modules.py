@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tlbvfi.modules.attention import attention
 from tlbvfi.modules.blocks import group_norm
+from tlbvfi.modules.flow import RefineBlock
 from tlbvfi.modules.maxvit import MBConv, WindowAttention
 from tlbvfi.modules.quantize import VectorQuantizer
-from tlbvfi.modules.flow import RefineBlock
 from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp
 from tlbvfi.modules.wavelet import haar_bands, wavelet_channels
 from tlbvfi.strips import WHOLE, stored
