@@ -94,6 +94,16 @@ def test_neighbourhood_equals_nine_warped_copies() -> None:
     assert ((around.cosine(m) - expected).abs() * far).max() < 2e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosines_of_faint_features(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, m = (2e-4 * torch.randn(2, 1, 8, 24, 24, generator=generator)).to(dtype)
+    flow = torch.randn(1, 2, 24, 24, generator=generator)
+    with torch.no_grad():
+        exact = Neighbourhood(a.float(), flow).cosine(m.float())
+        assert (Neighbourhood(a, flow).cosine(m) - exact).abs().max() < 0.05
+
+
 def test_cosines_near_one_keep_their_digits_in_half_precision() -> None:
     """Neighbouring places differ by thousandths of a cosine, of which bfloat16 near 1 has steps of four."""
     generator = torch.Generator().manual_seed(0)

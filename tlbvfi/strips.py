@@ -74,27 +74,31 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     # One pass over differences from a mean of some rows, which is near enough that nothing cancels.
     near = x[:, :, :: max(1, x.shape[2] // 8)].mean(dim=(2, 3), dtype=torch.float32)
     sums, squares = torch.zeros_like(near), torch.zeros_like(near)
-    on_cpu = x.device.type == "cpu"
     for i, positions in enumerate(rearrange(x, "b c h w -> b (h w) c")):
-        rows = max(1, _CHUNK // max(x.shape[1], 64))  # long sums lose digits
-        ones = near.new_ones(min(rows, len(positions))) if on_cpu else None
-        for part in positions.split(rows):
+        for part in positions.split(max(1, _CHUNK // max(x.shape[1], 64))):  # long sums lose digits
             centred = part - near[i]  # float32
-            _add_columns(sums[i], centred, ones)
-            _add_columns(squares[i], centred.mul_(centred), ones)
+            sums[i] += _column_sums(centred)
+            squares[i] += _column_sums(centred.mul_(centred))
     offset = sums / (x.shape[2] * x.shape[3])
     return near + offset, (squares / (x.shape[2] * x.shape[3]) - offset.square()).clamp_min_(0.0)
 
 
-def _add_columns(sums: Tensor, x: Tensor, ones: Tensor | None) -> None:
-    """Adds the sums of the columns of x (N, C) to `sums` (C,): with ones, as a product with them, which the CPU does
-    twice as fast."""
-    if ones is None:
-        sums += x.sum(dim=0)
-    else:
-        sums.addmv_(x.T, ones[: len(x)])
+def _column_sums(x: Tensor) -> Tensor:
+    """Sums (C,) of the columns of a contiguous x (N, C) float32.
+
+    On the CPU most of it is a product with a few ones, which is faster than a sum: of long rows, each of many
+    positions. A product with N ones would be one long sum on some processors, and lose digits.
+    """
+    if x.device.type != "cpu" or len(x) < _ONES:
+        return x.sum(dim=0)
+    whole = len(x) // _ONES * _ONES
+    rows = x[:whole].view(_ONES, -1)
+    sums = torch.mv(rows.T, x.new_ones(_ONES)).view(-1, x.shape[1]).sum(dim=0)
+    return sums if whole == len(x) else sums + x[whole:].sum(dim=0)
 
 
+#: Positions that a product with ones adds.
+_ONES = 32
 #: Elements of a channels-last map that are reduced at a time.
 _CHUNK = 1 << 19
 

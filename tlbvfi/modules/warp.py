@@ -193,11 +193,13 @@ class Neighbourhood:
             copies = (self._copy(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
             return torch.stack([(c * target).sum(dim=1) / (_length(c) * own) for c in copies], dim=1)
         vectors = rearrange(m, "b c h w -> (b h w) c")
+        # Squares of what is small vanish in float16, and what is plain would be like everything.
+        dtype = torch.float32 if m.dtype == torch.float16 else m.dtype
         parts = []
         for rows in self._chunks():
-            target = vectors[rows]
+            target = vectors[rows].to(dtype)
             own = _length(target)
-            copies = (self._sampled(*taps) for taps in self._taps(rows, 1))
+            copies = (self._sampled(*taps).to(dtype) for taps in self._taps(rows, 1))
             parts.append(
                 torch.stack([(c * target).sum(dim=1, dtype=torch.float32) / (_length(c) * own) for c in copies], dim=1)
             )
