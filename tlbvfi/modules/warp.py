@@ -193,16 +193,12 @@ class Neighbourhood:
             copies = (self._copy(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
             return torch.stack([(c * target).sum(dim=1) / (_length(c) * own) for c in copies], dim=1)
         vectors = rearrange(m, "b c h w -> (b h w) c")
-        # Squares of what is small vanish in float16, and what is plain would be like everything.
-        dtype = torch.float32 if m.dtype == torch.float16 else m.dtype
         parts = []
         for rows in self._chunks():
-            target = vectors[rows].to(dtype)
+            target = vectors[rows]
             own = _length(target)
-            copies = (self._sampled(*taps).to(dtype) for taps in self._taps(rows, 1))
-            parts.append(
-                torch.stack([(c * target).sum(dim=1, dtype=torch.float32) / (_length(c) * own) for c in copies], dim=1)
-            )
+            copies = (self._sampled(*taps) for taps in self._taps(rows, 1))
+            parts.append(torch.stack([_product(c, target) / (_length(c) * own) for c in copies], dim=1))
         b, h, w = self.shape
         return rearrange(torch.cat(parts), "(b h w) k -> b k h w", b=b, h=h, w=w)
 
@@ -219,4 +215,14 @@ def _axis(position: Tensor, size: int, reach: int) -> tuple[Tensor, list[tuple[T
 
 def _length(vectors: Tensor) -> Tensor:
     """Lengths of vectors (P, C, ...), never zero: (P, ...) float32."""
+    if vectors.dtype == torch.float16:
+        # Squares of what is small vanish in float16, and what is plain would be like everything.
+        return (torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).square() + 1e-12).sqrt()
     return ((vectors * vectors).sum(dim=1, dtype=torch.float32) + 1e-12).sqrt()
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar products of vectors (P, C): (P,) float32. See :func:`_length`."""
+    if a.dtype == torch.float16:
+        return a.float().mul_(b).sum(dim=1)
+    return (a * b).sum(dim=1, dtype=torch.float32)
