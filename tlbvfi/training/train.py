@@ -8,7 +8,7 @@ Stages, each continuing from the weights in RUN/weights.safetensors and writing 
     refine       the feature pyramid and the flow refinement
     latent       what is between pyramid and decoder, on clips (x0, xm, x1): each frame's latent draws it, very small
     decoder      decoding the middle frame of these clips; motion and the levels that serve it stay as they are
-    autoencoder  the same with everything learning along
+    autoencoder  the same with everything but the coarse flow learning along
     bridge       the denoiser alone, on the latents of the frozen autoencoder
 
 A run stops after its steps (of all runs of the stage together) or its minutes, or at an interrupt, with its state
