@@ -96,7 +96,7 @@ def test_unknown_flows_count_for_nothing(tmp_path: Path) -> None:
     )
     batch = next(ShardDataset(tmp_path, 32).batches(2))
     for scale in (1.0, 0.5):
-        task = train.flow_task(batch, scale, crop=32)
+        task = train.flow_task(batch, train.View(32, False, scale))
         assert not task.weight.any()
         assert bool((task.seen == 1).all())
         assert bool(torch.isfinite(task.flow).all())

@@ -198,6 +198,11 @@ def test_shards_resume_and_read_back(tmp_path) -> None:
     assert torch.equal(item["xm"], data[4]["xm"])
     data.set_epoch(1)
     assert not torch.equal(item["xm"], data[4]["xm"])
+    whole = ShardDataset(out, augment=False)
+    plain, halved = whole.batch(0, 2), whole.batch(0, 2, halved=True)
+    assert torch.allclose(halved["x0"], F.avg_pool2d(plain["x0"], 2), atol=1e-6)
+    assert torch.allclose(halved["flow1"], F.avg_pool2d(plain["flow1"], 2) / 2, atol=1e-4)
+    assert torch.equal(halved["valid0"], F.avg_pool2d(plain["valid0"].float(), 2) == 1)
     stream, later = data.batches(2), data.batches(2, start=2)
     skipped = [next(stream) for _ in range(3)]
     assert torch.equal(skipped[2]["x0"], next(later)["x0"])
@@ -214,7 +219,8 @@ def test_augmentation_keeps_flow_and_frames_together(store: TextureStore) -> Non
     for seed in range(16):
         rng = np.random.default_rng(seed)
         turned.add(tuple(rng.random(4) < 0.5))
-        x, f, v = ShardDataset._turn(frames, flows, valid, np.random.default_rng(seed))
+        arrays = ShardDataset._turn(frames.numpy(), flows.numpy(), valid.numpy(), np.random.default_rng(seed))
+        x, f, v = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
         for k in (0, 1):
             back = warp(x[2 * k : 2 * k + 1], f[k : k + 1])
             assert psnr_where(back, x[1:2], inner(v[k][None, None])) > 36

@@ -12,11 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.tiny import TINY
 from tlbvfi.checkpoint import load_model
 from tlbvfi.modules.warp import Neighbourhood
+from tlbvfi.strips import WHOLE, stored
 from tlbvfi.training import train
 from tlbvfi.training.train import STAGES, Options
 
@@ -78,11 +79,11 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 
     usual = train.FlowStage.loss
 
-    def stopping(stage: train.FlowStage, batch: train.Batch, generator: torch.Generator) -> Any:
+    def stopping(stage: train.FlowStage, batch: train.Batch, view: train.View, generator: torch.Generator) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return usual(stage, batch, generator)
+        return usual(stage, batch, view, generator)
 
     calls: list[int] = []
     with monkeypatch.context() as patch:
@@ -102,11 +103,12 @@ def test_the_log_has_a_line_for_every_fifty_steps(data: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_parameter_of_a_stage_gets_a_gradient(data: Path, stage: str) -> None:
+def test_every_parameter_of_a_stage_gets_a_gradient(data: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = train.fresh_model(Options(stage, data, data / "nowhere", batch=2, lr=1e-3))
     learner = STAGES[stage](model)
     batch = next(train.ShardDataset(data, SIDE).batches(2))
-    loss, _ = learner.loss(batch, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(train, "DEPTHS", ((4, 1.0, 1),))
+    loss, _ = learner.loss(batch, train.View(SIDE, False, 0.5), torch.Generator().manual_seed(1))
     loss.backward()
     names = {id(p): name for name, p in model.named_parameters()}
     assert not [names.get(id(p), "readout") for p in learner.parameters() if p.grad is None]
@@ -122,6 +124,48 @@ def test_features_of_a_fresh_model_tell_neighbours_apart(data: Path) -> None:
             unit = F.normalize(level.float(), dim=1)
             beside = (unit[..., 1:] * unit[..., :-1]).sum(dim=1)
             assert beside.mean() < 0.97
+
+
+def test_detail_comes_through_a_fresh_decoder_as_it_is(data: Path) -> None:
+    """Twice the difference in what the last level attends to makes twice the difference before the head."""
+    decoder = train.fresh_model(Options("decoder", data, data / "nowhere", batch=2, lr=1e-3)).vqgan.decoder
+    generator = torch.Generator().manual_seed(0)
+    side, last = 2 * TINY.autoencoder.window, decoder.up[0]
+    x = 0.3 * torch.randn(1, last.block[0].conv1.in_channels, side, side, generator=generator)
+    context = 0.3 * torch.randn(2, 1, last.cross_attn.proj_in[0].in_channels, side, side, generator=generator)
+    seen: list[Tensor] = []
+    decoder.moduleout[-1].register_forward_hook(lambda module, given, made: seen.append(given[0]))
+    frames, flow = (torch.zeros(1, 3, 2 * side, 2 * side),) * 2, torch.zeros(1, 4, 2 * side, 2 * side)
+    with torch.no_grad():
+        for share in (0.0, 0.25, 0.5):
+            rows = last([stored(x)], stored(context[0] + share * context[1]), WHOLE)
+            decoder._synthesised(rows, frames, flow, WHOLE)
+    once, twice = seen[1] - seen[0], seen[2] - seen[0]
+    assert float(once.std()) > 0.02
+    assert float((twice - 2 * once).std()) < 0.2 * float(twice.std())
+
+
+def test_a_share_of_coarse_flows_is_disturbed() -> None:
+    flow = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for share, low, high in ((0.0, 0, 0), (0.5, 20, 44), (1.0, 64, 64)):
+        made = train.disturbed(flow, share, torch.Generator().manual_seed(1))
+        changed = (made != flow).flatten(1).any(dim=1)
+        assert low <= int(changed.sum()) <= high
+        assert float((made - flow).std()) < train.DISTURBANCE
+
+
+def test_each_weight_is_stepped_once_whatever_its_layout() -> None:
+    """Also where Muon sees it as a matrix: a step at a rate goes about as far for either optimizer."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [nn.Conv2d(16, 16, 3), nn.Conv2d(3, 16, 3), nn.Conv3d(16, 16, 3), nn.Linear(16, 16)]
+    layers[0].weight.data = layers[0].weight.data.contiguous(memory_format=torch.channels_last)
+    parameters = [p for layer in layers for p in layer.parameters()]
+    before = [p.detach().clone() for p in parameters]
+    for p in parameters:
+        p.grad = torch.randn(p.shape, generator=generator)
+    train.Optimizer(parameters, 1e-2).step(0.5)
+    moved = [float((p.detach() - old).square().mean().sqrt()) for p, old in zip(parameters, before, strict=True)]
+    assert all(5e-4 < distance < 1e-2 for distance in moved), moved
 
 
 def test_what_is_trained_is_what_runs() -> None:

@@ -17,11 +17,11 @@ from . import clips, evaluate, render, sources, train
 
 #: Stage, steps, batch, learning rate and share of real video, in their order.
 SCHEDULE = (
-    ("flow", 9000, 24, 8e-4, 0.0),
-    ("refine", 6000, 24, 1.2e-3, 0.35),
-    ("latent", 1000, 8, 8e-4, 0.6),
-    ("decoder", 4000, 8, 8e-4, 0.6),
-    ("autoencoder", 1500, 8, 3e-4, 0.6),
+    ("flow", 16000, 32, 8e-4, 0.2),
+    ("refine", 8000, 24, 1.2e-3, 0.2),
+    ("latent", 1000, 4, 8e-4, 0.5),
+    ("decoder", 8000, 4, 8e-4, 0.5),
+    ("autoencoder", 2000, 4, 3e-4, 0.5),
     ("bridge", 1000, 8, 8e-4, 0.0),
 )
 TRIPLETS = 32000

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import logging
 import math
@@ -498,11 +499,11 @@ class SceneMaker:
         choice = rng.random()
         if choice < 0.06:
             length = 0.0
-        elif choice < 0.56:
+        elif choice < 0.46:
             length = rng.exponential(3.5)
-        elif choice < 0.86:
+        elif choice < 0.74:
             length = rng.uniform(2, 14)
-        elif choice < 0.96:
+        elif choice < 0.90:
             length = rng.uniform(10, 32)
         else:
             length = rng.uniform(30, 80)
@@ -930,79 +931,83 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.sample(index, np.random.default_rng([self.seed, self.epoch, index]))
+        item = self.sample(index, np.random.default_rng([self.seed, self.epoch, index]))
+        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
 
     def batches(self, batch: int, *, start: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Endless stacked batches in a shuffled order that depends on the seed; `start` skips batches for a resume.
+        """Endless stacked batches from number `start` on; see :meth:`batch`."""
+        return (self.batch(number, batch) for number in itertools.count(start))
 
-        Reproducible: batch number n holds the same items whatever `start` was. Moves `epoch` itself.
-        """
-        per_epoch = len(self) // batch
-        number = start
-        order, shuffled = np.empty(0, int), -1
-        while True:
-            epoch, place = divmod(number, per_epoch)
-            if epoch != shuffled:
-                order, shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self)), epoch
-            self.set_epoch(epoch)
-            items = [self[int(i)] for i in order[place * batch : (place + 1) * batch]]
-            yield {key: torch.stack([item[key] for item in items]) for key in items[0]}
-            number += 1
+    def batch(self, number: int, size: int, crop: int | None = None, *, halved: bool = False) -> dict[str, Tensor]:
+        """Batch number n of `size` items in a shuffled order that depends on the seed; see :meth:`sample`."""
+        epoch, place = divmod(number, len(self) // size)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self))
+        chosen = [int(i) for i in order[place * size : (place + 1) * size]]
+        items = [self.sample(i, np.random.default_rng([self.seed, epoch, i]), crop, halved=halved) for i in chosen]
+        return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
 
-    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """One item, augmented with draws from `rng`."""
+    def sample(
+        self, index: int, rng: np.random.Generator, crop: int | None = None, *, halved: bool = False
+    ) -> dict[str, np.ndarray]:
+        """One item, augmented with draws from `rng`, of another crop where given; `halved`: shrunk to half of it, with
+        flows in its pixels. In NumPy, so that a loading thread leaves PyTorch's alone."""
+        crop = crop or self.crop
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         i = index - int(self._starts[shard])
-        room = (self.size - self.crop) // 2
+        room = (self.size - crop) // 2
         top, left = (int(v) for v in rng.integers(0, room + 1, 2)) if self.augment else (room // 2, room // 2)
-        half = self.crop // 2
-        frames = self._frames[shard][i, :, :, 2 * top : 2 * top + self.crop, 2 * left : 2 * left + self.crop]
-        flows = self._flows[shard][i, :, :, top : top + half, left : left + half]
+        half = crop // 2
+        pixels = self._frames[shard][i, :, :, 2 * top : 2 * top + crop, 2 * left : 2 * left + crop]
+        flows = self._flows[shard][i, :, :, top : top + half, left : left + half].astype(np.float32)
         valid = self._valid[shard][i, :, top : top + half, left : left + half]
-        frames, flows, valid = (
-            torch.from_numpy(np.array(frames)),
-            torch.from_numpy(np.array(flows)),
-            torch.from_numpy(np.array(valid)),
-        )
-        flows = flows.to(torch.float32)
+        if halved:
+            frames = _pooled(pixels.astype(np.uint16)) * np.float32(1 / 255)
+            flows, valid = _pooled(flows) / 2, _pooled(valid.astype(np.uint8)) == 1
+        else:
+            frames = pixels * np.float32(1 / 255)
         if self.augment:
             frames, flows, valid = self._turn(frames, flows, valid, rng)
-        x = frames.to(torch.float32).mul_(1.0 / 255.0)
-        if self.augment:
-            x = self._expose(x, rng)
-        valid = valid.bool()
+            frames = self._expose(frames, rng)
+        valid = valid.astype(bool)
         return {
-            "x0": x[0], "xm": x[1], "x1": x[2],
+            "x0": frames[0], "xm": frames[1], "x1": frames[2],
             "flow0": flows[0], "flow1": flows[1], "valid0": valid[:1], "valid1": valid[1:],
         }  # fmt: skip
 
     @staticmethod
-    def _turn(frames: Tensor, flows: Tensor, valid: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _turn(
+        frames: np.ndarray, flows: np.ndarray, valid: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         mirror, upside, transpose, reverse = rng.random(4) < (0.5, 0.5, 0.5, 0.5)
         if rng.random() < 0.5:
-            frames = frames[:, torch.from_numpy(rng.permutation(3))]
-        sign = torch.tensor([-1.0 if mirror else 1.0, -1.0 if upside else 1.0]).view(1, 2, 1, 1)
+            frames = frames[:, rng.permutation(3)]
+        sign = np.array([-1.0 if mirror else 1.0, -1.0 if upside else 1.0], np.float32).reshape(1, 2, 1, 1)
         axes = [axis for axis, flip in ((-1, mirror), (-2, upside)) if flip]
         if axes:
-            frames, flows, valid = frames.flip(axes), flows.flip(axes) * sign, valid.flip(axes)
+            frames, flows, valid = np.flip(frames, axes), np.flip(flows, axes) * sign, np.flip(valid, axes)
         if transpose:
-            frames, flows, valid = frames.mT, flows.mT.flip(1), valid.mT
+            frames, flows, valid = frames.swapaxes(-1, -2), flows.swapaxes(-1, -2)[:, ::-1], valid.swapaxes(-1, -2)
         if reverse:
-            frames, flows, valid = frames.flip(0), flows.flip(0), valid.flip(0)
-        return frames.contiguous(), flows.contiguous(), valid.contiguous()
+            frames, flows, valid = frames[::-1], flows[::-1], valid[::-1]
+        return frames, flows, valid
 
-    def _expose(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+    def _expose(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Brightness, gamma and noise, the same for the three frames: (3, 3, H, W)."""
         if rng.random() < 0.3:
-            x.pow_(math.exp(rng.normal(0, 0.2)))
+            x = x ** np.float32(math.exp(rng.normal(0, 0.2)))
         if rng.random() < 0.4:
             low, high = rng.uniform(0, 0.15), rng.uniform(0.75, 1.0)
-            x.mul_(high - low).add_(low)
+            x = x * np.float32(high - low) + np.float32(low)
         if rng.random() < self.noise:
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            strength = rng.uniform(0.002, 0.02)
-            x.add_(torch.randn(x.shape, generator=generator), alpha=strength).clamp_(0.0, 1.0)
+            x = x + rng.standard_normal(x.shape, np.float32) * np.float32(rng.uniform(0.002, 0.02))
+            x = x.clip(0.0, 1.0)
         return x
+
+
+def _pooled(maps: np.ndarray) -> np.ndarray:
+    """Means over 2 x 2 places: (..., H, W) -> (..., H/2, W/2) float32."""
+    rows = maps[..., ::2, :] + maps[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) * np.float32(0.25)
 
 
 def main(argv: list[str] | None = None) -> int:
