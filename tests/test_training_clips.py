@@ -102,4 +102,3 @@ def test_unknown_flows_count_for_nothing(tmp_path: Path) -> None:
         assert bool(torch.isfinite(task.flow).all())
         error = train.endpoint_error(torch.randn_like(task.flow), task.flow, task.weight)
         assert float(error) == 0.0
-    assert len(train.livelier(batch)["x0"]) == 1
