@@ -26,7 +26,7 @@ from tlbvfi.quality import psnr, ssim
 
 Interpolate = Callable[..., list[Tensor]]
 NAME = next(iter(BUILT_IN))
-FLOOR = 30.0  # dB
+FLOOR = 31.5  # dB
 
 
 @pytest.fixture(scope="module")
