@@ -145,6 +145,16 @@ def test_detail_comes_through_a_fresh_decoder_as_it_is(data: Path) -> None:
     assert float((twice - 2 * once).std()) < 0.2 * float(twice.std())
 
 
+def test_every_depth_of_the_refinement_meets_every_scale(data: Path) -> None:
+    """What a step draws for its view tells nothing of what its loss draws."""
+    options = Options("refine", data, data / "nowhere", batch=2, lr=1e-3)
+    stage, generator, met = train.RefineStage(train.fresh_model(options)), torch.Generator(), set()
+    for step in range(200):
+        full = stage.view(options.reseed(generator, step, "view")).scale == 1.0
+        met.add((full, float(torch.rand((), generator=options.reseed(generator, step, "loss"))) > 0.8))
+    assert len(met) == 4
+
+
 def test_a_share_of_coarse_flows_is_disturbed() -> None:
     flow = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for share, low, high in ((0.0, 0, 0), (0.5, 20, 44), (1.0, 64, 64)):
