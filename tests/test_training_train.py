@@ -145,6 +145,37 @@ def test_detail_comes_through_a_fresh_decoder_as_it_is(data: Path) -> None:
     assert float((twice - 2 * once).std()) < 0.2 * float(twice.std())
 
 
+def test_what_is_drawn_are_clips_of_mixed_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents that are the frames themselves draw them without error, where each is drawn beside foreign ones."""
+    stage = train.LatentStage(train.fresh_model(Options("latent", Path(), Path("nowhere"), batch=2, lr=1e-3)))
+    seen: list[Tensor] = []
+
+    def as_they_are(deepest: Any, images: Any) -> tuple[Tensor, Tensor]:
+        clip = torch.stack(list(deepest), dim=1)
+        seen.append(clip)
+        return clip.flatten(0, 1), torch.zeros(())
+
+    monkeypatch.setattr(stage, "_taken", as_they_are)
+    frames = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    images = tuple(F.interpolate(frames, scale_factor=8.0).chunk(3))
+    own, _, drawn = stage.coded([frames], images)  # type: ignore[arg-type]
+    assert drawn < 2e-3  # the loss itself gives 0.001 for no error
+    assert torch.equal(own, seen[0].flatten(0, 1))
+    assert torch.equal(seen[1][:, 1], seen[0][:, 1].flip(0))
+    assert torch.equal(seen[1][:, ::2], seen[0][:, ::2])
+
+
+def test_the_blend_is_told_the_nearer_frame() -> None:
+    first, last = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
+    first[..., :16] = 0.2
+    last[..., 16:] = 0.2
+    right = torch.full((1, 1, 32, 32), -5.0)
+    right[..., 16:] = 5.0
+    assert train.blend_loss(right, (first, last)) < 0.1
+    assert train.blend_loss(-right, (first, last)) > 3.0
+    assert train.blend_loss(-right, (first, first)) == 0.0
+
+
 def test_every_depth_of_the_refinement_meets_every_scale(data: Path) -> None:
     """What a step draws for its view tells nothing of what its loss draws."""
     options = Options("refine", data, data / "nowhere", batch=2, lr=1e-3)

@@ -15,7 +15,7 @@ from pathlib import Path
 from .train import STAGES
 
 #: What a panel shows of a stage, as far as its log has it.
-FIGURES = ("loss", "epe", "psnr", "lpips", "drawn", "hidden", "mse", "real_photo", "real_lpips")
+FIGURES = ("loss", "epe", "psnr", "lpips", "drawn", "hidden", "blend", "mse", "real_photo", "real_lpips")
 
 
 def draw(run: Path, target: Path) -> None:

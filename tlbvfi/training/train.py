@@ -26,7 +26,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -249,6 +249,23 @@ def hidden_loss(logits: Tensor, batch: Batch) -> Tensor:
     return (error * alone).sum() / (alone.sum() + 100.0)
 
 
+#: Least difference of the warped frames' errors that says which of them to take, and over how many pixels it is taken.
+_TELLING, _AROUND = 0.01, 5
+
+
+def blend_loss(logits: Tensor, errors: tuple[Tensor, Tensor]) -> Tensor:
+    """How far the blend mask, given as logits (B, 1, H, W), is from the warped frame that is nearer to the middle one,
+    by what each of them is off there (B, 1, H, W), weighted by how much nearer it is.
+
+    Covers what the flow got wrong as well as what is hidden. The error of the blended frame asks for the same, but
+    pixel by pixel, where noise decides, and less the surer the mask is of the wrong frame.
+    """
+    nearer = (errors[1] - errors[0]).detach()
+    weight = (nearer.abs() - _TELLING).clamp_min(0.0)
+    loss = F.binary_cross_entropy_with_logits(logits.float(), (nearer > 0).float(), reduction="none")
+    return (loss * weight).sum() / (weight.sum() + 1.0)
+
+
 #: Weight of the perceptual term where the middle frame is decoded.
 LPIPS_WEIGHT = 0.3
 
@@ -263,11 +280,16 @@ class AutoencoderStage(RefineStage):
 
     Attributes:
         hidden: weight of what the blend should be where one frame alone sees a point.
+        blend: weight of what the blend should be where one warped frame is nearer to the middle one.
         sketch: a layer that must give every frame at the latent's size from its latent alone. The warped frames explain
-            so much that otherwise nothing asks for a latent. It is no part of the model either.
+            so much that otherwise nothing asks for a latent. It is no part of the model.
+        readouts: a layer for each level of the decoder that must give the middle frame and the blend, at the level's
+            size, from the map it starts from. Asked for the frame at its end alone, the decoder never comes to look
+            beyond its last level. They are no part of the model either.
     """
 
     hidden = 0.05
+    blend = 0.1
 
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
 
@@ -276,24 +298,53 @@ class AutoencoderStage(RefineStage):
         self.sketch = nn.Conv2d(model.params.autoencoder.z_channels, 3, 1)
         nn.init.dirac_(self.sketch.weight)
         nn.init.zeros_(self.sketch.bias)
+        levels = model.vqgan.decoder.up
+        self.readouts = nn.ModuleList(nn.Conv2d(level.block[0].conv1.in_channels, 4, 1) for level in levels)
 
     def view(self, generator: torch.Generator) -> View:
         return Stage.view(self, generator)
 
     def parameters(self) -> list[nn.Parameter]:
         coarse = {id(p) for p in self.model.vqgan.decoder.flownet.parameters()}
-        return [p for p in self.model.vqgan.parameters() if id(p) not in coarse] + list(self.sketch.parameters())
+        return [p for p in self.model.vqgan.parameters() if id(p) not in coarse] + self.beside()
+
+    def beside(self) -> list[nn.Parameter]:
+        """The parameters of what is no part of the model."""
+        return [*self.sketch.parameters(), *self.readouts.parameters()]
 
     def coded(self, pyramid: list[Tensor], images: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """What the decoder takes for a clip, from the pyramid of its frames; the commitment to the codes; and the error
-        of the frames drawn from it."""
+        of frames drawn from their latents.
+
+        The drawn clips have each the middle frame of another: from their own one could be drawn by its neighbours, and
+        then its latent says nothing that the empty frame's does not.
+        """
+        first, middle, last = pyramid[-1].chunk(3)
+        own, commitment = self._taken((first, middle, last), images)
+        x0, xm, x1 = images
+        mixed, mixed_commitment = self._taken((first, middle.roll(1, 0), last), images)
+        frames = torch.stack([x0, xm.roll(1, 0), x1], dim=1)
+        small = F.adaptive_avg_pool2d(rearrange(frames, "b t c h w -> (b t) c h w"), mixed.shape[-2:])
+        return own, commitment + mixed_commitment, charbonnier(self.sketch(mixed).float() - small)
+
+    def _taken(self, deepest: Sequence[Tensor], images: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the decoder takes for the deepest levels of a clip's frames, and the commitment to the codes."""
         vqgan = self.model.vqgan
-        z = vqgan.latent(pyramid[-1].chunk(3), images[0], images[2])
+        z = vqgan.latent(deepest, images[0], images[2])
         codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
         commitment = F.mse_loss(z, codes.detach()) * 0.25 + F.mse_loss(codes, z.detach())
-        taken = vqgan.decoder_input(straight_through(z, codes))
-        small = F.adaptive_avg_pool2d(rearrange(list(images), "t b c h w -> (b t) c h w"), taken.shape[-2:])
-        return taken, commitment, charbonnier(self.sketch(taken).float() - small)
+        return vqgan.decoder_input(straight_through(z, codes)), commitment
+
+    def read_out(self, maps: list[Tensor], off: tuple[Tensor, Tensor], middle: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean errors over the levels of the middle frame and of the blend, read from what each level starts from;
+        `off` as for :func:`blend_loss`, at the frame's size."""
+        frame_error, blend_error = torch.zeros(()), torch.zeros(())
+        for layer, level in zip(self.readouts, maps, strict=True):
+            made = layer(level).float()
+            first, last, truth = (F.adaptive_avg_pool2d(x, made.shape[-2:]) for x in (*off, middle))
+            frame_error = frame_error + charbonnier(made[:, :3] - truth)
+            blend_error = blend_error + blend_loss(made[:, 3:], (first, last))
+        return frame_error / len(maps), blend_error / len(maps)
 
     def features(self, frames: Tensor) -> list[Tensor]:
         """All pyramid levels."""
@@ -309,22 +360,35 @@ class AutoencoderStage(RefineStage):
         refined = self.flows(task)[-1]
         flow = resize_flow(refined, (x0.shape[-2], x0.shape[-1]))
         seen: list[Tensor] = []
-        head = vqgan.decoder.moduleout[-1]
-        hook = head.register_forward_hook(lambda module, given, made: seen.append(made))
-        frame = vqgan.decoder(decoder_in, (x0, x1), (first, last), flow)
-        hook.remove()
+        maps: list[Tensor] = []
+        decoder = vqgan.decoder
+        hooks = [decoder.moduleout[-1].register_forward_hook(lambda _, given, made: seen.append(made))]
+        for level in decoder.up:
+            start = level.block[0]
+            hooks.append(start.register_forward_pre_hook(lambda _, given: maps.append(given[0].read(0, given[0].height))))
+        frame = decoder(decoder_in, (x0, x1), (first, last), flow)
+        for hook in hooks:
+            hook.remove()
         size = (refined.shape[-2], refined.shape[-1])
         epe = endpoint_error(refined, resize_flow(task.flow, size), resize(task.weight, size))
         error = frame - xm
         hidden = hidden_loss(seen[0][:, 3:], batch)
+        warped = warp(x0, flow[:, :2].detach()), warp(x1, flow[:, 2:].detach())
+        off = tuple((x - xm).abs().mean(dim=1, keepdim=True) for x in warped)
+        around = (F.avg_pool2d(x, _AROUND, 1, _AROUND // 2, count_include_pad=False) for x in off)
+        blend = blend_loss(seen[0][:, 3:], tuple(around))  # type: ignore[arg-type]
+        read, read_blend = self.read_out(maps[::-1], off, xm)  # type: ignore[arg-type]
         # Large errors count most: they are where the warped frames do not help, which is the decoder's part.
         total = charbonnier(error) + 10.0 * error.float().square().mean() + commitment + drawn
-        total = total + self.hidden * hidden + 0.01 * epe
+        total = total + self.hidden * hidden + self.blend * (blend + read_blend) + read + 0.01 * epe
         figures = {
             "l1": error.abs().mean().item(),
             "psnr": (-10 * error.square().mean().log10()).item(),
             "epe": epe.item(),
             "hidden": hidden.item(),
+            "blend": blend.item(),
+            "read": read.item(),
+            "read_blend": read_blend.item(),
             "drawn": drawn.item(),
         }
         if self.perceptual is not None:
@@ -391,7 +455,7 @@ class BridgeStage(Stage):
             y = vqgan.latent((first, empty, last), x0, x1)
         schedule = self.model.schedule
         # Several timesteps for each latent: encoding costs far more than the denoiser.
-        repeats = 8
+        repeats = 32
         z, y = z.repeat(repeats, 1, 1, 1, 1), y.repeat(repeats, 1, 1, 1, 1)
         t = torch.randint(schedule.num_timesteps, (z.shape[0],), generator=generator)
         m = torch.from_numpy(schedule.m)[t].view(-1, 1, 1, 1, 1)
