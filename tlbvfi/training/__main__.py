@@ -19,10 +19,10 @@ from . import clips, evaluate, render, sources, train
 SCHEDULE = (
     ("flow", 16000, 32, 8e-4, 0.2),
     ("refine", 8000, 24, 1.2e-3, 0.2),
-    ("latent", 1000, 4, 8e-4, 0.5),
+    ("latent", 1000, 8, 8e-4, 0.5),
     ("decoder", 8000, 4, 8e-4, 0.5),
     ("autoencoder", 2000, 4, 3e-4, 0.5),
-    ("bridge", 1000, 8, 8e-4, 0.0),
+    ("bridge", 1500, 8, 2e-3, 0.5),
 )
 TRIPLETS = 32000
 
