@@ -363,9 +363,11 @@ class AutoencoderStage(RefineStage):
         maps: list[Tensor] = []
         decoder = vqgan.decoder
         hooks = [decoder.moduleout[-1].register_forward_hook(lambda _, given, made: seen.append(made))]
-        for level in decoder.up:
-            start = level.block[0]
-            hooks.append(start.register_forward_pre_hook(lambda _, given: maps.append(given[0].read(0, given[0].height))))
+
+        def keep(_: nn.Module, given: tuple[Any, ...]) -> None:
+            maps.append(given[0].read(0, given[0].height))
+
+        hooks += [level.block[0].register_forward_pre_hook(keep) for level in decoder.up]
         frame = decoder(decoder_in, (x0, x1), (first, last), flow)
         for hook in hooks:
             hook.remove()
