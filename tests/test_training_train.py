@@ -186,6 +186,22 @@ def test_every_depth_of_the_refinement_meets_every_scale(data: Path) -> None:
     assert len(met) == 4
 
 
+def test_at_full_size_the_farthest_pairs_are_taken() -> None:
+    """A third of the batch, mostly the farthest motion, no pair twice; flows that are not known do not count."""
+    far = torch.tensor([3, 0, 7, 1, 9, 4, 11, 2, 5, 10, 6, 8]).float()
+    flow = far[:, None, None, None].expand(12, 2, 4, 4).clone()
+    flow[:, :, 0, 0] = torch.nan
+    batch = {"flow0": flow, "number": far}
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        taken = train.affordable(batch, train.View(SIDE, False, 1.0), generator)["number"].tolist()
+        assert len(taken) == len(set(taken)) == 4
+        assert {9, 10, 11} <= set(taken)
+    assert train.affordable(batch, train.View(SIDE, True, 0.5), torch.Generator()) is batch
+    alone = {name: value[:1] for name, value in batch.items()}
+    assert len(train.affordable(alone, train.View(SIDE, False, 1.0), torch.Generator())["number"]) == 1
+
+
 def test_a_share_of_coarse_flows_is_disturbed() -> None:
     flow = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for share, low, high in ((0.0, 0, 0), (0.5, 20, 44), (1.0, 64, 64)):

@@ -101,10 +101,28 @@ def drawn_scale(generator: torch.Generator, full: float, half: float = 0.6) -> f
     return 0.5 if draw[1] < half else 0.35 + 0.4 * (draw[1] - half) / (1.0 - half)
 
 
-def motion_view(generator: torch.Generator, full: float, half: float, crop: int, whole: int) -> View:
-    """A view for the flow networks alone: of the whole picture, or at a flow scale of 1 a crop of it."""
+def motion_view(generator: torch.Generator, full: float, half: float, side: int) -> View:
+    """A view for the flow networks alone, of the whole picture."""
     scale = drawn_scale(generator, full, half)
-    return View(crop, False, 1.0) if scale == 1.0 else View(whole, scale == 0.5, scale)
+    return View(side, scale == 0.5, scale)
+
+
+#: Pairs of a batch that a flow stage takes at a flow scale of 1, where they cost most, and how many of these are the
+#: ones that move farthest: what is far at the full size is rare, and a part of a picture would not hold it.
+_FULL_SIZE, _FARTHEST = 1 / 3, 3 / 4
+
+
+def affordable(batch: Batch, view: View, generator: torch.Generator) -> Batch:
+    """The batch; at a flow scale of 1 its pairs with the farthest motion, and some of the others."""
+    if view.scale < 1.0:
+        return batch
+    count = max(1, round(len(batch["flow0"]) * _FULL_SIZE))
+    far = math.ceil(count * _FARTHEST)
+    moved = torch.linalg.vector_norm(batch["flow0"].float().nan_to_num(), dim=1).mean(dim=(1, 2))
+    order = moved.argsort(descending=True)
+    others = torch.randperm(len(order) - far, generator=generator)[: count - far]
+    chosen = torch.cat([order[:far], order[far:][others]])
+    return {name: value[chosen] for name, value in batch.items()}
 
 
 def flow_task(batch: Batch, view: View) -> FlowTask:
@@ -164,10 +182,10 @@ class FlowStage(Stage):
         return list(self.model.vqgan.decoder.flownet.parameters())
 
     def view(self, generator: torch.Generator) -> View:
-        return motion_view(generator, 0.3, 0.75, self.crop * 5 // 8, self.crop)
+        return motion_view(generator, 0.3, 0.75, self.crop)
 
     def loss(self, batch: Batch, view: View, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        task = flow_task(batch, view)
+        task = flow_task(affordable(batch, view, generator), view)
         estimates = list(self.model.vqgan.decoder.flownet.estimates(*task.frames))
         errors = [endpoint_error(flow, task.flow, task.weight) for flow in estimates]
         light = photometric(estimates[-1], task)
@@ -177,7 +195,7 @@ class FlowStage(Stage):
 
 #: How many levels of the refinement a step trains, coarsest first, how often, and on which part of a batch. The last
 #: levels cost most by far, and what the first ones miss they cannot find.
-DEPTHS = ((2, 0.6, 1), (3, 0.25, 1), (4, 0.15, 2))
+DEPTHS = ((2, 0.4, 1), (3, 0.4, 1), (4, 0.2, 2))
 #: Share of the pairs whose refinement starts at a disturbed flow, when the stage begins (at its end none does), and how
 #: far that is off at most, in pixels of the coarse flow (standard deviation).
 DISTURBED, DISTURBANCE = 0.6, 2.0
@@ -205,7 +223,7 @@ class RefineStage(Stage):
         return [p for part in parts for p in part.parameters()]
 
     def view(self, generator: torch.Generator) -> View:
-        return motion_view(generator, 0.25, 0.9, self.crop // 2, self.crop)
+        return motion_view(generator, 0.3, 0.85, self.crop)
 
     def flows(self, task: FlowTask, depth: int = FLOW_LEVELS, generator: torch.Generator | None = None) -> list[Tensor]:
         """The refined flow estimates of a task, of the first `depth` levels; with a generator from a disturbed start.
@@ -224,6 +242,7 @@ class RefineStage(Stage):
         draw = float(torch.rand((), generator=generator))
         ends = itertools.accumulate(share for _, share, _ in DEPTHS)
         depth, _, part = next((d for d, end in zip(DEPTHS, ends, strict=True) if draw < end), DEPTHS[-1])
+        batch = affordable(batch, view, generator)
         task = flow_task({name: value[::part] for name, value in batch.items()}, view)
         refined = self.flows(task, depth, generator)
         total, figures = torch.zeros(()), {}
