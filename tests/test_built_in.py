@@ -26,7 +26,9 @@ from tlbvfi.quality import psnr, ssim
 
 Interpolate = Callable[..., list[Tensor]]
 NAME = next(iter(BUILT_IN))
-FLOOR = 31.5  # dB
+FLOOR = 32.5  # dB
+#: Live bytes of the published code for a pair at 512 x 512 in float32: its weights and its activations.
+PUBLISHED_BYTES = 178 * 2**20 + 1.35 * 2**30
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ class TestFile:
         assert model.params == load_params(NAME)
 
     def test_a_tenth_of_the_published_model(self) -> None:
-        """Operations of a pair at 512 x 512; and a quarter of its memory."""
+        """Operations of a pair at 512 x 512, and memory of the published code; of its networks here a quarter."""
         flops = []
         for params in (load_params(NAME), ModelParams()):
             with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -65,7 +67,8 @@ class TestFile:
             flops.append(counter.get_total_flops())
         assert flops[0] <= flops[1] / 10
         small, large = (plan(512, 512, torch.float32, 0.5, params=p) for p in (load_params(NAME), ModelParams()))
-        # The widest maps are a quarter as wide, and weights count: not a tenth.
+        assert small.peak_bytes <= PUBLISHED_BYTES / 10
+        # The widest maps are a quarter as wide: not a tenth of what this implementation needs.
         assert small.peak_bytes <= large.peak_bytes / 4
 
 
