@@ -83,6 +83,21 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return near + offset, (squares / (x.shape[2] * x.shape[3]) - offset.square()).clamp_min_(0.0)
 
 
+def channel_sums(x: Tensor) -> Tensor:
+    """Sum of each channel over the positions: float32 (B, C), for x (B, C, H, W).
+
+    On the CPU PyTorch would first make a float32 copy of a whole map in half precision.
+    """
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.stride(1) != 1
+    if plain or x.device.type != "cpu" or x.dtype == torch.float32:
+        return x.sum(dim=(2, 3), dtype=torch.float32)
+    sums = torch.zeros(x.shape[:2])
+    for i, positions in enumerate(rearrange(x, "b c h w -> b (h w) c")):
+        for part in positions.split(max(1, _CHUNK // max(x.shape[1], 64))):
+            sums[i] += _column_sums(part.float())
+    return sums
+
+
 def _column_sums(x: Tensor) -> Tensor:
     """Sums (C,) of the columns of a contiguous x (N, C) float32.
 

@@ -156,7 +156,8 @@ class RefineBlock(nn.Module):
         assert isinstance(conv, nn.Conv2d)
         shared = F.conv2d(middle, conv.weight[:, : middle.shape[1]], conv.bias, padding=1)
         h = F.conv2d(own, conv.weight[:, middle.shape[1] :], None, padding=1)
-        h = act(accumulate(h, torch.cat([shared, shared])))
+        both = rearrange(h, "(two b) c h w -> two b c h w", two=2)
+        h = act(rearrange(accumulate(both, shared), "two b c h w -> (two b) c h w"))
         for layer in rest:
             h = layer(h)
         return h

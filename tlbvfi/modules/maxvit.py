@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..strips import WHOLE, Rows, Strips, collect, convolved, pieces, pointwise, positionwise
+from ..strips import WHOLE, Rows, Strips, channel_sums, collect, convolved, pieces, pointwise, positionwise
 from .attention import attention
 from .blocks import accumulate
 
@@ -190,7 +190,7 @@ class MBConv(nn.Sequential):
         wide = pointwise(convolved(wide, depthwise), lambda rows: act2(norm2(rows)))
         if len(cuts) == 1 or not strips.frugal:
             wide = collect(wide, cuts)
-        mean = sum(wide.read(a, b).sum(dim=(2, 3), dtype=torch.float32) for a, b in cuts) / math.prod(x.shape[2:])
+        mean = sum(channel_sums(wide.read(a, b)) for a, b in cuts) / math.prod(x.shape[2:])
         gates = excite(mean)
 
         def projected(rows: Tensor) -> Tensor:
