@@ -238,6 +238,21 @@ def test_merged_moments_are_those_of_the_map(
         assert ((found_variance - variance).abs() <= 1e-5 * variance + 8 * step * spread + step**2).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (1, 64, 40, 33)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_sums_of_channels_are_float32_sums(
+    dtype: torch.dtype, shape: tuple[int, int, int, int], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces too, of which the last is shorter; half precision would be off by a thousandth and more."""
+    monkeypatch.setattr(strips_module, "_CHUNK", 1 << 13)
+    x = (uneven(*shape) + 2.0).to(dtype).contiguous(memory_format=layout)
+    with torch.no_grad():
+        sums = strips_module.channel_sums(x)
+    assert sums.dtype == torch.float32
+    torch.testing.assert_close(sums.double(), x.double().sum(dim=(2, 3)), rtol=1e-6, atol=0.0)
+
+
 # --- Every stage alone ---
 
 WIDTH = 24

@@ -13,7 +13,7 @@ Where a map is narrow enough to go whole there is one strip, and every layer is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -74,11 +74,10 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     # One pass over differences from a mean of some rows, which is near enough that nothing cancels.
     near = x[:, :, :: max(1, x.shape[2] // 8)].mean(dim=(2, 3), dtype=torch.float32)
     sums, squares = torch.zeros_like(near), torch.zeros_like(near)
-    for i, positions in enumerate(rearrange(x, "b c h w -> b (h w) c")):
-        for part in positions.split(max(1, _CHUNK // max(x.shape[1], 64))):  # long sums lose digits
-            centred = part - near[i]  # float32
-            sums[i] += _column_sums(centred)
-            squares[i] += _column_sums(centred.mul_(centred))
+    for i, part in _parts(x):
+        centred = part - near[i]  # float32
+        sums[i] += _column_sums(centred)
+        squares[i] += _column_sums(centred.mul_(centred))
     offset = sums / (x.shape[2] * x.shape[3])
     return near + offset, (squares / (x.shape[2] * x.shape[3]) - offset.square()).clamp_min_(0.0)
 
@@ -92,10 +91,16 @@ def channel_sums(x: Tensor) -> Tensor:
     if plain or x.device.type != "cpu" or x.dtype == torch.float32:
         return x.sum(dim=(2, 3), dtype=torch.float32)
     sums = torch.zeros(x.shape[:2])
+    for i, part in _parts(x):
+        sums[i] += _column_sums(part.float())
+    return sums
+
+
+def _parts(x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """A channels-last map some positions at a time, as long sums lose digits: index in the batch, positions (N, C)."""
     for i, positions in enumerate(rearrange(x, "b c h w -> b (h w) c")):
         for part in positions.split(max(1, _CHUNK // max(x.shape[1], 64))):
-            sums[i] += _column_sums(part.float())
-    return sums
+            yield i, part
 
 
 def _column_sums(x: Tensor) -> Tensor:
