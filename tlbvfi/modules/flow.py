@@ -121,46 +121,46 @@ class RefineBlock(nn.Module):
 
     def _corrected(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int) -> Tensor:
         """The corrected flows for rows `top`.. of the flow."""
-        dtype = features0.dtype
         around0, around1 = Neighbourhood(features0, flow[:, :2], top), Neighbourhood(features1, flow[:, 2:], top)
         centres = join_channels(around0.shape, [around0, around1])
         centre0, centre1 = centres.chunk(2, dim=1)
         weight = _positionwise(self.occl_convs, centres)
         middle = torch.lerp(centre1, centre0, weight)
-        # The same weights serve both flows: they go through as a batch of 2 B.
-        correlation = self._correlation_features(around0.cosine(middle), around1.cosine(middle))
-        del around0, around1
-        own_flow = torch.cat([flow[:, :2], flow[:, 2:]])
-        own_flow_ = own_flow.to(dtype).contiguous(memory_format=torch.channels_last)
-        motion = self.motion_convs(torch.cat([correlation, self.flow_convs(own_flow_)], dim=1))
-        own = torch.cat([torch.cat([centre0, centre1]), motion, own_flow_], dim=1)
-        del centre0, centre1, motion, correlation
-        delta = self.flow_head(self._gru(middle, own)).float()
-        return flow + rearrange(delta, "(two b) c h w -> b (two c) h w", two=2)
+        del weight
+        conv = self.gru[0]
+        assert isinstance(conv, nn.Conv2d)
+        # The part of the first conv over the middle serves both flows.
+        shared = F.conv2d(middle, conv.weight[:, : middle.shape[1]], conv.bias, padding=1)
+        cosines = around0.cosine(middle), around1.cosine(middle)
+        del around0, around1, middle
+        # One flow after the other: half of the maps are never there together.
+        deltas = [
+            self._delta(each, centre, own_flow, shared)
+            for each, centre, own_flow in zip(cosines, (centre0, centre1), flow.chunk(2, dim=1), strict=True)
+        ]
+        return flow + torch.cat(deltas, dim=1)
 
-    def _correlation_features(self, *cosines: Tensor) -> Tensor:
-        """corr_convs of cosines (B, 9, H, W) float32, joined along the batch.
+    def _delta(self, cosines: Tensor, centre: Tensor, flow: Tensor, shared: Tensor) -> Tensor:
+        """The correction (B, 2, H, W) float32 of one of the flows."""
+        flow = flow.to(centre.dtype).contiguous(memory_format=torch.channels_last)
+        motion = self.motion_convs(torch.cat([self._correlation_features(cosines), self.flow_convs(flow)], dim=1))
+        conv, *rest = self.gru
+        own = torch.cat([centre, motion, flow], dim=1)
+        del motion
+        own = F.conv2d(own, conv.weight[:, shared.shape[1] :], None, padding=1)
+        return self.flow_head(nn.Sequential(*rest)(accumulate(own, shared))).float()
+
+    def _correlation_features(self, cosines: Tensor) -> Tensor:
+        """corr_convs of cosines (B, 9, H, W) float32.
 
         Near 1, where they lie, half precision has two or three digits. So what they lack of 1 goes in, and the 1 into
         the first bias.
         """
         first, *rest = self.corr_convs
         assert isinstance(first, nn.Conv2d) and first.bias is not None
-        lacking = torch.cat(cosines).sub_(1.0).to(first.weight.dtype)
+        lacking = (cosines - 1.0).to(first.weight.dtype)
         bias = (first.bias.float() + first.weight.float().sum(dim=(1, 2, 3))).to(first.weight.dtype)
         return _positionwise(nn.Sequential(*rest), positionwise(lacking, first, bias))
-
-    def _gru(self, middle: Tensor, own: Tensor) -> Tensor:
-        """gru([middle, own]) for the 2 B flows, the part of the first conv over `middle` computed once per pair."""
-        conv, act, *rest = self.gru
-        assert isinstance(conv, nn.Conv2d)
-        shared = F.conv2d(middle, conv.weight[:, : middle.shape[1]], conv.bias, padding=1)
-        h = F.conv2d(own, conv.weight[:, middle.shape[1] :], None, padding=1)
-        both = rearrange(h, "(two b) c h w -> two b c h w", two=2)
-        h = act(rearrange(accumulate(both, shared), "two b c h w -> (two b) c h w"))
-        for layer in rest:
-            h = layer(h)
-        return h
 
 
 class FlowRefinement(nn.Module):
