@@ -60,8 +60,23 @@ def pieces(strips: Strips, device: torch.device) -> Strips:
     return Strips(min(strips.pixels or _CACHED, _CACHED), strips.frugal)
 
 
+def wide_cuts(shape: Shape, strips: Strips, device: torch.device) -> list[Cut]:
+    """The cuts for a map that is several times wider on the way, with neighbours: of whole maps as well, as the wide
+    map then never exists whole, at no cost in time."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return strips.cuts(shape)
+    most = 2 * _CACHED if device.type == "cpu" else _LONG
+    if strips.pixels is not None and strips.pixels < most:
+        return strips.cuts(shape)
+    return Strips(most).cuts(shape, least=_WIDE_ROWS)
+
+
 #: Positions of a strip that stays in a processor's cache.
 _CACHED = 1 << 13
+#: Positions of a strip on devices that want long kernels.
+_LONG = 1 << 18
+#: Rows of a strip of a map that is wider on the way, at least: some around it are computed twice.
+_WIDE_ROWS = 16
 #: Everything in one piece.
 WHOLE = Strips()
 
@@ -165,10 +180,13 @@ class Rows:
         shape: (B, C, H, W).
         read: rows start..stop - 1 of the map, (B, C, stop - start, W).
         moments: of the whole map, where they were taken while it was stored.
+        fresh: what is read serves nobody else and may be overwritten.
     """
 
-    def __init__(self, shape: Shape, read: Callable[[int, int], Tensor], moments: Moments | None = None) -> None:
-        self.shape, self.read, self.moments = shape, read, moments
+    def __init__(
+        self, shape: Shape, read: Callable[[int, int], Tensor], moments: Moments | None = None, fresh: bool = True
+    ) -> None:
+        self.shape, self.read, self.moments, self.fresh = shape, read, moments, fresh
 
     @property
     def height(self) -> int:
@@ -179,7 +197,15 @@ def stored(x: Tensor, moments: Moments | None = None) -> Rows:
     """A map that is there."""
     height = x.shape[2]
     b, c, h, w = x.shape
-    return Rows((b, c, h, w), lambda a, b: x if (a, b) == (0, height) else x[:, :, a:b], moments)
+    return Rows((b, c, h, w), lambda a, b: x if (a, b) == (0, height) else x[:, :, a:b], moments, fresh=False)
+
+
+def read_once(rows: Rows, cuts: list[Cut]) -> Rows:
+    """A stored map that its reader may have, where it is read whole. The caller lets go of it."""
+    if len(cuts) > 1 or torch.is_grad_enabled():
+        return rows
+    held = [rows.read(0, rows.height)]
+    return Rows(rows.shape, lambda a, b: held.pop(), rows.moments)
 
 
 def pointwise(rows: Rows, layer: Callable[[Tensor], Tensor]) -> Rows:
@@ -257,14 +283,16 @@ def normed(rows: Rows, norm: nn.GroupNorm, strips: Strips, activation: Callable[
     """GroupNorm by the statistics of the whole map, then an activation."""
     cuts = strips.cuts(rows.shape)
     if len(cuts) == 1 and rows.moments is None:
-        return pointwise(rows, lambda x: activation(norm(x)))
+        return pointwise(rows, lambda x: activation(norm(x, rows.fresh)))
     moments = rows.moments or _measured(rows, cuts)
     scale, shift = affine(*moments.groups(norm.num_groups), norm)
+    return pointwise(rows, lambda x: activation(scaled(x, scale, shift, rows.fresh)))
 
-    def layer(x: Tensor) -> Tensor:
-        return activation(torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype)))
 
-    return pointwise(rows, layer)
+def scaled(x: Tensor, scale: Tensor, shift: Tensor, overwrite: bool = False) -> Tensor:
+    """x * scale + shift in the dtype of x; with `overwrite` into x, where no gradient needs it."""
+    out = x if overwrite and not torch.is_grad_enabled() else None
+    return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype), out=out)
 
 
 def affine(mean: Tensor, variance: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:

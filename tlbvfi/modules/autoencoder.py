@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderParams
-from ..strips import WHOLE, Rows, Strips, collect, convolved, halved, normed, remembering, stored
+from ..strips import WHOLE, Rows, Strips, collect, convolved, halved, normed, read_once, remembering, stored
 from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
 from .flow import CoarseFlow, FlowRefinement
 from .maxvit import CrossAttention, MaxViT
@@ -190,7 +190,7 @@ class Decoder(nn.Module):
             level_flows.pop(i + 1, None)
             maps.append(collect(h, strips.cuts(h.shape), measure=True))
             del h
-        return self._synthesised(maps.pop(), frames, flow, strips)
+        return self._synthesised(maps, frames, flow, strips)
 
     @staticmethod
     def _level_flows(flow: Tensor) -> dict[int, Tensor]:
@@ -220,24 +220,29 @@ class Decoder(nn.Module):
         channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
         return Rows((batch, channels, height, width), read)
 
-    def _synthesised(self, h: Rows, frames: tuple[Tensor, Tensor], flow: Tensor, strips: Strips) -> Tensor:
-        """From the last decoder map: blend mask and residual, four channels, and the frame (B, 3, H, W) in [0, 1]."""
+    def _synthesised(self, taken: list[Rows], frames: tuple[Tensor, Tensor], flow: Tensor, strips: Strips) -> Tensor:
+        """From the last decoder map, taken out of a list so that it goes once read: blend mask and residual, four
+        channels, and the frame (B, 3, H, W) in [0, 1]."""
+        h = taken.pop()
         layers: list[Any] = list(self.moduleout)
         conv, norm, _, conv2, norm2, _, conv3 = layers
         cuts = strips.cuts(h.shape, least=_HEAD_ROWS)
-        wide = normed(h, self.norm_out, strips, silu)
         out = None
         over = strips.frugal and len(cuts) > 1 and h.shape[1] == conv.out_channels >= conv2.out_channels
+        h = read_once(h, cuts)
+        wide = normed(h, self.norm_out, strips, silu)
         if over:
             # Over the map it comes from, of which no strip reads again what another wrote.
             wide, out = remembering(wide, 2), h.read(0, h.height)
         h = collect(convolved(convolved(wide, self.conv_out), conv), cuts, measure=True, out=out)
+        h = read_once(h, cuts)
         wide = normed(h, norm, strips, relu)
         if over:
             assert out is not None
             wide, out = remembering(wide, 1), out[:, : conv2.out_channels]
         h = collect(convolved(wide, conv2), cuts, measure=True, out=out)
         del wide, out
+        h = read_once(h, cuts)
         head = convolved(normed(h, norm2, strips, relu), conv3)
 
         def read(a: int, b: int) -> Tensor:

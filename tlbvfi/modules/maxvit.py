@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..strips import WHOLE, Rows, Strips, channel_sums, collect, convolved, pieces, pointwise, positionwise
+from ..strips import WHOLE, Rows, Strips, channel_sums, collect, convolved, pieces, pointwise, positionwise, wide_cuts
 from .attention import attention
 from .blocks import accumulate
 
@@ -181,7 +181,7 @@ class MBConv(nn.Sequential):
         """The wide map between is stored, or computed twice where memory is short; so is the result."""
         layers: list[Any] = list(self)
         expand, norm1, act1, depthwise, norm2, act2, excite, project, norm3 = layers
-        cuts = strips.cuts(x.shape)
+        cuts = wide_cuts(x.shape, strips, expand.weight.device)
 
         def widened(rows: Tensor) -> Tensor:
             return act1(norm1(positionwise(rows, expand)))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..strips import Rows, Strips, added, collect, convolved, halved, normed
+from ..strips import Rows, Strips, added, collect, convolved, halved, normed, wide_cuts
 from .blocks import group_norm, relu
 
 _TAP = 0.5 / math.sqrt(2.0)
@@ -93,7 +93,7 @@ class FrequencyExtractor(nn.Module):
         whole = Rows((frame0.shape[0], 21, height, frame0.shape[3]), bands)
         # Two rows of the frames make one: the cuts are those of the frames' size.
         h = convolved(whole, self.conv_in)
-        h = collect(h, halved(strips.cuts(whole.shape)), measure=True)
+        h = collect(h, halved(wide_cuts(whole.shape, strips, frame0.device)), measure=strips.pixels is not None)
         for block in self.Blocks:
             h = block(h, strips)
         return h.read(0, h.height)
