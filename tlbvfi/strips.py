@@ -54,28 +54,23 @@ def halved(cuts: list[Cut]) -> list[Cut]:
 
 
 def pieces(strips: Strips, device: torch.device) -> Strips:
-    """The cuts for layers that no row outside a strip matters to: on the CPU always small enough for its cache."""
-    if device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    """The cuts for layers that are several times wider than their map: of whole maps as well, as what is wide then
+    never exists whole, at no cost in time."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return strips
-    return Strips(min(strips.pixels or _CACHED, _CACHED), strips.frugal)
+    most = _CACHED if device.type == "cpu" else _LONG
+    return Strips(min(strips.pixels or most, most), strips.frugal)
 
 
 def wide_cuts(shape: Shape, strips: Strips, device: torch.device) -> list[Cut]:
-    """The cuts for a map that is several times wider on the way, with neighbours: of whole maps as well, as the wide
-    map then never exists whole, at no cost in time."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return strips.cuts(shape)
-    most = 2 * _CACHED if device.type == "cpu" else _LONG
-    if strips.pixels is not None and strips.pixels < most:
-        return strips.cuts(shape)
-    return Strips(most).cuts(shape, least=_WIDE_ROWS)
+    """The cuts by :func:`pieces` where rows around each are computed twice."""
+    smaller = pieces(strips, device)
+    return strips.cuts(shape) if smaller.pixels == strips.pixels else smaller.cuts(shape, least=_WIDE_ROWS)
 
 
-#: Positions of a strip that stays in a processor's cache.
-_CACHED = 1 << 13
-#: Positions of a strip on devices that want long kernels.
-_LONG = 1 << 18
-#: Rows of a strip of a map that is wider on the way, at least: some around it are computed twice.
+#: Positions of a piece: on the CPU, where it stays in the cache, and on devices that want long kernels.
+_CACHED, _LONG = 1 << 14, 1 << 16
+#: Rows of a piece, at least, where rows around it are computed twice.
 _WIDE_ROWS = 16
 #: Everything in one piece.
 WHOLE = Strips()

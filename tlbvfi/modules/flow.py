@@ -130,34 +130,34 @@ class RefineBlock(nn.Module):
         assert isinstance(conv, nn.Conv2d)
         # The part of the first conv over the middle serves both flows.
         shared = F.conv2d(middle, conv.weight[:, : middle.shape[1]], conv.bias, padding=1)
-        cosines = around0.cosine(middle), around1.cosine(middle)
+        # Near 1, where cosines lie, half precision has two or three digits: what they lack of 1 goes in.
+        lacking = [around.cosine(middle).sub_(1.0).to(middle.dtype) for around in (around0, around1)]
         del around0, around1, middle
         # One flow after the other: half of the maps are never there together.
         deltas = [
             self._delta(each, centre, own_flow, shared)
-            for each, centre, own_flow in zip(cosines, (centre0, centre1), flow.chunk(2, dim=1), strict=True)
+            for each, centre, own_flow in zip(lacking, (centre0, centre1), flow.chunk(2, dim=1), strict=True)
         ]
         return flow + torch.cat(deltas, dim=1)
 
-    def _delta(self, cosines: Tensor, centre: Tensor, flow: Tensor, shared: Tensor) -> Tensor:
+    def _delta(self, lacking: Tensor, centre: Tensor, flow: Tensor, shared: Tensor) -> Tensor:
         """The correction (B, 2, H, W) float32 of one of the flows."""
         flow = flow.to(centre.dtype).contiguous(memory_format=torch.channels_last)
-        motion = self.motion_convs(torch.cat([self._correlation_features(cosines), self.flow_convs(flow)], dim=1))
+        h = torch.cat([self._correlation_features(lacking), self.flow_convs(flow)], dim=1)
+        for layer in self.motion_convs:
+            h = layer(h)
+        h = torch.cat([centre, h, flow], dim=1)
         conv, *rest = self.gru
-        own = torch.cat([centre, motion, flow], dim=1)
-        del motion
-        own = F.conv2d(own, conv.weight[:, shared.shape[1] :], None, padding=1)
-        return self.flow_head(nn.Sequential(*rest)(accumulate(own, shared))).float()
+        h = F.conv2d(h, conv.weight[:, shared.shape[1] :], None, padding=1)
+        h = accumulate(h, shared)
+        for layer in (*rest, *self.flow_head):
+            h = layer(h)
+        return h.float()
 
-    def _correlation_features(self, cosines: Tensor) -> Tensor:
-        """corr_convs of cosines (B, 9, H, W) float32.
-
-        Near 1, where they lie, half precision has two or three digits. So what they lack of 1 goes in, and the 1 into
-        the first bias.
-        """
+    def _correlation_features(self, lacking: Tensor) -> Tensor:
+        """corr_convs of cosines, given as what they lack of 1 (B, 9, H, W): the 1 goes into the first bias."""
         first, *rest = self.corr_convs
         assert isinstance(first, nn.Conv2d) and first.bias is not None
-        lacking = (cosines - 1.0).to(first.weight.dtype)
         bias = (first.bias.float() + first.weight.float().sum(dim=(1, 2, 3))).to(first.weight.dtype)
         return _positionwise(nn.Sequential(*rest), positionwise(lacking, first, bias))
 
