@@ -143,9 +143,11 @@ class RefineBlock(nn.Module):
     def _delta(self, lacking: Tensor, centre: Tensor, flow: Tensor, shared: Tensor) -> Tensor:
         """The correction (B, 2, H, W) float32 of one of the flows."""
         flow = flow.to(centre.dtype).contiguous(memory_format=torch.channels_last)
-        h = torch.cat([self._correlation_features(lacking), self.flow_convs(flow)], dim=1)
-        for layer in self.motion_convs:
-            h = layer(h)
+        conv, act = self.motion_convs
+        assert isinstance(conv, nn.Conv2d)
+        # A conv of maps side by side as the sum of a conv of each: they are never there together.
+        h = F.conv2d(self._correlation_features(lacking), conv.weight[:, : centre.shape[1]], conv.bias, padding=1)
+        h = act(accumulate(h, F.conv2d(self.flow_convs(flow), conv.weight[:, centre.shape[1] :], None, padding=1)))
         h = torch.cat([centre, h, flow], dim=1)
         conv, *rest = self.gru
         h = F.conv2d(h, conv.weight[:, shared.shape[1] :], None, padding=1)
