@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tlbvfi
 from tests.tiny import TINY, tiny_model
+from tlbvfi import strips as strips_module
 from tlbvfi.config import ModelParams, load_params
 from tlbvfi.memory import LiveBytes, candidates, counting, usable
 from tlbvfi.model import TLBVFI, convert_precision
@@ -47,9 +48,9 @@ def counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> int:  # fmt: skip
     """Peak live bytes of two pairs of a video, weights apart, on tensors without data, as a graphics card has them."""
-    monkeypatch.setattr(warp, "_LEAST_CHUNK", 1 << 30)
+    monkeypatch.setattr(warp, "_LEAST_CHUNK", warp.LONG_CHUNK)
     monkeypatch.setattr("tlbvfi.strips._CHUNK", 1 << 30)
-    monkeypatch.setattr("tlbvfi.strips._CACHED", 1 << 40)
+    monkeypatch.setattr("tlbvfi.strips._CACHED", strips_module._LONG)
     with FakeTensorMode(), torch.no_grad():
         model = convert_precision(TLBVFI(params).finalize(), dtype)
         model.encode_empty(*padded, strips)
@@ -71,6 +72,7 @@ CASES = [
     (SMALL, (256, 512), torch.float32, 1.0),
     (ModelParams(), (256, 512), torch.float16, 0.5),
     (ModelParams(), (256, 512), torch.float32, 1.0),
+    (ModelParams(), (1024, 1024), torch.float32, 0.5),
 ]
 
 

@@ -115,7 +115,7 @@ def test_cosines_near_one_keep_their_digits_in_half_precision() -> None:
         first.copy_(100.0 * (first - first.mean(dim=1, keepdim=True)))
         block.to(torch.bfloat16)
         cosines = 1.0 - 0.002 * torch.rand(1, 9, 24, 24, generator=generator)
-        found = block._correlation_features(cosines).float()
+        found = block._correlation_features((cosines - 1.0).to(torch.bfloat16)).float()
         exact = block.float().corr_convs(cosines)
         blunt = block.to(torch.bfloat16).corr_convs(cosines.to(torch.bfloat16)).float()
     spread = exact.std(dim=(2, 3)).square().mean().sqrt()

@@ -18,8 +18,9 @@ from .config import ModelParams
 from .model import TLBVFI, convert_precision
 from .modules.autoencoder import FLOW_LEVELS
 from .modules.flow import LEAST_ROWS, REACH
+from .modules.warp import LONG_CHUNK
 from .padding import PaddingMode, flow_size, padding_for
-from .strips import WHOLE, Strips
+from .strips import WHOLE, Strips, wide_cuts
 
 
 class LiveBytes(TorchDispatchMode):
@@ -180,6 +181,7 @@ def _weight_bytes(params: ModelParams, dtype: torch.dtype) -> int:
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
+@torch.no_grad()  # as in a run: with gradients nothing is cut in pieces
 def _stages(
     params: ModelParams, padded: tuple[int, int], size: int, flow_scale: float, strips: Strips
 ) -> dict[str, float]:
@@ -207,42 +209,56 @@ def _stages(
     frame = image + levels + for_flow
     small_flows = flow * (1 / 4 + 1 / 16 + 1 / 64)
 
-    def strip(level: int, least: int = 1, around: int = 2) -> float:
-        """Positions of a strip of a level's map, with the rows around it."""
+    def strip(level: int, least: int = 1, around: int = 2, wide: bool = False) -> float:
+        """Positions of a strip of a level's map, with the rows around it; `wide`: of a piece of one, if smaller."""
         rows, columns = height >> level, width >> level
-        cut = strips.cuts((1, 1, rows, columns), least=least)[0]
+        shape = (1, 1, rows, columns)
+        cut = (wide_cuts(shape, strips, _DEVICE) if wide else strips.cuts(shape, least=least))[0]
         return min(cut[1] + (around if cut[1] < rows else 0), rows) * columns
 
     cut = strips.cuts((1, 1, flow_height, flow_width), least=LEAST_ROWS)[0][1]
     flow_strip = min(cut + 2 * REACH, flow_height) * flow_width if cut < flow_height else flow_pixels
     coarse = 90 + (10 * size if size < 4 else 0) + size * params.autoencoder.flow_widths[-1] / 4
+    own = size * widths[0]
+    sampled = min(flow_strip, LONG_CHUNK) * ((2 if size == 4 else 3) * own + _SAMPLED)
+    banded = maps[0] / 4 * (1.1 + 2 * min(1.0, 4 * strip(0) / pixels))
     stages = {
-        "wavelet branch": 2 * frame + _WAVELET * strip(0, around=4) + 1.3 * maps[0] / 4 * strips.frugal,
-        "encoder": frame + 2 * image + maps[0] * (1 + same) + maps[1] + 2 * size * widths[0] * strip(0, around=4),
+        "wavelet branch": 2 * frame + max(_WAVELET * strip(0, around=4, wide=True) + 1.1 * maps[0] / 4, banded),
+        "encoder": frame + 2 * image + maps[0] * (1 + same) + maps[1],
         "coarse flow": 2 * frame + coarse * flow_pixels,
-        "refinement": 2 * frame + (13.4 * size * widths[0] + _REFINED) * flow_strip + 40 * flow_pixels * strips.frugal,
+        "refinement, cosines": 2 * frame + 4 * own * flow_strip + sampled,
+        "refinement": 2 * frame + (6 * own + 18 * size + _REFINED) * flow_strip,
     }
     first = widths[1] * size
     if strips.frugal:
+        stages["encoder"] += 2 * own * strip(0, around=4)
+        for name in ("refinement, cosines", "refinement"):
+            stages[name] += 40 * flow_pixels
         after_flow = 2 * frame - for_flow + flow + small_flows
         stages["decoder, result of a block"] = (
             after_flow - sum(maps[2:]) + (widths[2] * size + 2 * first) * pixels / 4 + 3 * first * strip(1)
         )
-        stages["decoder, level 0"] = after_flow - sum(maps[2:]) + first * pixels / 2 + 13 * first * strip(1)
+        stages["decoder, level 0"] = after_flow - sum(maps[2:]) + first * pixels / 2 + 13 * first * strip(1, wide=True)
         stages["decoder, level 1"] = (
-            after_flow - sum(maps[3:]) + widths[2] * size * pixels / 8 + 13 * widths[2] * size * strip(2)
+            after_flow - sum(maps[3:]) + widths[2] * size * pixels / 8 + 13 * widths[2] * size * strip(2, wide=True)
         )
         stages["head"] = 2 * frame - for_flow - levels + flow + image + first * pixels + 2 * first * strip(0, around=4)
     else:
-        stages["decoder"] = 2 * frame + flow + small_flows + 14 * first * pixels / 4
-        stages["head"] = 2 * frame + flow + 3.5 * first * pixels
+        stages["encoder"] += maps[0]
+        piece = strip(1, wide=True) / (pixels / 4)
+        stages["decoder"] = 2 * frame + flow + small_flows + min(14.0, 5.6 + 10.5 * piece) * first * pixels / 4
+        stages["head"] = 2 * frame + flow + max(2 * first + 3, _HEAD) * pixels
     return stages
 
 
+#: What plans are made for; the CPU takes less, as its pieces are smaller.
+_DEVICE = torch.device("cuda")
 #: float32 bytes for each pixel of the bands and what they are made of.
 _WAVELET = 197
-#: float32 bytes for each position of the refinement: positions, flows, taps and cosines.
-_REFINED = 45
+#: Bytes for each position of the refinement: positions and flows; and of those sampled at a time, taps and cosines.
+_REFINED, _SAMPLED = 49, 329
+#: float32 bytes for each pixel of the warped frames and their blend.
+_HEAD = 77
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor
 #: Bytes of features handled at a time where they are gathered: on the CPU a chunk stays in the processor's cache.
 _CHUNK_BYTES = 1 << 20
 #: Positions of a chunk: at least on the CPU, and on other devices, which want long kernels.
-_LEAST_CHUNK, _LONG_CHUNK = 1 << 12, 1 << 18
+_LEAST_CHUNK, LONG_CHUNK = 1 << 12, 1 << 18
 #: Devices whose `embedding_bag` sums weighted rows in one pass.
 _FUSED = ("cpu", "cuda")
 #: With gradients: how near a position comes to a tap outside of the map, in pixels, before that tap counts.
@@ -121,7 +121,7 @@ class Neighbourhood:
         self._map = x if torch.is_grad_enabled() else None
 
     def _chunks(self) -> list[slice]:
-        size = _LONG_CHUNK
+        size = LONG_CHUNK
         if self.table.device.type == "cpu":
             size = max(_CHUNK_BYTES // (self.table.shape[1] * self.table.element_size()), _LEAST_CHUNK)
         return [slice(i, i + size) for i in range(0, self.px.shape[0], size)]
