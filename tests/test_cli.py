@@ -280,7 +280,7 @@ class TestPlan:
             assert peaks == sorted(peaks, reverse=True)
             assert peaks[-1] < least
 
-    @pytest.mark.parametrize(("vram", "chosen"), [("8", "1280"), ("1.5", None), ("0.5", "")])
+    @pytest.mark.parametrize(("vram", "chosen"), [("8", "1280"), ("1.2", None), ("0.5", "")])
     def test_what_fits(self, run: Runner, vram: str, chosen: str | None) -> None:
         code, out, _ = run("plan", "1920x1080", "--dtype", "fp16", "--vram", vram)
         assert code == 0

@@ -139,7 +139,7 @@ def test_detail_comes_through_a_fresh_decoder_as_it_is(data: Path) -> None:
     with torch.no_grad():
         for share in (0.0, 0.25, 0.5):
             rows = last([stored(x)], stored(context[0] + share * context[1]), WHOLE)
-            decoder._synthesised(rows, frames, flow, WHOLE)
+            decoder._synthesised([rows], frames, flow, WHOLE)
     once, twice = seen[1] - seen[0], seen[2] - seen[0]
     assert float(once.std()) > 0.02
     assert float((twice - 2 * once).std()) < 0.2 * float(twice.std())

@@ -47,7 +47,7 @@ class GroupNorm(nn.GroupNorm):
     costs this model 25 dB at 512 x 512.
     """
 
-    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
         """With `overwrite` the result may take the place of x (B, C, ...)."""
         # Training wants the kernel's backward; and in half precision what it loses does not show, while it is faster.
         if torch.is_grad_enabled() or (x.device.type == "cpu" and x.dtype != torch.float32):

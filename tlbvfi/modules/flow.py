@@ -150,6 +150,7 @@ class RefineBlock(nn.Module):
         h = act(accumulate(h, F.conv2d(self.flow_convs(flow), conv.weight[:, centre.shape[1] :], None, padding=1)))
         h = torch.cat([centre, h, flow], dim=1)
         conv, *rest = self.gru
+        assert isinstance(conv, nn.Conv2d)
         h = F.conv2d(h, conv.weight[:, shared.shape[1] :], None, padding=1)
         h = accumulate(h, shared)
         for layer in (*rest, *self.flow_head):
