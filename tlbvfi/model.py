@@ -14,7 +14,7 @@ from . import bridge
 from .bridge import Noise, Schedule
 from .config import ModelParams
 from .modules.autoencoder import FLOW_LEVELS, VQGAN
-from .modules.blocks import FRAMES, ClipConv
+from .modules.blocks import FRAMES, ClipConv, version
 from .modules.maxvit import MBConv
 from .modules.unet import UNet
 from .modules.warp import resize
@@ -193,7 +193,7 @@ class TLBVFI(nn.Module):
         weights = [*encoder.conv_in.parameters(), *encoder.down.parameters()]
         if self.training or torch.is_grad_enabled() and any(w.requires_grad for w in weights):
             return self._encode_empty(height, width, strips)
-        key = (height, width, self.dtype, *((id(w), _version(w)) for w in weights))
+        key = (height, width, self.dtype, *((id(w), version(w)) for w in weights))
         if key not in self._empty_frames:
             self._empty_frames[key] = self._encode_empty(height, width, strips).cpu()
             while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
@@ -297,14 +297,6 @@ class TLBVFI(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, scale: float = 0.5) -> Tensor:
         """:meth:`sample` with its defaults."""
         return self.sample(x0, x1, scale)
-
-
-def _version(weight: Tensor) -> int:
-    """Counts the changes made to a weight in place; 0 for one made under torch.inference_mode, which keeps no count."""
-    try:
-        return weight._version
-    except RuntimeError:
-        return 0
 
 
 #: Networks whose weights stay float32 in a half-precision model: the latent and the choice of its codes.

@@ -40,6 +40,14 @@ def accumulate(x: Tensor, y: Tensor) -> Tensor:
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
+def version(weight: Tensor) -> int:
+    """Counts the changes made to a weight in place; 0 for one made under torch.inference_mode, which keeps no count."""
+    try:
+        return weight._version
+    except RuntimeError:
+        return 0
+
+
 class GroupNorm(nn.GroupNorm):
     """GroupNorm whose statistics are exact in float32, in any memory layout.
 
@@ -108,18 +116,6 @@ class ClipConv(nn.Conv3d):
             before, after = torch.cat([nothing, frames[:, :-1]], dim=1), torch.cat([frames[:, 1:], nothing], dim=1)
             stacked = rearrange(torch.cat([before, frames, after], dim=-1), "b t h w c -> (b t) c h w")
         return F.conv2d(stacked, self._stacked_weight(), self.bias, padding=side // 2)
-
-    def on_clip(self, x: Tensor) -> Tensor:
-        """The same for a clip (B, C, T, h, w) of contiguous maps, as small ones are best held."""
-        reach, side = self.kernel_size[0], self.kernel_size[1]
-        if reach == 1:
-            t, h, w = x.shape[2:]
-            return F.conv2d(x.reshape(*x.shape[:2], t * h, w), self.weight[:, :, 0], self.bias).unflatten(2, (t, h))
-        frames = F.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, 0, 1, 1))  # (B, T + 2, C, h, w)
-        last = x.shape[2]
-        stacked = torch.cat([frames[:, i : last + i] for i in range(reach)], dim=2).flatten(0, 1)
-        out = F.conv2d(stacked, self._stacked_weight(), self.bias, padding=side // 2)
-        return out.unflatten(0, (x.shape[0], last)).transpose(1, 2).contiguous()
 
     def _stacked_weight(self) -> Tensor:
         """(out, T in, y, x), channels last: a view of the weight in the layout that :meth:`lay_out` gives it."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..config import DenoiserParams
 from .attention import attention
-from .blocks import ClipConv, silu
+from .blocks import FRAMES, silu, version
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -21,6 +21,57 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class BandedConv(nn.Conv3d):
+    """A 3-D convolution over a clip (B, C, 3, h, w) of contiguous maps, with zeros past its ends.
+
+    Computed as one 2-D convolution from all frames' channels to all frames' channels, with zero weights between the
+    first frame and the last: maps of the latent's size cost by the call, not by the operation.
+    """
+
+    band: Tensor | None
+    band_bias: Tensor | None
+
+    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
+        super().__init__(in_channels, out_channels, size)
+        self.register_buffer("band", None, persistent=False)
+        self.register_buffer("band_bias", None, persistent=False)
+        self._derived_from: tuple[int, ...] = ()
+
+    def build_buffers(self) -> None:
+        """Derive from the weights what inference convolves with."""
+        if self.kernel_size[0] > 1:
+            with torch.no_grad():
+                self.band, self.band_bias = self._banded()
+            self._derived_from = self._state()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size[0] == 1:
+            maps = F.conv2d(x.flatten(2, 3), self.weight[:, :, 0], self.bias)
+            return maps.unflatten(2, x.shape[2:4])
+        weight, bias = self.band, self.band_bias
+        if weight is None or torch.is_grad_enabled() or self._outdated():
+            weight, bias = self._banded()
+        maps = F.conv2d(x.flatten(1, 2), weight, bias, padding=self.kernel_size[1] // 2)
+        return maps.unflatten(1, (self.out_channels, FRAMES))
+
+    def _banded(self) -> tuple[Tensor, Tensor]:
+        """Weight (out T, in T, y, x) from every frame to every frame, and bias (out T,)."""
+        assert self.bias is not None
+        before, here, after = self.weight.unbind(2)  # (out, in, y, x) each
+        none = torch.zeros_like(here)
+        rows = (here, after, none), (before, here, after), (none, before, here)
+        band = torch.stack([torch.stack(row, dim=2) for row in rows], dim=1)
+        return rearrange(band, "o t i s y x -> (o t) (i s) y x").contiguous(), self.bias.repeat_interleave(FRAMES)
+
+    def _state(self) -> tuple[int, ...]:
+        assert self.bias is not None
+        return id(self.weight), version(self.weight), id(self.bias), version(self.bias)
+
+    def _outdated(self) -> bool:
+        """Whether the weights were changed since; under the compiler they are taken not to be."""
+        return not torch.compiler.is_compiling() and self._derived_from != self._state()
 
 
 def _norm(groups: int, channels: int) -> nn.GroupNorm:
@@ -35,17 +86,17 @@ class TimedResBlock(nn.Module):
         super().__init__()
         self.resample = resample
         self.in_layers = nn.Sequential(
-            _norm(params.norm_groups, in_channels), nn.SiLU(), ClipConv(in_channels, out_channels, 3)
+            _norm(params.norm_groups, in_channels), nn.SiLU(), BandedConv(in_channels, out_channels, 3)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * params.model_channels, 2 * out_channels))
         self.out_layers = nn.Sequential(
             _norm(params.norm_groups, out_channels),
             nn.SiLU(),
             nn.Identity(),
-            ClipConv(out_channels, out_channels, 3),
+            BandedConv(out_channels, out_channels, 3),
         )
         same = in_channels == out_channels
-        self.skip_connection = nn.Identity() if same else ClipConv(in_channels, out_channels, 1)
+        self.skip_connection = nn.Identity() if same else BandedConv(in_channels, out_channels, 1)
 
     def _resampled(self, x: Tensor) -> Tensor:
         if not self.resample:
@@ -55,14 +106,14 @@ class TimedResBlock(nn.Module):
         return maps.unflatten(1, x.shape[1:3])
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x: clip (B, C, T, h, w); embedding: (B, 4 model_channels)."""
+        """x: clip (B, C, T, h, w); embedding: (B, 4 model_channels), through emb_layers' SiLU already."""
         layers: list[Any] = [*self.in_layers, *self.out_layers, self.skip_connection]
         norm, _, conv, norm2, _, _, conv2, skip = layers
-        h = conv.on_clip(self._resampled(silu(norm(x))))
-        scale, shift = self.emb_layers(embedding)[:, :, None, None, None].chunk(2, dim=1)
-        h = conv2.on_clip(silu(torch.addcmul(shift, norm2(h), 1 + scale)))
+        h = conv(self._resampled(silu(norm(x))))
+        scale, shift = self.emb_layers[1](embedding)[:, :, None, None, None].chunk(2, dim=1)
+        h = conv2(silu(torch.addcmul(shift, norm2(h), 1 + scale)))
         x = self._resampled(x)
-        return h + (x if isinstance(skip, nn.Identity) else skip.on_clip(x))
+        return h + (x if isinstance(skip, nn.Identity) else skip(x))
 
 
 class ClipSelfAttention(nn.Module):
@@ -89,10 +140,7 @@ class TimedSequential(nn.Sequential):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
-            if isinstance(layer, TimedResBlock):
-                x = layer(x, embedding)
-            else:
-                x = layer.on_clip(x) if isinstance(layer, ClipConv) else layer(x)
+            x = layer(x, embedding) if isinstance(layer, TimedResBlock) else layer(x)
         return x
 
 
@@ -109,7 +157,7 @@ class UNet(nn.Module):
             wanted = downsampling in params.attention_downsampling
             return [ClipSelfAttention(ch, params.norm_groups)] if wanted else []
 
-        first = ClipConv(2 * latent_channels, width, 3)
+        first = BandedConv(2 * latent_channels, width, 3)
         self.input_blocks = nn.ModuleList([TimedSequential(first)])
         ch, ds, skips = width, 1, [width]
         last = len(params.channel_mult) - 1
@@ -136,12 +184,13 @@ class UNet(nn.Module):
                     layers.append(TimedResBlock(ch, ch, params, "up"))
                     ds //= 2
                 self.output_blocks.append(TimedSequential(*layers))
-        self.out = nn.Sequential(_norm(params.norm_groups, ch), nn.SiLU(), ClipConv(ch, latent_channels, 3))
+        self.out = nn.Sequential(_norm(params.norm_groups, ch), nn.SiLU(), BandedConv(ch, latent_channels, 3))
 
     def forward(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
         """x, y: (B, C, T, h, w), h and w multiples of 4; t: (B,) timesteps. Returns x's shape, float32."""
         dtype = next(self.time_embed.parameters()).dtype
-        embedding = self.time_embed(timestep_embedding(t, self.channels).to(dtype))
+        # Every block begins with the same SiLU of it.
+        embedding = silu(self.time_embed(timestep_embedding(t, self.channels).to(dtype)))
         h = torch.cat([x, y], dim=1).to(dtype)
         skips = []
         for block in self.input_blocks:
@@ -152,4 +201,4 @@ class UNet(nn.Module):
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         layers: list[Any] = list(self.out)
         norm, _, conv = layers
-        return conv.on_clip(silu(norm(h))).float()
+        return conv(silu(norm(h))).float()
