@@ -21,7 +21,7 @@ from tlbvfi.memory import counting
 from tlbvfi.model import TLBVFI
 from tlbvfi.modules import autoencoder, blocks, flow, maxvit, wavelet
 from tlbvfi.modules.autoencoder import FLOW_LEVELS
-from tlbvfi.modules.blocks import ClipConv, Upsample
+from tlbvfi.modules.blocks import ClipConv, Deriving, Upsample
 from tlbvfi.modules.maxvit import MaxViT, PreNorm
 from tlbvfi.modules.unet import BandedConv
 from tlbvfi.strips import (
@@ -180,31 +180,61 @@ def test_clip_convolutions_are_three_dimensional_ones(size: int | tuple[int, int
 def test_banded_convolutions_are_three_dimensional_ones(size: int, batch: int) -> None:
     conv = randomised(BandedConv(6, 4, size))
     x = randn(batch, 6, 3, 7, 5)
-
-    def check() -> None:
-        expected = F.conv3d(x, conv.weight, conv.bias, padding=size // 2)
+    expected = F.conv3d(x, conv.weight, conv.bias, padding=size // 2)
+    for _ in range(2):
         assert decibels(conv(x), expected) > EQUAL
+        conv.build_buffers()
 
-    check()
-    conv.build_buffers()
-    with torch.no_grad():
-        check()
-        # What is kept for inference follows weights that change, or are others.
-        conv.weight.mul_(2.0)
-        check()
-        conv.build_buffers()
-        conv.bias.add_(1.0)
-        check()
-        conv.build_buffers()
-        conv.weight = nn.Parameter(conv.weight * 3.0)
-        check()
-        conv.build_buffers()
-        conv.load_state_dict({name: value + 1.0 for name, value in conv.state_dict().items()})
-        check()
-    assert set(conv.state_dict()) == {"weight", "bias"}
+
+CLIP = randn(1, 6, 3, 7, 5)
+DERIVING: dict[str, tuple[Callable[[], Deriving], Callable[[Any], Tensor], Callable[[Any], Tensor]]] = {
+    "banded": (
+        lambda: BandedConv(6, 4, 3),
+        lambda layer: layer(CLIP),
+        lambda layer: F.conv3d(CLIP, layer.weight, layer.bias, padding=1),
+    ),
+    "enlarging": (
+        lambda: Upsample(6),
+        lambda layer: layer(stored(CLIP[:, :, 0])).read(0, 2 * CLIP.shape[3]),
+        lambda layer: layer.conv(F.interpolate(CLIP[:, :, 0], scale_factor=2.0, mode="nearest")),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DERIVING)
+def test_what_is_derived_from_weights_follows_them(kind: str) -> None:
+    build, call, expected = DERIVING[kind]
+    layer = randomised(build())
+    plain = set(layer.state_dict())
+
+    def check(kept: bool) -> None:
+        calls: list[None] = []
+        derive = layer.derive
+        layer.derive = lambda: (calls.append(None), derive())[1]  # type: ignore[method-assign]
+        result = call(layer)
+        del layer.derive
+        assert bool(calls) != kept
+        assert decibels(result, expected(layer)) > EQUAL
+
+    check(kept=False)
+    layer.build_buffers()
+    check(kept=True)
+    holder: Any = layer.conv if isinstance(layer, Upsample) else layer
+    holder.weight.mul_(2.0)
+    check(kept=False)
+    layer.build_buffers()
+    holder.weight = nn.Parameter(holder.weight * 3.0)
+    check(kept=False)
+    layer.build_buffers()
+    layer.load_state_dict({name: value + 1.0 for name, value in layer.state_dict().items()})
+    check(kept=False)
+    layer.build_buffers()
+    layer.to(torch.device("cpu"))
+    check(kept=True)
+    assert set(layer.state_dict()) == plain
     with torch.enable_grad():
-        conv.requires_grad_()(x).sum().backward()
-    assert conv.weight.grad is not None and conv.weight.grad.abs().min() > 0
+        call(layer.requires_grad_()).sum().backward()
+    assert holder.weight.grad.abs().min() > 0
 
 
 @pytest.mark.parametrize("side", [1, 3])

@@ -14,7 +14,7 @@ from . import bridge
 from .bridge import Noise, Schedule
 from .config import ModelParams
 from .modules.autoencoder import FLOW_LEVELS, VQGAN
-from .modules.blocks import FRAMES, ClipConv, version
+from .modules.blocks import FRAMES, ClipConv, version_of
 from .modules.maxvit import MBConv
 from .modules.unet import UNet
 from .modules.warp import resize
@@ -136,15 +136,13 @@ class TLBVFI(nn.Module):
     def finalize(self) -> TLBVFI:
         """Make a model with weights ready for inference: derived buffers, folded norms, layout, no gradients."""
         for module in self.modules():
-            build = getattr(module, "build_buffers", None)
-            if build is not None:
-                build()
             if isinstance(module, MBConv):
                 module.fold_batch_norms()
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
             if isinstance(module, ClipConv):
                 module.lay_out()
+        _build_buffers(self)
         return self.eval().requires_grad_(False)
 
     def _check_frames(self, *frames: Tensor) -> None:
@@ -156,7 +154,7 @@ class TLBVFI(nn.Module):
                 raise ValueError(f"Both frames must have one shape, not {tuple(shape)} and {tuple(frame.shape)}.")
             if not frame.is_floating_point():
                 raise ValueError(f"Frames must be floating point in [-1, 1], not {frame.dtype}.")
-            if frame.shape[-2] % self.multiple or frame.shape[-1] % self.multiple:
+            if not frame.numel() or frame.shape[-2] % self.multiple or frame.shape[-1] % self.multiple:
                 raise ValueError(
                     f"Height and width must be multiples of {self.multiple}, not {frame.shape[-2]}x{frame.shape[-1]}; "
                     "tlbvfi.padding_for(height, width) says how to pad."
@@ -193,7 +191,7 @@ class TLBVFI(nn.Module):
         weights = [*encoder.conv_in.parameters(), *encoder.down.parameters()]
         if self.training or torch.is_grad_enabled() and any(w.requires_grad for w in weights):
             return self._encode_empty(height, width, strips)
-        key = (height, width, self.dtype, *((id(w), version(w)) for w in weights))
+        key = (height, width, self.dtype, *((id(w), version_of(w)) for w in weights))
         if key not in self._empty_frames:
             self._empty_frames[key] = self._encode_empty(height, width, strips).cpu()
             while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
@@ -303,8 +301,17 @@ class TLBVFI(nn.Module):
 FLOAT32_PARTS = ("denoise_fn.", "vqgan.quantize.", "vqgan.quant_conv.", "vqgan.post_quant_conv.")
 
 
+def _build_buffers(model: TLBVFI) -> None:
+    """Fill what modules derive from their weights, or from nothing (a model is built on ``meta`` and then filled)."""
+    for module in model.modules():
+        build = getattr(module, "build_buffers", None)
+        if build is not None:
+            build()
+
+
 def convert_precision(model: TLBVFI, dtype: torch.dtype) -> TLBVFI:
     """Give the weights their dtype in place: `dtype`, but float32 for the parts that choose the codes."""
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if name.startswith(FLOAT32_PARTS) else dtype)
+    _build_buffers(model)
     return model

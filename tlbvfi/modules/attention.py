@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Elements of logits that a slice may hold where the kernel keeps them (the mathematical fallback).
-MAX_LOGITS = 1 << 26
+#: Elements of logits that a slice may hold: where the kernel keeps them (the mathematical fallback), and of products.
+MAX_LOGITS, MAX_PRODUCTS = 1 << 26, 1 << 22
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -20,7 +20,24 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
 
     Long queries go in slices: each row of the softmax still sees every key, so the result is the same.
     """
-    rows = max(1, MAX_LOGITS // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
+    products = _products_are_faster(q)
+    most = MAX_PRODUCTS if products else MAX_LOGITS
+    attend = _by_products if products else F.scaled_dot_product_attention
+    rows = max(1, most // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
     if bias is not None or rows >= q.shape[2]:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)], dim=2)
+        return attend(q, k, v, bias)
+    return torch.cat([attend(part, k, v) for part in q.split(rows, dim=2)], dim=2)
+
+
+def _products_are_faster(q: Tensor) -> bool:
+    """On the CPU PyTorch's kernel does not use the processor's bfloat16; its matrix products do."""
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] == 1 and not plain
+
+
+def _by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same as two matrix products, for one head: the logits exist."""
+    q, k, v = q.squeeze(1), k.squeeze(1), v.squeeze(1)
+    like = q.new_zeros(1, 1, 1) if bias is None else bias.squeeze(1)
+    logits = torch.baddbmm(like, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(logits.softmax(dim=-1), v).unsqueeze(1)

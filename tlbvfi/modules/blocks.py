@@ -40,12 +40,52 @@ def accumulate(x: Tensor, y: Tensor) -> Tensor:
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
-def version(weight: Tensor) -> int:
+def version_of(weight: Tensor) -> int:
     """Counts the changes made to a weight in place; 0 for one made under torch.inference_mode, which keeps no count."""
     try:
         return weight._version
     except RuntimeError:
         return 0
+
+
+class Deriving(nn.Module):
+    """A module that computes with tensors derived from its weights, and keeps them for inference.
+
+    They are buffers outside of the state, built by :meth:`build_buffers`, and derived anew at every call where there
+    are none, where gradients are wanted, or where a weight has changed since.
+    """
+
+    _derived_from: tuple[object, ...] = ()
+    _derived: tuple[str, ...] = ()
+
+    def derive(self) -> dict[str, Tensor]:
+        """The tensors, by the names of the buffers."""
+        raise NotImplementedError
+
+    def sources(self) -> tuple[Tensor, ...]:
+        """The weights that they are derived from."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def build_buffers(self) -> None:
+        if self._derived and not self._outdated():
+            return
+        tensors = self.derive()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self._derived, self._derived_from = tuple(tensors), self._state()
+
+    def derived(self) -> dict[str, Tensor]:
+        if not self._derived or torch.is_grad_enabled() or self._outdated():
+            return self.derive()
+        return {name: self._buffers[name] for name in self._derived}  # type: ignore[misc]
+
+    def _state(self) -> tuple[object, ...]:
+        return tuple((id(weight), version_of(weight), weight.dtype) for weight in self.sources())
+
+    def _outdated(self) -> bool:
+        # Compiled code takes the weights not to change.
+        return not torch.compiler.is_compiling() and self._derived_from != self._state()
 
 
 class GroupNorm(nn.GroupNorm):
@@ -214,7 +254,7 @@ class Downsample(nn.Module):
         return convolved(x, self.conv, below=1)
 
 
-class Upsample(nn.Module):
+class Upsample(Deriving):
     """Double a map by repeating its pixels, then a 3x3 conv: computed as one transposed conv.
 
     Of the nine taps several fall on the same source pixel; their sums make a 4x4 kernel of stride 2, with less than
@@ -225,9 +265,15 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
+    def derive(self) -> dict[str, Tensor]:
+        return {"kernel": transposed_kernel(self.conv.weight)}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return (self.conv.weight,)
+
     def forward(self, x: Rows) -> Rows:
         batch, channels, height, width = x.shape
-        kernel = transposed_kernel(self.conv.weight)
+        kernel = self.derived()["kernel"]
 
         def read(a: int, b: int) -> Tensor:
             """Rows of the enlarged map; a and b are even, or the map's end."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..config import DenoiserParams
 from .attention import attention
-from .blocks import FRAMES, silu, version
+from .blocks import FRAMES, Deriving, silu
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -23,55 +23,41 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-class BandedConv(nn.Conv3d):
+class BandedConv(Deriving, nn.Conv3d):
     """A 3-D convolution over a clip (B, C, 3, h, w) of contiguous maps, with zeros past its ends.
 
     Computed as one 2-D convolution from all frames' channels to all frames' channels, with zero weights between the
     first frame and the last: maps of the latent's size cost by the call, not by the operation.
     """
 
-    band: Tensor | None
-    band_bias: Tensor | None
-
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__(in_channels, out_channels, size)
-        self.register_buffer("band", None, persistent=False)
-        self.register_buffer("band_bias", None, persistent=False)
-        self._derived_from: tuple[int, ...] = ()
 
-    def build_buffers(self) -> None:
-        """Derive from the weights what inference convolves with."""
-        if self.kernel_size[0] > 1:
-            with torch.no_grad():
-                self.band, self.band_bias = self._banded()
-            self._derived_from = self._state()
+    def derive(self) -> dict[str, Tensor]:
+        """`band`, (out T, in T, y, x): weights from every frame to every frame; `band_bias`, (out T,)."""
+        weight, bias = self.sources()
+        if self.kernel_size[0] == 1:
+            return {}
+        before, here, after = weight.unbind(2)  # (out, in, y, x) each
+        none = torch.zeros_like(here)
+        rows = (here, after, none), (before, here, after), (none, before, here)
+        band = torch.stack([torch.stack(row, dim=2) for row in rows], dim=1)
+        return {
+            "band": rearrange(band, "o t i s y x -> (o t) (i s) y x").contiguous(),
+            "band_bias": bias.repeat_interleave(FRAMES),
+        }
+
+    def sources(self) -> tuple[Tensor, ...]:
+        assert self.bias is not None
+        return self.weight, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel_size[0] == 1:
             maps = F.conv2d(x.flatten(2, 3), self.weight[:, :, 0], self.bias)
             return maps.unflatten(2, x.shape[2:4])
-        weight, bias = self.band, self.band_bias
-        if weight is None or torch.is_grad_enabled() or self._outdated():
-            weight, bias = self._banded()
-        maps = F.conv2d(x.flatten(1, 2), weight, bias, padding=self.kernel_size[1] // 2)
+        found = self.derived()
+        maps = F.conv2d(x.flatten(1, 2), found["band"], found["band_bias"], padding=self.kernel_size[1] // 2)
         return maps.unflatten(1, (self.out_channels, FRAMES))
-
-    def _banded(self) -> tuple[Tensor, Tensor]:
-        """Weight (out T, in T, y, x) from every frame to every frame, and bias (out T,)."""
-        assert self.bias is not None
-        before, here, after = self.weight.unbind(2)  # (out, in, y, x) each
-        none = torch.zeros_like(here)
-        rows = (here, after, none), (before, here, after), (none, before, here)
-        band = torch.stack([torch.stack(row, dim=2) for row in rows], dim=1)
-        return rearrange(band, "o t i s y x -> (o t) (i s) y x").contiguous(), self.bias.repeat_interleave(FRAMES)
-
-    def _state(self) -> tuple[int, ...]:
-        assert self.bias is not None
-        return id(self.weight), version(self.weight), id(self.bias), version(self.bias)
-
-    def _outdated(self) -> bool:
-        """Whether the weights were changed since; under the compiler they are taken not to be."""
-        return not torch.compiler.is_compiling() and self._derived_from != self._state()
 
 
 def _norm(groups: int, channels: int) -> nn.GroupNorm:
