@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 import tlbvfi
 from tests.test_video import sound_packets, with_sound
-from tests.tiny import frames
+from tests.tiny import TINY, frames
 from tlbvfi import cli, demo, video
+from tlbvfi.memory import Plan, candidates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMANDS = ("interpolate", "plan", "convert", "demo", "download")
@@ -248,6 +251,76 @@ class TestInterpolate:
             signal.signal(signal.SIGTERM, before)
         assert stop.value.code == 143
         assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+class TestMemoryOfTheComputer:
+    @pytest.fixture
+    def chosen(self, monkeypatch: pytest.MonkeyPatch) -> list[Plan | None]:
+        """The plans of the runs."""
+        plans: list[Plan | None] = []
+        whole = cli.interpolate_frames
+
+        def spied(*args: Any, plan: Plan | None, **kwargs: Any) -> Iterator[torch.Tensor]:
+            plans.append(plan)
+            return whole(*args, plan=plan, **kwargs)
+
+        monkeypatch.setattr(cli, "interpolate_frames", spied)
+        return plans
+
+    @pytest.fixture
+    def available(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+        """Say that the computer has so many bytes left."""
+
+        def says(size: float) -> None:
+            told = tmp_path / "meminfo"
+            told.write_text(f"MemTotal: 99 kB\nMemFree: 1 kB\nMemAvailable:   {round(size) // 1024} kB\n")
+            monkeypatch.setattr(cli, "_MEMINFO", told)
+
+        return says
+
+    def test_what_is_available_is_planned(
+        self, tmp_path: Path, clip: Path, run: Runner, chosen: list[Plan | None], available: Callable[[float], None]
+    ) -> None:
+        whole, *_, least = candidates(24, 40, torch.float32, 0.5, TINY)
+        for free in (2**40, 512 * 2**20 + least.peak_bytes - least.weight_bytes + 1024):
+            available(free)
+            assert run("interpolate", clip, tmp_path / f"{free}.mp4", "--model", "MODEL")[0] == 0
+        assert chosen == [whole, least]
+        available(2**20)
+        code, out, err = run("interpolate", clip, tmp_path / "no.mp4", "--model", "MODEL")
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+        assert "GiB at least" in err
+        assert len(chosen) == 2
+        assert run("interpolate", clip, tmp_path / "yes.mp4", "--model", "MODEL", "--memory", 1)[0] == 0
+
+    def test_no_limit_where_nothing_is_said(
+        self, tmp_path: Path, clip: Path, run: Runner, chosen: list[Plan | None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "_MEMINFO", tmp_path / "nothing")
+        assert run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")[0] == 0
+        assert chosen == [None]
+
+    @pytest.mark.parametrize(("own", "room", "kept"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+    def test_freed_memory_is_kept_where_there_is_room_for_its_gaps(
+        self,
+        tmp_path: Path,
+        clip: Path,
+        tiny_checkpoint: Path,
+        available: Callable[[float], None],
+        monkeypatch: pytest.MonkeyPatch,
+        own: bool,
+        room: bool,
+        kept: int,
+    ) -> None:
+        calls: list[None] = []
+        monkeypatch.setattr(cli, "_keep_freed_memory", lambda: calls.append(None))
+        available(2**40)
+        peak = candidates(24, 40, torch.float32, 0.5, TINY)[0].peak_bytes
+        words = ["interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
+        words += [] if room else ["--memory", 2 * peak / 2**30]
+        assert cli.main([str(word) for word in words], own_process=own) == 0
+        assert len(calls) == kept
 
 
 class TestPlan:

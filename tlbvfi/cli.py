@@ -186,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument(
         "--memory", type=_checked(_gigabytes), metavar="GIB",
-        help="memory of the device that may be used; None: what is free on a graphics card, no limit on the CPU",
+        help="memory of the device that may be used; None: what is free on a graphics card, or on Linux for the CPU",
     )  # fmt: skip
 
     sub = command("plan", _plan, "Say how much memory a size takes.")
@@ -247,12 +247,13 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> int:
+    """Run the command line; returns the exit code. In a process of its own it may set how that keeps memory."""
     try:
         options = parser().parse_args(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
+    options.own_process = own_process
     name = f"tlbvfi {options.command}"
     try:
         options.run(options)
@@ -271,8 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def entry() -> NoReturn:
     """The installed command. A termination request cleans up like an interruption."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    _keep_freed_memory()
-    sys.exit(main())
+    sys.exit(main(own_process=True))
 
 
 def _keep_freed_memory() -> None:
@@ -336,6 +336,8 @@ def _interpolate(options: argparse.Namespace) -> None:
     model = _load(options.model, device, options.dtype)
     factor = 2**options.times
     chosen = _planned(model, info.height, info.width, options)
+    if options.own_process and _room_for_gaps(chosen, options.memory or _free_memory(device)):
+        _keep_freed_memory()
     frames = interpolate_frames(
         model,
         video.read_frames(options.source),
@@ -364,15 +366,43 @@ def _rate(fps: Fraction) -> str:
     return str(fps) if fps.denominator == 1 else f"{fps} = {float(fps):.3f}"
 
 
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that a device has left, where that is known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cpu" and _MEMINFO.is_file():
+        found = re.search(r"^MemAvailable: *(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE)
+        return int(found.group(1)) * 1024 if found else None
+    return None
+
+
+#: What Linux says of the computer's memory.
+_MEMINFO = Path("/proc/meminfo")
+
+
 def _planned(model: TLBVFI, height: int, width: int, options: argparse.Namespace) -> Plan | None:
-    """The plan that fits the memory given, or else free on the graphics card; None where there is no limit."""
-    budget = options.memory
-    if budget is None and model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
+    """The plan that fits the memory given, or else what is free; None where that is not known."""
+    budget, free = options.memory, _free_memory(model.device)
+    if budget is None and free is not None:
         budget = usable(free) + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     if budget is None:
         return None
-    return plan(height, width, model.dtype, options.flow_scale, budget, params=model.params, padding=options.padding)
+    size = height, width, model.dtype, options.flow_scale
+    chosen = plan(*size, budget, params=model.params, padding=options.padding)
+    if model.device.type != "cpu" or options.memory is not None:
+        return chosen
+    # Several pairs at a time are for devices that one pair does not keep busy.
+    single = candidates(*size, model.params, options.padding)
+    return next(each for each in single if each.strip_rows == chosen.strip_rows)
+
+
+def _room_for_gaps(chosen: Plan | None, memory: int | None) -> bool:
+    """Whether a process that keeps its freed memory, gaps and all, stays within `memory` bytes."""
+    return chosen is None or memory is None or _WITH_GAPS * chosen.peak_bytes <= memory
+
+
+#: Up to 2.6 times the planned memory was resident.
+_WITH_GAPS = 3
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -420,6 +450,8 @@ def _bench(options: argparse.Namespace) -> None:
         if source not in (None, bench.STAND_IN):
             resolve_source(source)
     strips = [None if rows == "whole" else rows for rows in options.strips]
+    if options.own_process:
+        _keep_freed_memory()
     machine = {"device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in machine.items()), end="\n\n", flush=True)
     if options.clip is not None:
@@ -539,6 +571,8 @@ def _demo(options: argparse.Namespace) -> None:
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file already; choose another --output.")
+    if options.own_process:
+        _keep_freed_memory()
     model = _load(options.model, device, torch.float32)
     plain = demo.Plan.for_model(model, built_in=options.model is None)
     with _running():

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 #: Elements of logits that a slice may hold: where the kernel keeps them (the mathematical fallback), and of products.
-MAX_LOGITS, MAX_PRODUCTS = 1 << 26, 1 << 22
+MAX_LOGITS, MAX_PRODUCTS = 1 << 26, 1 << 24
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -178,7 +178,7 @@ class MBConv(nn.Sequential):
         )
 
     def forward(self, x: Rows, strips: Strips) -> Rows:  # type: ignore[override]
-        """The wide map between is kept in pieces, or computed twice where memory is short; the result is stored."""
+        """The wide map between is stored, or computed twice where memory is short; so is the result."""
         layers: list[Any] = list(self)
         expand, norm1, act1, depthwise, norm2, act2, excite, project, norm3 = layers
         cuts = wide_cuts(x.shape, strips, expand.weight.device)
@@ -188,14 +188,16 @@ class MBConv(nn.Sequential):
 
         wide = Rows((x.shape[0], expand.out_channels, *x.shape[2:]), lambda a, b: widened(x.read(a, b)))
         wide = pointwise(convolved(wide, depthwise), lambda rows: act2(norm2(rows)))
-        kept = {} if strips.frugal and len(cuts) > 1 else {cut: wide.read(*cut) for cut in cuts}
-        sums = (channel_sums(kept[cut] if kept else wide.read(*cut)) for cut in cuts)
-        gates = excite(sum(sums) / math.prod(x.shape[2:]))
+        if len(cuts) == 1 or not strips.frugal:
+            wide = collect(wide, cuts)
+        mean = sum(channel_sums(wide.read(a, b)) for a, b in cuts) / math.prod(x.shape[2:])
+        gates = excite(mean)
 
-        def projected(a: int, b: int) -> Tensor:
-            return norm3(gated_projection(kept.pop((a, b)) if kept else wide.read(a, b), gates, project))
+        def projected(rows: Tensor) -> Tensor:
+            return norm3(gated_projection(rows, gates, project))
 
-        return collect(Rows((x.shape[0], project.out_channels, *x.shape[2:]), projected), cuts)
+        narrow = Rows((x.shape[0], project.out_channels, *x.shape[2:]), lambda a, b: projected(wide.read(a, b)))
+        return collect(narrow, cuts)
 
     @torch.no_grad()
     def fold_batch_norms(self) -> None:
