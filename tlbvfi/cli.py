@@ -336,7 +336,7 @@ def _interpolate(options: argparse.Namespace) -> None:
     model = _load(options.model, device, options.dtype)
     factor = 2**options.times
     chosen = _planned(model, info.height, info.width, options)
-    if options.own_process and _room_for_gaps(chosen, options.memory or _free_memory(device)):
+    if options.own_process and (device.type != "cpu" or _room_for_gaps(chosen, options.memory or _free_memory(device))):
         _keep_freed_memory()
     frames = interpolate_frames(
         model,
