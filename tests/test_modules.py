@@ -166,6 +166,27 @@ def test_attention_in_slices_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> 
     assert (attention(q, k, v) - whole).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("windows", [False, True])
+def test_attention_in_bfloat16_by_products(monkeypatch: pytest.MonkeyPatch, windows: bool) -> None:
+    """As exact as the type, whole and in slices, where PyTorch's own kernel is not called."""
+    generator = torch.Generator().manual_seed(0)
+    batch, length = (5, 16) if windows else (1, 101)
+    q, k, v = torch.randn(3, batch, 1, length, 24, generator=generator).bfloat16()
+    bias = torch.randn(1, 1, length, length, generator=generator).bfloat16() if windows else None
+    exact = F.scaled_dot_product_attention(
+        q.double(), k.double(), v.double(), attn_mask=None if bias is None else bias.double()
+    )
+    monkeypatch.setattr(F, "scaled_dot_product_attention", None)
+    with torch.no_grad():
+        for most in (1 << 24, 7 * length):
+            monkeypatch.setattr("tlbvfi.modules.attention.MAX_PRODUCTS", most)
+            found = attention(q, k, v, bias)
+            assert found.shape == exact.shape
+            assert found.dtype == torch.bfloat16
+            assert (found - exact).abs().max() < 0.04
+            assert (found - exact).square().mean().sqrt() < 0.005
+
+
 @pytest.mark.parametrize("kind", ["block", "grid"])
 def test_window_attention_by_hand(kind: str) -> None:
     """Each window alone, with its relative-position bias, by explicit loops."""

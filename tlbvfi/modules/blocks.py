@@ -52,7 +52,7 @@ class Deriving(nn.Module):
     """A module that computes with tensors derived from its weights, and keeps them for inference.
 
     They are buffers outside of the state, built by :meth:`build_buffers`, and derived anew at every call where there
-    are none, where gradients are wanted, or where a weight has changed since.
+    are none, where a weight wants a gradient, or where one has changed since.
     """
 
     _derived_from: tuple[object, ...] = ()
@@ -76,7 +76,8 @@ class Deriving(nn.Module):
         self._derived, self._derived_from = tuple(tensors), self._state()
 
     def derived(self) -> dict[str, Tensor]:
-        if not self._derived or torch.is_grad_enabled() or self._outdated():
+        learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.sources())
+        if not self._derived or learning or self._outdated():
             return self.derive()
         return {name: self._buffers[name] for name in self._derived}  # type: ignore[misc]
 
