@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +49,7 @@ def version_of(weight: Tensor) -> int:
         return 0
 
 
-class Deriving(nn.Module):
+class Deriving(nn.Module, ABC):
     """A module that computes with tensors derived from its weights, and keeps them for inference.
 
     They are buffers outside of the state, built by :meth:`build_buffers`, and derived anew at every call where there
@@ -58,13 +59,13 @@ class Deriving(nn.Module):
     _derived_from: tuple[object, ...] = ()
     _derived: tuple[str, ...] = ()
 
+    @abstractmethod
     def derive(self) -> dict[str, Tensor]:
         """The tensors, by the names of the buffers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sources(self) -> tuple[Tensor, ...]:
         """The weights that they are derived from."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def build_buffers(self) -> None:
