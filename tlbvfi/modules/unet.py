@@ -30,9 +30,6 @@ class BandedConv(Deriving, nn.Conv3d):
     first frame and the last: maps of the latent's size cost by the call, not by the operation.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
-        super().__init__(in_channels, out_channels, size)
-
     def derive(self) -> dict[str, Tensor]:
         """`band`, (out T, in T, y, x): weights from every frame to every frame; `band_bias`, (out T,)."""
         weight, bias = self.sources()
