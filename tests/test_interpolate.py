@@ -14,7 +14,6 @@ from tests.tiny import TINY, frames, tiny_model
 from tlbvfi.interpolate import DeviceMemoryError
 from tlbvfi.memory import candidates, counting
 from tlbvfi.model import TLBVFI
-from tlbvfi.transfer import put_aside
 
 
 @pytest.fixture(scope="module")
@@ -244,27 +243,6 @@ def test_other_errors_and_interrupts_pass_through(model: TLBVFI, monkeypatch: py
             with pytest.raises(type(error)):
                 run(model, frames(2, 250, 130), 1)
             assert refusing.calls == 1
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_what_is_put_aside_comes_back_the_same(dtype: torch.dtype, layout: torch.memory_format) -> None:
-    tensor = torch.randn(2, 5, 6, 7).to(dtype).contiguous(memory_format=layout)
-    with counting() as counter:
-        copy = tensor.clone()
-        back = put_aside(copy)
-        del copy
-        assert counter.current == 0
-        again = back()
-    assert torch.equal(again, tensor) and again.stride() == tensor.stride() and again.dtype == dtype
-
-
-def test_features_put_aside_keep_what_they_share(model: TLBVFI) -> None:
-    with torch.no_grad():
-        features = model.encode_frame(torch.zeros(1, 3, 128, 128), 1.0)
-    again = features.put_aside()()
-    assert again.pyramid[0] is again.flow_pyramid[0] and again.image is again.flow_image
-    assert all(torch.equal(a, b) for a, b in zip(again.flow_pyramid, features.flow_pyramid, strict=True))
 
 
 def test_abandoned_run_leaves_nothing(model: TLBVFI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -61,11 +62,11 @@ class _Bisection:
         offload: bool,
         strips: Strips,
         on_step: Callable[[int], object] | None,
+        copies: HostCopies,
     ) -> None:
         self.model, self.padding, self.strips = model, padding, strips
         self.flow_scale, self.timesteps, self.seed = flow_scale, timesteps, seed
-        self.copies = HostCopies(model.device)
-        self.offload = offload
+        self.offload, self.copies = offload, copies
         self.on_step, self.new_frames = on_step, 0
 
     def _before_model_call(self) -> None:
@@ -96,10 +97,11 @@ class _Bisection:
         """Each gap's own draws, which depend on the seed and the place alone, stacked for the batch."""
         shape = self.model.latent_shape(*self.padding.padded)
         generators = [generator_at(self.seed, gap, place.numerator, place.depth) for gap in gaps]
-        return [
-            self.copies.to_device(torch.cat([torch.randn((1, *shape), generator=g) for g in generators]))
-            for _ in self.timesteps[1:]
-        ]
+        draws = [torch.randn(shape, generator=generator) for _ in self.timesteps[1:] for generator in generators]
+        if not draws:
+            return []
+        on_device = self.copies.to_device(torch.stack(draws))
+        return list(rearrange(on_device, "(step gap) c t h w -> step gap c t h w", gap=len(gaps)))
 
     def between(
         self, left: FrameFeatures, right: FrameFeatures, gaps: range, times: int, place: _Place = _MIDDLE
@@ -116,25 +118,28 @@ class _Bisection:
             del left
             yield self._leaving(middle)
             return right
+        waiting = right.put_aside(self.copies)
         if frugal:
-            begin, waiting = left.put_aside(), right.put_aside()
+            begin = left.put_aside(self.copies)
+            begin.let_go()
+            waiting.let_go()
             middle = self._midpoints(left, right, gaps, place, (True, True))
             del left, right
             features, leaving = self.encode(middle), self._leaving(middle)
             del middle
-            first_half = self.between(begin(), features, gaps, times - 1, place.before)
+            first_half = self.between(begin.back(), features, gaps, times - 1, place.before)
             del begin, features
         else:
             middle = self._midpoints(left, right, gaps, place, (False, False))
-            features = self.encode(middle)
-            leaving, waiting = self._leaving(middle), right.put_aside()
+            features, leaving = self.encode(middle), self._leaving(middle)
+            waiting.let_go()
             del middle, right
             first_half = self.between(left, features, gaps, times - 1, place.before)
             del left, features
         features = yield from first_half
         yield leaving
         del leaving
-        second_half = self.between(features, waiting(), gaps, times - 1, place.after)
+        second_half = self.between(features, waiting.back(), gaps, times - 1, place.after)
         del features, waiting
         return (yield from second_half)
 
@@ -202,9 +207,8 @@ def interpolate_frames(
     if times == 0:
         return (_source(frame) for frame in checked)
 
-    return _Run(model, flow_scale, timesteps, seed, padding, offload, on_step, times, plan).frames(
-        checked, first_gap, batch_size
-    )
+    run = _Run(model, flow_scale, timesteps, seed, padding, offload, on_step, times, plan)
+    return _given_out(run.frames(checked, first_gap, batch_size))
 
 
 def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -217,6 +221,31 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _source(frame: Tensor) -> Tensor:
     return frame.to(device="cpu", dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """A new frame on its way to the host: one of a copy's."""
+
+    copy: HostCopy
+    which: int
+
+
+def _given_out(coming: Iterator[Tensor | _Coming]) -> Iterator[Tensor]:
+    """Frames in their order. One on its way is waited for once the device has been given work after it, so that it
+    works while the frame is used."""
+    held: deque[Tensor | _Coming] = deque()
+    for item in coming:
+        held.append(item)
+        del item
+        while held and (isinstance(held[0], Tensor) or held[0].copy.timely):
+            yield _here(held.popleft())
+    while held:
+        yield _here(held.popleft())
+
+
+def _here(item: Tensor | _Coming) -> Tensor:
+    return item if isinstance(item, Tensor) else item.copy.wait(item.which)
 
 
 class _Run:
@@ -236,10 +265,11 @@ class _Run:
     ) -> None:
         self.model, self.flow_scale, self.timesteps, self.seed = model, flow_scale, timesteps, seed
         self.mode, self.offload, self.on_step, self.times, self.plan = mode, offload, on_step, times, plan
+        self.copies = HostCopies(model.device)
         self.new_frames = 0
         self.ends: list[FrameFeatures] = []  # of the last frame so far, for the gap after it
 
-    def frames(self, sources: Iterator[Tensor], first_gap: int, batch_size: int) -> Iterator[Tensor]:
+    def frames(self, sources: Iterator[Tensor], first_gap: int, batch_size: int) -> Iterator[Tensor | _Coming]:
         """The whole video, in display order."""
         first = next(sources, None)
         if first is None:
@@ -253,7 +283,7 @@ class _Run:
             gap += len(batch)
             first = batch[-1]
 
-    def _persistently(self, first: Tensor, batch: list[Tensor], gap: int) -> Iterator[Tensor]:
+    def _persistently(self, first: Tensor, batch: list[Tensor], gap: int) -> Iterator[Tensor | _Coming]:
         """The frames of a batch of gaps and the sources that end them; begun again by a smaller plan where the device's
         memory is short, without those that were given out."""
         given = 0
@@ -292,12 +322,13 @@ class _Run:
         log.warning("The memory of %s is short: going on in strips of %d rows.", device, following.strip_rows)
         self.plan, self.together = following, 1
 
-    def _gaps(self, first: Tensor, batch: list[Tensor], gap: int) -> Iterator[Tensor]:
+    def _gaps(self, first: Tensor, batch: list[Tensor], gap: int) -> Iterator[Tensor | _Coming]:
         padding = padding_for(*self.size, self.mode, self.model.multiple)
         strips = self.plan.strips if self.plan else WHOLE
         bisection = _Bisection(
-            self.model, padding, self.flow_scale, self.timesteps, self.seed, self.offload, strips, self._step
-        )
+            self.model, padding, self.flow_scale, self.timesteps, self.seed, self.offload, strips, self._step,
+            self.copies,
+        )  # fmt: skip
         if not self.ends:
             self.model.encode_empty(*padding.padded, strips)  # once for a size, while nothing else is there
             self.ends.append(bisection.encode(first[None]))
@@ -309,7 +340,7 @@ class _Run:
         if self.on_step is not None:
             self.on_step(self.new_frames + new_frames)
 
-    def _as_one(self, bisection: _Bisection, batch: list[Tensor], gap: int) -> Iterator[Tensor]:
+    def _as_one(self, bisection: _Bisection, batch: list[Tensor], gap: int) -> Iterator[Tensor | _Coming]:
         """Gaps that go through the model as one batch."""
         gaps = range(gap, gap + len(batch))
         right = bisection.encode(torch.stack(batch) if len(batch) > 1 else batch[0][None])
@@ -319,20 +350,15 @@ class _Run:
         new = bisection.between(left, right, gaps, self.times)
         del left, right
         if len(batch) == 1 and bisection.offload:
-            last = yield from _arrived(new)
+            last = yield from _one_by_one(new)
+            yield _source(batch[0])
         else:
             # All places of all gaps come before the first gap can be shown whole.
             places, last = _exhausted(new)
-            arrived = [place.wait() for place in places]
-            del places
-            for number, source in enumerate(batch[:-1]):
-                yield from (place[number] for place in arrived)
+            for number, source in enumerate(batch):
+                yield from (_Coming(place, number) for place in places)
                 yield _source(source)
-            yield from (place[-1] for place in arrived)
-            del arrived
         self.ends.append(last[-1:])
-        del last
-        yield _source(batch[-1])
 
 
 class DeviceMemoryError(RuntimeError):
@@ -344,17 +370,15 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
-def _arrived(copies: Generator[HostCopy, None, FrameFeatures]) -> Generator[Tensor, None, FrameFeatures]:
-    """The single frames of copies to the host, each given out while the device works on the next."""
-    coming = next(copies)
+def _one_by_one(copies: Generator[HostCopy, None, FrameFeatures]) -> Generator[_Coming, None, FrameFeatures]:
+    """The single frames of copies to the host, as they are begun."""
     while True:
         try:
-            following = next(copies)
+            copy = next(copies)
         except StopIteration as end:
-            yield coming.wait()[0]
             return end.value
-        yield coming.wait()[0]
-        coming = following
+        yield _Coming(copy, 0)
+        del copy
 
 
 def _exhausted(copies: Generator[HostCopy, None, FrameFeatures]) -> tuple[list[HostCopy], FrameFeatures]:

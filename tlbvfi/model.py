@@ -20,7 +20,7 @@ from .modules.unet import UNet
 from .modules.warp import resize
 from .padding import flow_size
 from .strips import WHOLE, Strips
-from .transfer import put_aside
+from .transfer import Aside, HostCopies, kept_on_host
 
 _EMPTY_FRAMES_KEPT = 4
 
@@ -61,16 +61,15 @@ class FrameFeatures:
             flow_pyramid=[joined(levels) for levels in zip(*(part.flow_pyramid for part in parts), strict=True)],
         )
 
-    def put_aside(self) -> Callable[[], FrameFeatures]:
-        """Free the features' memory on their device; the call returned gives them back (see :func:`.put_aside`)."""
-        waiting: list[Callable[[], Tensor]] = []
+    def put_aside(self, copies: HostCopies) -> FeaturesAside:
+        """Start putting the features aside, so that their memory on their device can be given up for a while."""
+        parts: list[Aside] = []
 
-        def away(tensor: Tensor) -> Tensor:
-            waiting.append(put_aside(tensor))
-            return torch.tensor(len(waiting) - 1)
+        def begun(tensor: Tensor) -> Tensor:
+            parts.append(copies.put_aside(tensor))
+            return torch.tensor(len(parts) - 1)
 
-        numbered = self._each(away)
-        return lambda: numbered._each(lambda number: waiting[int(number)]())
+        return FeaturesAside(self._each(begun), parts)
 
     def flow_levels(self) -> list[Tensor]:
         """The levels of :attr:`flow_pyramid`; empty once they are spent."""
@@ -97,6 +96,23 @@ class FrameFeatures:
             pyramid=[None if level is None else once(level) for level in self.pyramid],
             flow_pyramid=[None if level is None else once(level) for level in self.flow_pyramid],
         )
+
+
+class FeaturesAside:
+    """Features put aside (see :class:`.transfer.Aside`)."""
+
+    def __init__(self, numbers: FrameFeatures, parts: list[Aside]) -> None:
+        """numbers: in the place of each tensor, which of the parts it is."""
+        self._numbers, self._parts = numbers, parts
+
+    def let_go(self) -> None:
+        """To be called before the features are given up."""
+        for part in self._parts:
+            part.let_go()
+
+    def back(self) -> FrameFeatures:
+        """The features again. To be called once."""
+        return self._numbers._each(lambda number: self._parts[int(number)].back())
 
 
 class TLBVFI(nn.Module):
@@ -193,11 +209,11 @@ class TLBVFI(nn.Module):
             return self._encode_empty(height, width, strips)
         key = (height, width, self.dtype, *((id(w), version_of(w)) for w in weights))
         if key not in self._empty_frames:
-            self._empty_frames[key] = self._encode_empty(height, width, strips).cpu()
+            self._empty_frames[key] = kept_on_host(self._encode_empty(height, width, strips))
             while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
                 self._empty_frames.popitem(last=False)
         self._empty_frames.move_to_end(key)
-        return self._empty_frames[key].to(self.device)
+        return self._empty_frames[key].to(self.device, non_blocking=True)
 
     def _encode_empty(self, height: int, width: int, strips: Strips | None) -> Tensor:
         strips = strips or WHOLE

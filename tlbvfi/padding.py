@@ -35,8 +35,8 @@ class Padding:
             lead = x.shape[:-2]
             x = F.pad(x.reshape(-1, 1, *self.size), (0, right, 0, below), mode="reflect") if below or right else x
             return x.reshape(*lead, *self.padded)
-        rows = _reflected(self.size[0], self.padded[0]).to(x.device)
-        columns = _reflected(self.size[1], self.padded[1]).to(x.device)
+        rows = _reflected(self.size[0], self.padded[0], x.device)
+        columns = _reflected(self.size[1], self.padded[1], x.device)
         return x.index_select(-2, rows).index_select(-1, columns)
 
     def crop(self, x: Tensor) -> Tensor:
@@ -44,11 +44,11 @@ class Padding:
         return x[..., : self.size[0], : self.size[1]]
 
 
-def _reflected(side: int, padded: int) -> Tensor:
+def _reflected(side: int, padded: int, device: torch.device) -> Tensor:
     """Source index of each of `padded` positions: 0 1 2 1 0 1 2 ... for a side of 3, all 0 for a side of 1."""
     period = max(1, 2 * (side - 1))
-    position = torch.arange(padded) % period
-    return torch.minimum(position, period - position) if side > 1 else torch.zeros(padded, dtype=torch.long)
+    position = torch.arange(padded, device=device) % period
+    return torch.minimum(position, period - position) if side > 1 else torch.zeros_like(position)
 
 
 def padding_for(height: int, width: int, mode: PaddingMode = "tight", multiple: int = 256) -> Padding:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -153,7 +154,9 @@ class Moments:
             return self.means[0], self.variances[0]
         means, variances = torch.stack(self.means), torch.stack(self.variances)  # (strips, B, C)
         total = sum(self.counts)
-        share = means.new_tensor([count / total for count in self.counts])[:, None, None]
+        # Filled in on the device, as a list of numbers would have to be copied there, which waits for it.
+        runs = [means.new_full((len(list(run)), 1, 1), count / total) for count, run in groupby(self.counts)]
+        share = torch.cat(runs)
         mean = (means * share).sum(dim=0)
         return mean, ((variances + (means - mean).square()) * share).sum(dim=0)
 

@@ -1,78 +1,153 @@
 """Copies between host and device that neither waits for, and putting tensors aside.
 
-Copies go through pinned memory, a side stream and events; on devices other than CUDA they are ordinary, blocking ones.
+On CUDA, copies go through pinned memory, on one side stream for each direction, ordered by events. On other devices
+they are ordinary, blocking ones.
 """
 
 from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
+class Arrival(Protocol):
+    """What says that a copy is finished: a CUDA event."""
+
+    def synchronize(self) -> object: ...
+
+
 class HostCopy:
-    """A tensor on its way to the host."""
+    """A tensor on its way to the host.
 
-    def __init__(self, tensor: Tensor, arrived: torch.cuda.Event | None = None) -> None:
+    Attributes:
+        timely: waiting for it leaves the device with something to do: it has come, or another copy follows it.
+    """
+
+    def __init__(self, tensor: Tensor, arrived: Arrival | None = None) -> None:
         self._tensor, self._arrived = tensor, arrived
+        self.timely = arrived is None
 
-    def wait(self) -> Tensor:
-        """The tensor on the host, after the device has finished writing it; the caller may keep it."""
+    def wait(self, which: int) -> Tensor:
+        """One of the tensor's parts on the host, after the device has finished writing; the caller may keep it."""
         if self._arrived is None:
-            return self._tensor.cpu()
+            return self._tensor[which].cpu()
         self._arrived.synchronize()
         # Pinned memory is scarce and PyTorch uses it again: what is kept is ordinary memory.
-        return self._tensor.clone()
+        return self._tensor[which].clone()
 
 
 class HostCopies:
-    """Copies of frames to and from one device."""
+    """Copies of frames to and from one device, and of what has to wait on the host."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._latest: HostCopy | None = None
+        if device.type == "cuda":
+            self._in, self._out = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the device; the host goes on at once, and the device's work before it is not waited for."""
-        if self._stream is None or tensor.device.type != "cpu":
+        if self.device.type != "cuda" or tensor.device.type != "cpu":
             return tensor.to(self.device)
         current = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._in):
             on_device = tensor.pin_memory().to(self.device, non_blocking=True)
-        current.wait_stream(self._stream)
+        current.wait_stream(self._in)
         on_device.record_stream(current)
         return on_device
 
     def to_host(self, tensor: Tensor) -> HostCopy:
         """Start copying to the host, after the device's work so far and beside what comes next."""
-        if self._stream is None:
+        copy = self._begun(tensor)
+        if self._latest is not None:
+            self._latest.timely = True
+        self._latest = None if copy.timely else copy
+        return copy
+
+    def _begun(self, tensor: Tensor) -> HostCopy:
+        if self.device.type != "cuda":
             return HostCopy(tensor.cpu())
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
-            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            pinned.copy_(tensor, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record(self._stream)
-        tensor.record_stream(self._stream)
-        return HostCopy(pinned, arrived)
+        tensor = tensor.contiguous()
+        on_host, arrived = _copied(tensor, self._out)
+        tensor.record_stream(self._out)
+        return HostCopy(on_host, arrived)
+
+    def put_aside(self, tensor: Tensor) -> Aside:
+        """Start putting a tensor of the device aside: on the host, or, where the device is the host, in an unnamed
+        temporary file (in memory where there is no room for that)."""
+        if self.device.type == "cuda":
+            return _OnHost(tensor, self._out)
+        if self.device.type != "cpu":
+            return _Kept(tensor.cpu(), self.device)
+        try:
+            return _Filed(tensor)
+        except OSError:
+            return _Kept(tensor, self.device)
 
 
-def put_aside(tensor: Tensor) -> Callable[[], Tensor]:
-    """Free a tensor's memory on its device for a while.
-
-    It waits on the host; where the device is the host, in an unnamed temporary file, or in memory where there is no
-    room for that. The call returned, to be made once, gives the same tensor back: values, layout and device.
-    """
-    if tensor.device.type != "cpu":
-        device, on_host = tensor.device, tensor.cpu()
-        return lambda: on_host.to(device)
+def pinned_like(tensor: Tensor) -> Tensor:
+    """Empty host memory for a tensor, in its layout; pinned unless the system has no more of that."""
     try:
-        return _Filed(tensor).read
-    except OSError:
-        return lambda: tensor
+        return torch.empty_like(tensor, device="cpu", pin_memory=True)
+    except RuntimeError:
+        return torch.empty_like(tensor, device="cpu")
+
+
+def kept_on_host(tensor: Tensor) -> Tensor:
+    """The tensor on the host, from where it can be copied back to its device without anybody waiting."""
+    return pinned_like(tensor).copy_(tensor) if tensor.device.type == "cuda" else tensor.cpu()
+
+
+def _copied(tensor: Tensor, stream: torch.cuda.Stream) -> tuple[Tensor, torch.cuda.Event]:
+    """A copy on the host, begun on a side stream after the current one's work so far; and its end."""
+    stream.wait_stream(torch.cuda.current_stream(tensor.device))
+    with torch.cuda.stream(stream):
+        on_host = pinned_like(tensor)
+        on_host.copy_(tensor, non_blocking=on_host.is_pinned())
+        return on_host, stream.record_event()
+
+
+class Aside(Protocol):
+    """A tensor put aside."""
+
+    def let_go(self) -> None:
+        """To be called before the tensor's memory is given up: the device's next work comes after the copy."""
+
+    def back(self) -> Tensor:
+        """The same tensor again: values, layout and device. To be called once."""
+        ...
+
+
+class _OnHost:
+    """In pinned memory. Nothing here waits: the streams wait for each other."""
+
+    def __init__(self, tensor: Tensor, stream: torch.cuda.Stream) -> None:
+        self._device = tensor.device
+        self._tensor, self._copied = _copied(tensor, stream)
+
+    def let_go(self) -> None:
+        torch.cuda.current_stream(self._device).wait_event(self._copied)
+
+    def back(self) -> Tensor:
+        self.let_go()
+        return self._tensor.to(self._device, non_blocking=True)
+
+
+class _Kept:
+    """In ordinary memory."""
+
+    def __init__(self, tensor: Tensor, device: torch.device) -> None:
+        self._tensor, self._device = tensor, device
+
+    def let_go(self) -> None:
+        pass
+
+    def back(self) -> Tensor:
+        return self._tensor.to(self._device)
 
 
 class _Filed:
@@ -88,7 +163,10 @@ class _Filed:
         while view:
             view = view[self._file.write(view) :]
 
-    def read(self) -> Tensor:
+    def let_go(self) -> None:
+        pass
+
+    def back(self) -> Tensor:
         rows = torch.empty(self._shape, dtype=self._dtype)
         view = rows.view(torch.uint8).numpy().reshape(-1).data
         self._file.seek(0)

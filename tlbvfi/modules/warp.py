@@ -36,8 +36,10 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = flow.shape[-2:]
     if (height, width) == tuple(size):
         return flow
-    scale = flow.new_tensor([size[1] / width, size[0] / height]).repeat(flow.shape[1] // 2)
-    return resize(flow, size) * scale[:, None, None]
+    flow = resize(flow, size)
+    flow[:, 0::2] *= size[1] / width
+    flow[:, 1::2] *= size[0] / height
+    return flow
 
 
 def _positions(flow: Tensor, size: tuple[int, int], top: int) -> tuple[Tensor, Tensor]:

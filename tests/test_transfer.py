@@ -1,0 +1,172 @@
+"""Copies between host and device: none where it would be waited for, and in an order that keeps the device at work.
+
+There is no graphics card here. Model calls are made on the ``meta`` device, where every copy from the host shows and
+whatever needs a value on the host fails; the order of a run is that of copies which only arrive when they are waited
+for.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+
+import tlbvfi
+from tests.tiny import TINY, frames, tiny_model
+from tlbvfi import interpolate
+from tlbvfi.memory import candidates, counting
+from tlbvfi.model import TLBVFI, convert_precision
+from tlbvfi.modules import warp
+from tlbvfi.padding import padding_for
+from tlbvfi.strips import WHOLE, Strips
+from tlbvfi.transfer import Aside, HostCopies, HostCopy
+
+#: What makes a tensor of numbers of the host, or numbers of a tensor.
+_FROM_NUMBERS = {"torch.tensor", "torch.as_tensor", "torch.from_numpy", "torch.Tensor.new_tensor"}
+_TO_NUMBERS = {f"torch.Tensor.{name}" for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__")}
+
+
+class Crossings(TorchFunctionMode):
+    """The functions through which something goes between host and device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = resolve_name(func)
+        tensors = [t for t in (*args, *(kwargs or {}).values(), result) if isinstance(t, Tensor) and t.ndim]
+        if len({t.device for t in tensors}) > 1 or name in _FROM_NUMBERS | _TO_NUMBERS:
+            self.names.append(name)
+        return result
+
+
+@pytest.mark.parametrize(
+    "crossing",
+    [
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x * torch.tensor([1.0], device=x.device),
+        lambda x: torch.arange(4).to(x.device),
+        lambda x: x.copy_(torch.zeros(4)),
+    ],
+)
+def test_crossings_are_seen(crossing: Callable[[Tensor], Tensor]) -> None:
+    with Crossings() as crossings:
+        crossing(torch.empty(4, device="meta"))
+    assert crossings.names
+
+
+@pytest.mark.parametrize("strips", [WHOLE, Strips(64 * 256)])
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+@pytest.mark.parametrize("size", [(200, 130), (20, 200)])
+def test_no_model_call_waits_for_the_host(
+    size: tuple[int, int], scale: float, strips: Strips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padding = padding_for(*size, multiple=128)
+    with torch.no_grad():
+        model = convert_precision(TLBVFI(TINY).finalize(), torch.float16).to("meta")
+        # Kept on the host, in pinned memory where the device is a card.
+        empty = torch.empty_like(model._encode_empty(*padding.padded, strips))
+        monkeypatch.setattr(TLBVFI, "encode_empty", lambda *_: empty)
+        monkeypatch.setattr(warp, "_FUSED", ("meta",))
+        frame = torch.empty(2, 3, *size, device="meta")
+        noise = [torch.empty(2, *model.latent_shape(*padding.padded), device="meta") for _ in range(9)]
+        with Crossings() as crossings:
+            ends = [model.encode_frame(padding.pad(frame), scale, strips) for _ in range(2)]
+            padding.crop(model.midpoint(*ends, 10, noise, strips=strips))
+    assert crossings.names == []
+
+
+class Slow(HostCopies):
+    """Copies that come when they are waited for, and what is put aside is taken when it is let go."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.begun = 0
+        logs.append([])
+        self.log = logs[-1]
+
+    def _begun(self, tensor: Tensor) -> HostCopy:
+        number = self.begun
+        self.begun += 1
+        self.log.append(f"begin {number}")
+        return HostCopy(tensor, Event(lambda: self.log.append(f"wait {number}")))
+
+    def put_aside(self, tensor: Tensor) -> Aside:
+        return Later(tensor)
+
+
+logs: list[list[str]] = []
+
+
+class Event:
+    def __init__(self, synchronize: Callable[[], None]) -> None:
+        self.synchronize = synchronize
+
+
+class Later:
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = weakref.ref(tensor)
+
+    def let_go(self) -> None:
+        tensor = self._tensor()
+        assert tensor is not None, "given up before it was let go"
+        self._copy = tensor.clone()
+
+    def back(self) -> Tensor:
+        return self.__dict__.pop("_copy")
+
+
+@pytest.mark.parametrize("rows", [None, 64])
+@pytest.mark.parametrize(("times", "batch_size"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 3)])
+def test_a_frame_is_waited_for_when_the_device_has_more_to_do(
+    times: int, batch_size: int, rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, source = tiny_model(), frames(6, 40, 56)
+    plan = None
+    if rows is not None:
+        plan = next(way for way in candidates(40, 56, torch.float32, 0.5, TINY) if way.strip_rows <= rows)
+
+    def run() -> list[Tensor]:
+        result = tlbvfi.interpolate_frames(model, source, times, sample_steps=3, batch_size=batch_size, plan=plan)
+        return list(result)
+
+    expected = run()
+    monkeypatch.setattr(interpolate, "HostCopies", Slow)
+    logs.clear()
+    found = run()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    (log,) = logs
+    begun = [line for line in log if line.startswith("begin")]
+    for number in range(len(begun) - 1):
+        waits = [place for place, line in enumerate(log) if line == f"wait {number}"]
+        assert waits and min(waits) > log.index(f"begin {number + 1}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_is_put_aside_comes_back_the_same(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    tensor = torch.randn(2, 5, 6, 7).to(dtype).contiguous(memory_format=layout)
+    with counting() as counter:
+        copy = tensor.clone()
+        aside = HostCopies(tensor.device).put_aside(copy)
+        aside.let_go()
+        del copy
+        assert counter.current == 0
+        again = aside.back()
+    assert torch.equal(again, tensor) and again.stride() == tensor.stride() and again.dtype == dtype
+
+
+def test_features_put_aside_keep_what_they_share() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        features = model.encode_frame(torch.zeros(1, 3, 128, 128), 1.0)
+    again = features.put_aside(HostCopies(model.device)).back()
+    assert again.pyramid[0] is again.flow_pyramid[0] and again.image is again.flow_image
+    assert all(torch.equal(a, b) for a, b in zip(again.flow_pyramid, features.flow_pyramid, strict=True))
