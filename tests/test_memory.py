@@ -40,6 +40,17 @@ def test_weights_are_counted_apart() -> None:
         del view
 
 
+def test_the_empty_frame_needs_no_memory_for_gradients() -> None:
+    """It is encoded as the run begins, wherever that is."""
+    peaks = []
+    for enabled in (False, True):
+        model = tiny_model()
+        with torch.set_grad_enabled(enabled), counting(model) as counter:
+            model.encode_empty(256, 256)
+        peaks.append(counter.peak)
+    assert peaks[0] == peaks[1]
+
+
 SMALL = load_params("tlbvfi-small")
 
 

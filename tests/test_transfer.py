@@ -124,18 +124,24 @@ class Later:
 
 
 @pytest.mark.parametrize("rows", [None, 64])
-@pytest.mark.parametrize(("times", "batch_size"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize(
+    ("times", "batch_size", "offload"), [(1, 1, True), (2, 1, True), (3, 1, True), (1, 2, True), (2, 2, True),
+                                         (2, 1, False), (1, 2, False)],
+)  # fmt: skip
 def test_a_frame_is_waited_for_when_the_device_has_more_to_do(
-    times: int, batch_size: int, rows: int | None, monkeypatch: pytest.MonkeyPatch
+    times: int, batch_size: int, offload: bool, rows: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, source = tiny_model(), frames(6, 40, 56)
+    model, source = tiny_model(), frames(4, 40, 56)
     plan = None
     if rows is not None:
         plan = next(way for way in candidates(40, 56, torch.float32, 0.5, TINY) if way.strip_rows <= rows)
 
     def run() -> list[Tensor]:
-        result = tlbvfi.interpolate_frames(model, source, times, sample_steps=3, batch_size=batch_size, plan=plan)
-        return list(result)
+        return list(
+            tlbvfi.interpolate_frames(
+                model, source, times, sample_steps=3, batch_size=batch_size, offload=offload, plan=plan
+            )
+        )
 
     expected = run()
     monkeypatch.setattr(interpolate, "HostCopies", Slow)

@@ -90,7 +90,7 @@ def draws(noise: Noise, count: int, like: Tensor) -> Iterator[Tensor]:
         device = noise.device if noise is not None else torch.device("cpu")
         for _ in range(count):
             drawn = torch.randn(like.shape, generator=noise, device=device, dtype=torch.float32)
-            yield drawn.to(like.device, non_blocking=True)
+            yield drawn.to(like.device, non_blocking=like.device.type == "cuda")
         return
     if len(noise) != count:
         raise ValueError(f"noise must hold {count} tensors (one fewer than the steps), not {len(noise)}.")

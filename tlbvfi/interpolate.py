@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 #: How far outside [0, 1] a frame may be (it is clamped) before it counts as a frame in another range.
 RANGE_TOLERANCE = 0.5
 _MAX_TIMES = 10
+#: Gaps go together up to here: their new frames are all there before the first gap's can be given out.
+_MOST_TIMES_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,9 @@ class _Bisection:
 
     def between(
         self, left: FrameFeatures, right: FrameFeatures, gaps: range, times: int, place: _Place = _MIDDLE
-    ) -> Generator[HostCopy, None, FrameFeatures]:
+    ) -> _Places:
         """For each of the 2**times - 1 places between the ends of the gaps, in order, the gaps' frames
-        (B, H, W, 3) on their way to the host. Returns `right`.
+        (B, H, W, 3) on their way to the host, or still on the device. Returns `right`.
 
         Features of an end that has to wait for its turn are put aside, so that the model's device holds one batch of
         pairs at any depth. For that the caller must not keep the features it passes.
@@ -130,9 +132,11 @@ class _Bisection:
             first_half = self.between(begin.back(), features, gaps, times - 1, place.before)
             del begin, features
         else:
-            middle = self._midpoints(left, right, gaps, place, (False, False))
-            features, leaving = self.encode(middle), self._leaving(middle)
-            waiting.let_go()
+            try:
+                middle = self._midpoints(left, right, gaps, place, (False, False))
+                features, leaving = self.encode(middle), self._leaving(middle)
+            finally:
+                waiting.let_go()
             del middle, right
             first_half = self.between(left, features, gaps, times - 1, place.before)
             del left, features
@@ -143,8 +147,8 @@ class _Bisection:
         del features, waiting
         return (yield from second_half)
 
-    def _leaving(self, frames: Tensor) -> HostCopy:
-        return self.copies.to_host(frames) if self.offload else HostCopy(frames)
+    def _leaving(self, frames: Tensor) -> HostCopy | Tensor:
+        return self.copies.to_host(frames) if self.offload else frames
 
 
 def interpolate_frames(
@@ -169,7 +173,8 @@ def interpolate_frames(
 
     Args:
         model: from :func:`tlbvfi.load_model`; decides device and dtype.
-        frames: (H, W, 3) float tensors in [0, 1], all of one size, any size down to 1x1, on any device.
+        frames: (H, W, 3) float tensors in [0, 1], all of one size, any size down to 1x1, on any device (best the CPU:
+            to look at the values of a frame on another is to wait for all of that device's work).
         times: how often each gap is halved, from 0 (nothing new).
         flow_scale: the flow is computed at this fraction of the size, within [0.1, 1]; smaller for larger motion.
         sample_steps: steps of the bridge (at least 3), or their list.
@@ -197,7 +202,7 @@ def interpolate_frames(
     if isinstance(times, bool) or not isinstance(times, int) or not 0 <= times <= _MAX_TIMES:
         raise ValueError(f"times must be a whole number between 0 and {_MAX_TIMES}, not {times!r}.")
     if batch_size is None:
-        batch_size = plan.batch_size if plan else 1
+        batch_size = plan.batch_size if plan and times <= _MOST_TIMES_TOGETHER else 1
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
     check_flow_scale(flow_scale)
@@ -354,7 +359,9 @@ class _Run:
             yield _source(batch[0])
         else:
             # All places of all gaps come before the first gap can be shown whole.
-            places, last = _exhausted(new)
+            done, last = _exhausted(new)
+            places = [self.copies.to_host(place) if isinstance(place, Tensor) else place for place in done]
+            del done
             for number, source in enumerate(batch):
                 yield from (_Coming(place, number) for place in places)
                 yield _source(source)
@@ -370,22 +377,27 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
-def _one_by_one(copies: Generator[HostCopy, None, FrameFeatures]) -> Generator[_Coming, None, FrameFeatures]:
+_Places = Generator[HostCopy | Tensor, None, FrameFeatures]
+
+
+def _one_by_one(places: _Places) -> Generator[_Coming, None, FrameFeatures]:
     """The single frames of copies to the host, as they are begun."""
     while True:
         try:
-            copy = next(copies)
+            copy = next(places)
         except StopIteration as end:
-            return end.value
+            features: FrameFeatures = end.value
+            return features
+        assert isinstance(copy, HostCopy)
         yield _Coming(copy, 0)
         del copy
 
 
-def _exhausted(copies: Generator[HostCopy, None, FrameFeatures]) -> tuple[list[HostCopy], FrameFeatures]:
+def _exhausted(places: _Places) -> tuple[list[HostCopy | Tensor], FrameFeatures]:
     done = []
     while True:
         try:
-            done.append(next(copies))
+            done.append(next(places))
         except StopIteration as end:
             return done, end.value
 

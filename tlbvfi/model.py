@@ -209,11 +209,12 @@ class TLBVFI(nn.Module):
             return self._encode_empty(height, width, strips)
         key = (height, width, self.dtype, *((id(w), version_of(w)) for w in weights))
         if key not in self._empty_frames:
-            self._empty_frames[key] = kept_on_host(self._encode_empty(height, width, strips))
+            with torch.no_grad():
+                self._empty_frames[key] = kept_on_host(self._encode_empty(height, width, strips))
             while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
                 self._empty_frames.popitem(last=False)
         self._empty_frames.move_to_end(key)
-        return self._empty_frames[key].to(self.device, non_blocking=True)
+        return self._empty_frames[key].to(self.device, non_blocking=self.device.type == "cuda")
 
     def _encode_empty(self, height: int, width: int, strips: Strips | None) -> Tensor:
         strips = strips or WHOLE

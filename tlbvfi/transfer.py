@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+#: Bytes put aside in pinned memory at a time, at most: the system cannot page them out.
+MOST_PINNED = 1 << 30
 
 
 class Arrival(Protocol):
@@ -46,8 +50,9 @@ class HostCopies:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._latest: HostCopy | None = None
+        self._pinned: weakref.WeakSet[_Pinned] = weakref.WeakSet()
         if device.type == "cuda":
-            self._in, self._out = torch.cuda.Stream(device), torch.cuda.Stream(device)
+            self._in, self._out = _streams(device)
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the device; the host goes on at once, and the device's work before it is not waited for."""
@@ -55,7 +60,7 @@ class HostCopies:
             return tensor.to(self.device)
         current = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self._in):
-            on_device = tensor.pin_memory().to(self.device, non_blocking=True)
+            on_device = pinned_like(tensor).copy_(tensor).to(self.device, non_blocking=True)
         current.wait_stream(self._in)
         on_device.record_stream(current)
         return on_device
@@ -79,8 +84,13 @@ class HostCopies:
     def put_aside(self, tensor: Tensor) -> Aside:
         """Start putting a tensor of the device aside: on the host, or, where the device is the host, in an unnamed
         temporary file (in memory where there is no room for that)."""
-        if self.device.type == "cuda":
-            return _OnHost(tensor, self._out)
+        if (
+            self.device.type == "cuda"
+            and sum(aside.size for aside in self._pinned) + pinned_size(tensor) <= MOST_PINNED
+        ):
+            aside = _Pinned(tensor, self._out)
+            self._pinned.add(aside)
+            return aside
         if self.device.type != "cpu":
             return _Kept(tensor.cpu(), self.device)
         try:
@@ -89,8 +99,19 @@ class HostCopies:
             return _Kept(tensor, self.device)
 
 
+@lru_cache
+def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """The side streams of a device, to it and from it. Always the same, as each keeps memory of its own."""
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+
+def pinned_size(tensor: Tensor) -> int:
+    """Bytes of pinned memory that a tensor takes: PyTorch rounds them up to a power of two."""
+    return 1 << (tensor.numel() * tensor.element_size() - 1).bit_length()
+
+
 def pinned_like(tensor: Tensor) -> Tensor:
-    """Empty host memory for a tensor, in its layout; pinned unless the system has no more of that."""
+    """Empty host memory for a tensor, dense and in its layout; pinned unless the system has no more of that."""
     try:
         return torch.empty_like(tensor, device="cpu", pin_memory=True)
     except RuntimeError:
@@ -115,18 +136,19 @@ class Aside(Protocol):
     """A tensor put aside."""
 
     def let_go(self) -> None:
-        """To be called before the tensor's memory is given up: the device's next work comes after the copy."""
+        """To be called before the tensor's memory is given up, in failure too: the device's next work comes after the
+        copy."""
 
     def back(self) -> Tensor:
         """The same tensor again: values, layout and device. To be called once."""
         ...
 
 
-class _OnHost:
+class _Pinned:
     """In pinned memory. Nothing here waits: the streams wait for each other."""
 
     def __init__(self, tensor: Tensor, stream: torch.cuda.Stream) -> None:
-        self._device = tensor.device
+        self._device, self.size = tensor.device, pinned_size(tensor)
         self._tensor, self._copied = _copied(tensor, stream)
 
     def let_go(self) -> None:
