@@ -304,18 +304,51 @@ class TestCommandLine:
             (["--strips", "half"], "must be a number of rows such as 256, or whole"),
             (["--max-frames", "2"], "must be a whole number between 3"),
             (["--clip", "no.mp4"], "no.mp4 does not exist"),
-            (["--json", "no/where.json"], "its own folder does not exist"),
+            (["--json", "no/where.json"], "no does not exist"),
             (["--json", "."], "is a folder"),
+            (["--json", f"{'a' * 300}.json"], "its name is not possible here"),
+            (["--json", "a.svg", "--plot", "./a.svg"], "are the same file"),
+            (["--size", "512x512", "999999x999999"], "GiB at least, more than"),
         ],
     )
     def test_a_wrong_request_is_one_sentence(
         self, run: Runner, arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "_benched", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench, "compare", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(cli, "_free_memory", lambda device: 8 * 2**30)
         code, _, err = run(*arguments)
         assert code == 2
         assert sentence in err
         assert len(err.splitlines()) == 1
+
+    @pytest.mark.parametrize("clip", [[], ["--clip", "CLIP"]])
+    def test_a_bad_file_among_several_is_found_first(
+        self, run: Runner, tmp_path: Path, clip: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench, "compare", lambda *_: pytest.fail("long work"))
+        bad, source = tmp_path / "bad.pth", tmp_path / "clip.mp4"
+        bad.write_text("no weights")
+        video.write_video(source, frames(3, 32, 48), Fraction(25))
+        code, _, err = run("--model", "MODEL", bad, *(source if word == "CLIP" else word for word in clip))
+        assert code == 2
+        assert "bad.pth" in err and len(err.splitlines()) == 1
+
+    def test_what_was_measured_before_a_failure_is_kept(
+        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def measured(model: TLBVFI, case: Case, *_: object) -> Result:
+            if case.width == 100:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried. More.")
+            return a_result(case=case)
+
+        monkeypatch.setattr(bench, "measure", measured)
+        target = tmp_path / "out.json"
+        code, _, err = run("--model", "MODEL", "--size", "64x48", "100x48", "--json", target)
+        assert code == 1
+        assert err.startswith("tlbvfi bench: the memory does not suffice (") and len(err.splitlines()) == 1
+        assert [result["case"]["width"] for result in json.loads(target.read_text())["results"]] == [64]
 
     def test_stand_in_weights_are_always_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bench, "load_params", lambda name: TINY)
@@ -331,6 +364,28 @@ class TestCommandLine:
             assert code == 2
             assert sentence in err
             assert len(err.splitlines()) == 1
+
+    def test_pictures_of_several_sizes_are_no_clip(self, run: Runner, tmp_path: Path) -> None:
+        for index, width in enumerate((48, 50, 48)):
+            video.write_picture(tmp_path / f"{index}.png", frames(1, 32, width)[0])
+        code, _, err = run("--clip", tmp_path, "--model", "MODEL")
+        assert code == 2
+        assert "Frame 1 is 32x50, but those before it are 32x48" in err and len(err.splitlines()) == 1
+
+    def test_a_figure_that_cannot_be_drawn_is_refused_at_once(
+        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as .pgf, which needs TeX."""
+        pytest.importorskip("matplotlib")
+
+        def failing(*_: object) -> bytes:
+            raise RuntimeError("xelatex not found\nMore.")
+
+        monkeypatch.setattr(bench, "_drawn", failing)
+        monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("long work"))
+        code, _, err = run("--plot", tmp_path / "out.pgf")
+        assert code == 2
+        assert err == "tlbvfi bench: .pgf files cannot be drawn here (xelatex not found); use .png or .svg.\n"
 
     def test_a_figure_without_matplotlib_is_refused_at_once(
         self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import signal
@@ -231,26 +232,51 @@ class TestInterpolate:
         assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
 
     @pytest.mark.skipif(os.name == "nt", reason="signals are otherwise there")
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
     def test_a_request_to_end_cleans_up_too(
-        self, tmp_path: Path, clip: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, clip: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
+        number = getattr(signal, name)
+
         def ended(*args: object, **kwargs: object) -> object:
             yield from frames(100, 24, 40)  # more than the encoder holds back
             assert len(list(tmp_path.glob(".out.*"))) == 1
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             time.sleep(60)
 
         words = ["tlbvfi", "interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
         monkeypatch.setattr(cli, "interpolate_frames", ended)
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        signal.signal(number, signal.SIG_DFL)
         try:
             with pytest.raises(SystemExit) as stop:
                 cli.entry()
         finally:
-            signal.signal(signal.SIGTERM, before)
-        assert stop.value.code == 143
+            for each, handler in before.items():
+                signal.signal(each, handler)
+        assert stop.value.code == 128 + number
         assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="pipes are otherwise there")
+    def test_a_reader_that_leaves_is_no_failure_of_ours(self) -> None:
+        words = [sys.executable, "-m", "tlbvfi", "plan", "3840x2160"]
+        process = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 1
+        assert said == b""
+
+    def test_a_video_that_was_cut_short_is_said(
+        self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        info = video.probe(clip)
+        for stated, said in ((5, False), (30, True)):
+            monkeypatch.setattr(video, "probe", lambda path, count=stated: dataclasses.replace(info, frame_count=count))
+            code, out, err = run("interpolate", clip, tmp_path / f"{stated}.mp4", "--model", "MODEL", "--steps", 3)
+            assert code == 0 and "5 frames" in out
+            assert ("ended after 3 of 30 frames" in err) == said
 
 
 class TestMemoryOfTheComputer:

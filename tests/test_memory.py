@@ -134,6 +134,24 @@ def test_a_budget_gets_the_fastest_plan_that_fits() -> None:
     assert tlbvfi.plan(4320, 7680, budget=16 * GIB).peak_bytes <= 16 * GIB
 
 
+@pytest.mark.parametrize("budget", [-1, float("nan"), float("inf")])
+def test_budgets_that_are_none(budget: float) -> None:
+    with pytest.raises(ValueError, match="budget must be a number of bytes, or None for no limit"):
+        tlbvfi.plan(64, 64, budget=budget)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int8, "float16", None])
+def test_dtypes_that_no_model_has(dtype: object) -> None:
+    with pytest.raises(ValueError, match="dtype must be torch.float32, torch.float16 or torch.bfloat16"):
+        tlbvfi.plan(64, 64, dtype)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(5.5, 5), ("a", 5), (None, None)])
+def test_sizes_that_are_none(size: tuple[object, object]) -> None:
+    with pytest.raises(ValueError, match="sides must be whole numbers"):
+        tlbvfi.plan(*size)  # type: ignore[arg-type]
+
+
 def test_small_frames_go_together_where_there_is_room() -> None:
     one = tlbvfi.plan(256, 256, budget=tlbvfi.plan(256, 256).peak_bytes)
     assert one.batch_size == 1

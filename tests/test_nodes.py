@@ -683,7 +683,7 @@ def test_memory_in_which_nothing_runs(
 ) -> None:
     """The plan's sentence, before the weights are moved."""
     host.free["meta"] = 2**29 + 1000
-    with pytest.raises(ValueError, match="0.00 GiB") as raised:
+    with pytest.raises(ValueError, match="0.0000 GiB") as raised:
         run(pair[:1], pair[1:])
     assert_one_sentence(raised.value)
     assert not host.loads and not imitated

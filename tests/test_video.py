@@ -366,6 +366,27 @@ class TestWriting:
             video.check_target(tmp_path / name, tmp_path / "source.mp4")
         assert Path(name).name in str(caught.value)
 
+    @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc")
+    def test_a_folder_that_takes_no_files_is_found_beforehand(self) -> None:
+        with pytest.raises(VideoError, match="nothing can be written into the folder /proc"):
+            video.check_target(Path("/proc/a.mp4"))
+
+    def test_ten_bits_become_eight_where_the_encoder_has_no_more(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        colour = Colour(1, bits=10)
+        path = tmp_path / "deep.webm"
+        like = video.VideoInfo(32, 16, Fraction(25), 3, colour=colour)
+        video.write_video(path, smooth_frames(3, 16, 32), Fraction(25), like=like)
+        import av
+
+        deep = "yuv420p10le" in [f.name for f in av.codec.Codec("libvpx-vp9", "w").video_formats]
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].codec_context.pix_fmt == ("yuv420p10le" if deep else "yuv420p")
+        assert deep or "does not encode 10 bits here" in caplog.text
+        for before, after in zip(smooth_frames(3, 16, 32), read_frames(path), strict=True):
+            assert (before - after).abs().mean() < 0.02
+
     def test_good_targets(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         (tmp_path / "old.mp4").write_text("used")
@@ -376,7 +397,7 @@ class TestWriting:
     @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
     def test_a_read_only_folder_is_found_beforehand(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
-        with pytest.raises(VideoError, match="read-only"):
+        with pytest.raises(VideoError, match="nothing can be written into the folder"):
             video.check_target(tmp_path / "a.mp4")
 
 

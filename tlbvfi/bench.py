@@ -370,14 +370,20 @@ def _new_figure(width: float, height: float) -> Figure:
 
 
 def check_plot(path: Path) -> None:
-    """Whether a figure can be drawn into a file of that name.
+    """Whether a figure can be drawn into a file of that name: one is, into nothing.
 
     Raises:
-        ValueError: matplotlib is not installed, or does not write such files.
+        ValueError: matplotlib is not installed, or cannot write such files here.
     """
-    kinds = _new_figure(1, 1).canvas.get_supported_filetypes()
+    figure = _new_figure(1, 1)
+    kinds = figure.canvas.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in kinds:
         raise ValueError(f"{path} is no kind of picture that --plot can write ({', '.join(sorted(kinds))}).")
+    try:
+        _drawn(figure, path.suffix)
+    except Exception as error:  # whatever the library of that kind raises
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise ValueError(f"{path.suffix} files cannot be drawn here ({reason}); use .png or .svg.") from None
 
 
 def _drawn(figure: Figure, kind: str) -> bytes:

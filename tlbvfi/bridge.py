@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -53,15 +53,22 @@ class Schedule:
             sample_steps: a number S >= 3 of steps, spread evenly, the last two being 1 and 0; or the list itself.
 
         Raises:
-            ValueError: fewer than 3 or more than T steps, or a list that does not fall from below T to 0.
+            ValueError: neither of both, fewer than 3 or more than T steps, or a list that does not fall from below T
+                to 0.
         """
         top = self.num_timesteps - 1
-        if isinstance(sample_steps, int):
+        if isinstance(sample_steps, int | np.integer):
+            sample_steps = int(sample_steps)
             if not 3 <= sample_steps <= self.num_timesteps:
                 raise ValueError(f"sample_steps must be between 3 and {self.num_timesteps}, not {sample_steps}.")
             spread = sample_steps - 2
             return [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
-        steps = [int(t) for t in sample_steps]
+        if isinstance(sample_steps, str) or not isinstance(sample_steps, Iterable):
+            raise ValueError(f"sample_steps must be a whole number or a list of them, not {sample_steps!r}.")
+        steps = list(sample_steps)
+        if not all(isinstance(t, int | np.integer) for t in steps):
+            raise ValueError(f"sample_steps must be whole numbers, not {steps[:6]}.")
+        steps = [int(t) for t in steps]
         falling = all(a > b for a, b in itertools.pairwise(steps))
         if not steps or not falling or steps[0] > top or steps[-1] != 0:
             shown = f"{steps[:6]}{'...' if len(steps) > 6 else ''}"

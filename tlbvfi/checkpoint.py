@@ -31,7 +31,8 @@ from torch import Tensor
 from .bridge import Schedule
 from .compilation import compile_model
 from .config import ModelParams, load_params, params_from_dict
-from .model import FLOAT32_PARTS, TLBVFI, convert_precision
+from .files import whole
+from .model import FLOAT32_PARTS, TLBVFI, check_dtype, convert_precision
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,7 @@ def load_model(
         CheckpointError: the file cannot be read or is not this model; nothing is kept of it.
         ValueError: an unsupported dtype.
     """
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ValueError(f"dtype must be float32, float16 or bfloat16, not {dtype}.")
+    check_dtype(dtype)
     path = resolve_source(source)
     contents = read_checkpoint(path, ema=ema)
     with torch.device("meta"):
@@ -319,10 +319,6 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
     tensors = {
         key: value.to(dtype).contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")
     }
-    partial = target.with_name(target.name + ".partial")
-    try:
+    with whole(target) as partial:
         save_file(tensors, partial, metadata)
         shutil.copymode(source, partial)  # it is made for its owner alone
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

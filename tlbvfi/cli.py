@@ -29,8 +29,9 @@ from tqdm import tqdm
 from . import __version__, bench, demo, video
 from .checkpoint import BUILT_IN, CheckpointError, built_in_path, convert, load_model, resolve_source
 from .compilation import compile_model
-from .interpolate import DeviceMemoryError, interpolate_frames
-from .memory import Plan, candidates, plan, usable
+from .files import unwritable, whole
+from .interpolate import DeviceMemoryError, check_frame, interpolate_frames, is_out_of_memory
+from .memory import Plan, amount, candidates, plan, usable
 from .model import TLBVFI
 from .padding import PaddingMode, check_flow_scale
 from .peers import PEERS
@@ -257,9 +258,17 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     name = f"tlbvfi {options.command}"
     try:
         options.run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted, nothing was left half-written.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has left. What is still to be flushed goes nowhere, so that nothing fails at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
     except RunError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
@@ -270,8 +279,10 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
 
 
 def entry() -> NoReturn:
-    """The installed command. A termination request cleans up like an interruption."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """The installed command. A termination request, or a terminal that is closed, cleans up like an interruption."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main(own_process=True))
 
 
@@ -297,12 +308,16 @@ def _running() -> Iterator[None]:
     """What goes wrong in here is no longer a wrong request."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        first = str(error).split(". ")[0].rstrip(".")
-        hint = "use --dtype float16, a smaller --flow-scale or a smaller video"
-        raise RunError(f"the device's memory does not suffice ({first}); {hint}.") from None
+    except BrokenPipeError:
+        raise
     except (DeviceMemoryError, ValueError, OSError) as error:
         raise RunError(str(error)) from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).split(". ")[0].splitlines()[0].rstrip(".")
+        hint = "use --dtype float16, a smaller --flow-scale or a smaller size"
+        raise RunError(f"the memory does not suffice ({first}); {hint}.") from None
 
 
 def _load(model: str | None, device: torch.device, dtype: torch.dtype | str) -> TLBVFI:
@@ -335,12 +350,13 @@ def _interpolate(options: argparse.Namespace) -> None:
         resolve_source(options.model)
     model = _load(options.model, device, options.dtype)
     factor = 2**options.times
-    chosen = _planned(model, info.height, info.width, options)
+    chosen = _planned(model, info.height, info.width, options.flow_scale, options.memory, options.padding)
     if options.own_process and (device.type != "cpu" or _room_for_gaps(chosen, options.memory or _free_memory(device))):
         _keep_freed_memory()
+    source = _Counted(video.read_frames(options.source))
     frames = interpolate_frames(
         model,
-        video.read_frames(options.source),
+        source,
         options.times,
         options.flow_scale,
         options.steps,
@@ -354,12 +370,32 @@ def _interpolate(options: argparse.Namespace) -> None:
         if not options.target.suffix:
             count = video.write_pictures(options.target, shown)
             print(f"{options.target}: {count} pictures of {info.width}x{info.height}")
+            _warn_of_early_end(options.source, source.count, info.frame_count)
             return
         assert info.fps is not None
         fps = info.fps * factor
         sound = options.source if info.sound else None
         count = video.write_video(options.target, shown, fps, like=info, sound_from=sound, crf=options.crf)
     print(f"{options.target}: {count} frames of {info.width}x{info.height} at {_rate(fps)} fps")
+    _warn_of_early_end(options.source, source.count, info.frame_count)
+
+
+class _Counted:
+    """Frames, and how many have been taken."""
+
+    def __init__(self, frames: Iterable[Tensor]) -> None:
+        self._frames, self.count = frames, 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for frame in self._frames:
+            self.count += 1
+            yield frame
+
+
+def _warn_of_early_end(source: Path, found: int, stated: int | None) -> None:
+    """A file that was cut short says of more frames than there are; by a few it may be wrong anyway."""
+    if stated is not None and found < 0.9 * stated - 2:
+        print(f"{source} ended after {found} of {stated} frames: it may be cut short or damaged.", file=sys.stderr)
 
 
 def _rate(fps: Fraction) -> str:
@@ -380,19 +416,25 @@ def _free_memory(device: torch.device) -> int | None:
 _MEMINFO = Path("/proc/meminfo")
 
 
-def _planned(model: TLBVFI, height: int, width: int, options: argparse.Namespace) -> Plan | None:
-    """The plan that fits the memory given, or else what is free; None where that is not known."""
-    budget, free = options.memory, _free_memory(model.device)
+def _planned(
+    model: TLBVFI, height: int, width: int, flow_scale: float, memory: int | None, padding: PaddingMode = "tight"
+) -> Plan | None:
+    """The plan that fits the memory given, or else what is free; None where that is not known.
+
+    Raises:
+        ValueError: not even the smallest one fits, in one sentence.
+    """
+    budget, free = memory, _free_memory(model.device)
     if budget is None and free is not None:
         budget = usable(free) + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     if budget is None:
         return None
-    size = height, width, model.dtype, options.flow_scale
-    chosen = plan(*size, budget, params=model.params, padding=options.padding)
-    if model.device.type != "cpu" or options.memory is not None:
+    size = height, width, model.dtype, flow_scale
+    chosen = plan(*size, budget, params=model.params, padding=padding)
+    if model.device.type != "cpu" or memory is not None:
         return chosen
     # Several pairs at a time are for devices that one pair does not keep busy.
-    single = candidates(*size, model.params, options.padding)
+    single = candidates(*size, model.params, padding)
     return next(each for each in single if each.strip_rows == chosen.strip_rows)
 
 
@@ -426,8 +468,8 @@ def _plan(options: argparse.Namespace) -> None:
             cells = [
                 str(dtype).removeprefix("torch."),
                 f"{line.padded_size[1]}x{line.padded_size[0]}",
-                _gib(line.weight_bytes),
-                _gib(line.peak_bytes),
+                amount(line.weight_bytes),
+                amount(line.peak_bytes),
                 str(line.strip_rows),
                 str(line.batch_size),
             ]
@@ -441,14 +483,21 @@ def _plan(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     device = _device(options.device)
     for path in (options.json, options.plot):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise ValueError(f"{path} cannot be written, because it is a folder, or its own folder does not exist.")
+        reason = path and (unwritable(path) or (path.is_dir() and "it is a folder"))
+        if reason:
+            raise ValueError(f"{path} cannot be written, because {reason}.")
     if options.plot is not None:
+        if options.json is not None and options.json.resolve() == options.plot.resolve():
+            raise ValueError(f"--json and --plot are the same file, {options.plot}; give two names.")
         bench.check_plot(options.plot)
     sources = dict.fromkeys(options.model or [None])
     for source in sources:
         if source not in (None, bench.STAND_IN):
             resolve_source(source)
+    if len(sources) > 1 or options.clip is not None:
+        for source in sources:
+            if source != bench.STAND_IN:
+                _load(source, torch.device("cpu"), torch.float32)  # a bad file, before others are measured
     strips = [None if rows == "whole" else rows for rows in options.strips]
     if options.own_process:
         _keep_freed_memory()
@@ -463,17 +512,24 @@ def _bench(options: argparse.Namespace) -> None:
         _write_results(options, machine, content, lambda kind: bench.plot_scores(scores, kind))
         return
     results: list[bench.Result] = []
-    for source, dtype in product(sources, options.dtype):
-        model, name = _benched(options, device, source, dtype, sources)
-        for (height, width), times, scale, rows in product(options.size, options.times, options.flow_scale, strips):
-            case = bench.Case(height, width, times, scale, batch_size=options.batch_size, strip_rows=rows)
-            with _running():
-                results.append(bench.measure(model, case, options.repeats, name))
-            print(bench.table(results[-1:]), bench.stage_table(results[-1]), sep="\n\n", end="\n\n", flush=True)
-        del model
-    if len(results) > 1:
-        print(bench.table(results))
-    _write_results(options, machine, [r.to_dict() for r in results], lambda kind: bench.plot(results, kind))
+    try:
+        for source, dtype in product(sources, options.dtype):
+            model, name = _benched(options, device, source, dtype, sources)
+            for height, width in options.size:
+                for scale in options.flow_scale:
+                    _planned(model, height, width, scale, None)  # refused where not even the smallest run fits
+            for (height, width), times, scale, rows in product(options.size, options.times, options.flow_scale, strips):
+                case = bench.Case(height, width, times, scale, batch_size=options.batch_size, strip_rows=rows)
+                with _running():
+                    results.append(bench.measure(model, case, options.repeats, name))
+                print(bench.table(results[-1:]), bench.stage_table(results[-1]), sep="\n\n", end="\n\n", flush=True)
+            del model
+        if len(results) > 1:
+            print(bench.table(results))
+    finally:
+        # What was measured is kept, whatever came after.
+        if results:
+            _write_results(options, machine, [r.to_dict() for r in results], lambda kind: bench.plot(results, kind))
 
 
 def _benched(
@@ -506,6 +562,8 @@ def _compared(
     size = (frames[0].shape[0], frames[0].shape[1])
     if min(size) < SSIM_WINDOW:
         raise ValueError(f"{options.clip} is {size[1]}x{size[0]}; SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} at least.")
+    for index, frame in enumerate(frames):
+        check_frame(frame, index, size)
     with _running():
         scores = bench.compare(frames, PEERS)
     for source, dtype in product(sources, options.dtype):
@@ -531,29 +589,18 @@ def _write_results(
     with _running():
         if options.json is not None:
             text = json.dumps({**machine, "results": results}, indent=1)
-            _write_whole(options.json, f"{text}\n".encode())
+            with whole(options.json) as file:
+                file.write_text(f"{text}\n", encoding="utf-8")
         if options.plot is not None:
-            _write_whole(options.plot, draw(options.plot.suffix))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB"
+            picture = draw(options.plot.suffix)
+            with whole(options.plot) as file:
+                file.write_bytes(picture)
 
 
 def _convert(options: argparse.Namespace) -> None:
     resolve_source(options.source)
-    if not options.target.absolute().parent.is_dir():
-        raise ValueError(f"{options.target} cannot be written, because its folder does not exist.")
+    if (reason := unwritable(options.target)) is not None:
+        raise ValueError(f"{options.target} cannot be written, because {reason}.")
     try:
         convert(options.source, options.target, options.dtype, ema=not options.no_ema)
     except OSError as error:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 
 import torch
 from einops import rearrange
@@ -99,7 +100,11 @@ class _Bisection:
         """Each gap's own draws, which depend on the seed and the place alone, stacked for the batch."""
         shape = self.model.latent_shape(*self.padding.padded)
         generators = [generator_at(self.seed, gap, place.numerator, place.depth) for gap in gaps]
-        draws = [torch.randn(shape, generator=generator) for _ in self.timesteps[1:] for generator in generators]
+        draws = [
+            torch.randn(shape, generator=generator, dtype=torch.float32)
+            for _ in self.timesteps[1:]
+            for generator in generators
+        ]
         if not draws:
             return []
         on_device = self.copies.to_device(torch.stack(draws))
@@ -183,15 +188,16 @@ def interpolate_frames(
         offload: move each new frame to the host at once; otherwise those of a gap stay on the device until the gap
             is finished.
         first_gap: the place in the video of the first gap, where `frames` is a later part of one.
-        batch_size: gaps that go through the model together; as many frames are taken ahead. The frames are the same.
-            By default as the plan says, or one.
+        batch_size: gaps that go through the model together; as many frames are taken ahead, so that a source may not
+            use their memory again. The frames are the same. By default as the plan says, or one.
         plan: from :func:`tlbvfi.plan` for these frames: how wide maps are cut, so that the run fits a budget. The
             frames are the same to rounding.
         on_step: called before every model call (encoding a frame or computing a new one) with the number of new frames
             computed so far; what it raises ends the run.
 
     Yields:
-        (H, W, 3) float32 tensors in [0, 1] on the CPU, in display order; source frames unchanged to the bit.
+        (H, W, 3) float32 tensors in [0, 1] on the CPU, in display order; source frames unchanged to the bit (the very
+        tensors, where they are float32 on the CPU).
 
     Raises:
         ValueError: a setting or a frame that cannot be used, named in one sentence (settings at the call, frames when
@@ -205,6 +211,9 @@ def interpolate_frames(
         batch_size = plan.batch_size if plan and times <= _MOST_TIMES_TOGETHER else 1
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+    for name, value in (("seed", seed), ("first_gap", first_gap)):
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} must be a whole number, not {value!r}.")
     check_flow_scale(flow_scale)
     timesteps = model.schedule.timesteps(sample_steps)
     padding_for(1, 1, padding)
@@ -272,6 +281,7 @@ class _Run:
         self.mode, self.offload, self.on_step, self.times, self.plan = mode, offload, on_step, times, plan
         self.copies = HostCopies(model.device)
         self.new_frames = 0
+        self.ended_by: Exception | None = None  # what the caller's on_step raised
         self.ends: list[FrameFeatures] = []  # of the last frame so far, for the gap after it
 
     def frames(self, sources: Iterator[Tensor], first_gap: int, batch_size: int) -> Iterator[Tensor | _Coming]:
@@ -280,7 +290,11 @@ class _Run:
         if first is None:
             return
         self.size = (first.shape[0], first.shape[1])
+        # It is encoded once the second frame has come: the caller, or a source that uses its memory again, may have
+        # changed it by then.
+        own = first.clone()
         yield _source(first)
+        first = own
         gap = first_gap
         self.together = 1 if self.plan and self.plan.strips.frugal else batch_size
         while batch := list(islice(sources, batch_size)):
@@ -302,7 +316,7 @@ class _Run:
                     del frame
                 return
             except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if error is self.ended_by or not is_out_of_memory(error):
                     raise
             # Outside of the handler, so that the failed call's tensors are gone with its traceback.
             del gaps
@@ -342,8 +356,13 @@ class _Run:
         self.new_frames += bisection.new_frames
 
     def _step(self, new_frames: int) -> None:
-        if self.on_step is not None:
+        if self.on_step is None:
+            return
+        try:
             self.on_step(self.new_frames + new_frames)
+        except Exception as error:
+            self.ended_by = error
+            raise
 
     def _as_one(self, bisection: _Bisection, batch: list[Tensor], gap: int) -> Iterator[Tensor | _Coming]:
         """Gaps that go through the model as one batch."""
@@ -373,8 +392,12 @@ class DeviceMemoryError(RuntimeError):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device refused memory (MPS and others say so in a plain RuntimeError)."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
+    """Whether a device refused memory (the CPU, MPS and others say so in a plain RuntimeError)."""
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in said for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 _Places = Generator[HostCopy | Tensor, None, FrameFeatures]
@@ -416,7 +439,10 @@ def check_frame(frame: Tensor, index: int = 0, size: tuple[int, int] | None = No
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"{what} must be (height, width, 3), not {tuple(frame.shape)}.")
     if not frame.is_floating_point():
-        raise ValueError(f"{what} must be floating point in [0, 1], not {frame.dtype}; divide 8-bit values by 255.")
+        remedy = "; divide 8-bit values by 255" if frame.dtype == torch.uint8 else ""
+        raise ValueError(f"{what} must be floating point in [0, 1], not {frame.dtype}{remedy}.")
+    if frame.layout != torch.strided or frame.device.type == "meta":
+        raise ValueError(f"{what} must be a dense tensor with values, not {frame.layout} on {frame.device}.")
     if size is not None and tuple(frame.shape[:2]) != size:
         raise ValueError(f"{what} is {frame.shape[0]}x{frame.shape[1]}, but those before it are {size[0]}x{size[1]}.")
     if frame.shape[0] < 1 or frame.shape[1] < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .config import ModelParams
-from .model import TLBVFI, convert_precision
+from .model import TLBVFI, check_dtype, convert_precision
 from .modules.autoencoder import FLOW_LEVELS
 from .modules.flow import LEAST_ROWS, REACH
 from .modules.warp import LONG_CHUNK
@@ -108,6 +109,8 @@ def plan(
         ValueError: a size, flow scale or dtype that cannot be, or a budget in which nothing fits; names the smallest
             that would do.
     """
+    if budget is not None and not 0 <= budget < math.inf:
+        raise ValueError(f"budget must be a number of bytes, or None for no limit, not {budget}.")
     found = candidates(height, width, dtype, flow_scale, params, padding)
     if budget is None:
         return found[0]
@@ -116,10 +119,16 @@ def plan(
         least = found[-1].peak_bytes
         raise ValueError(
             f"{width}x{height} at flow scale {flow_scale} in {str(dtype).removeprefix('torch.')} needs "
-            f"{least / 2**30:.2f} GiB at least, more than the {budget / 2**30:.2f} GiB given; use a smaller size, "
+            f"{amount(least)} at least, more than the {amount(budget)} given; use a smaller size, "
             "a smaller flow scale or float16, or free memory."
         )
     return _batched(fitting, budget)
+
+
+def amount(count: float) -> str:
+    """Bytes as a person reads them."""
+    gib = count / 2**30
+    return f"{gib:.2f} GiB" if gib >= 0.1 else f"{gib:.4f} GiB"
 
 
 def candidates(
@@ -131,6 +140,7 @@ def candidates(
     padding: PaddingMode = "tight",
 ) -> list[Plan]:
     """Ways to go for one pair at a time, fastest first, each taking less memory than the one before."""
+    check_dtype(dtype)
     params = params or ModelParams()
     padded = padding_for(height, width, padding, params.autoencoder.multiple).padded
     weights = _weight_bytes(params, dtype)

@@ -218,7 +218,7 @@ class TLBVFI(nn.Module):
 
     def _encode_empty(self, height: int, width: int, strips: Strips | None) -> Tensor:
         strips = strips or WHOLE
-        grey = torch.full((1, 3, height, width), 0.5, device=self.device)
+        grey = torch.full((1, 3, height, width), 0.5, device=self.device, dtype=torch.float32)
         deepest = self.vqgan.encoder.pyramid(grey, self.params.autoencoder.num_levels, strips, first=False)[-1]
         assert deepest is not None
         return deepest
@@ -316,6 +316,16 @@ class TLBVFI(nn.Module):
 
 #: Networks whose weights stay float32 in a half-precision model: the latent and the choice of its codes.
 FLOAT32_PARTS = ("denoise_fn.", "vqgan.quantize.", "vqgan.quant_conv.", "vqgan.post_quant_conv.")
+
+
+#: What the convolutions may compute in.
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raises ValueError, a sentence, for a dtype that the model is not made for."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be torch.float32, torch.float16 or torch.bfloat16, not {dtype!r}.")
 
 
 def _build_buffers(model: TLBVFI) -> None:

@@ -7,6 +7,7 @@ are reflected as often as it takes; a side of one pixel is repeated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 import torch
@@ -60,6 +61,8 @@ def padding_for(height: int, width: int, mode: PaddingMode = "tight", multiple: 
     Raises:
         ValueError: a side below 1, or an unknown mode.
     """
+    if not isinstance(height, Integral) or not isinstance(width, Integral):
+        raise ValueError(f"A frame's sides must be whole numbers, not {height!r} and {width!r}.")
     if height < 1 or width < 1:
         raise ValueError(f"A frame needs at least 1x1 pixels, not {height}x{width}.")
     if mode not in get_args(PaddingMode):
@@ -89,6 +92,8 @@ def flow_size(height: int, width: int, flow_scale: float) -> tuple[int, int]:
 
 def check_flow_scale(flow_scale: float) -> None:
     """Raises ValueError, a sentence, where the flow scale is out of range (or not a number)."""
+    if not isinstance(flow_scale, Real):
+        raise ValueError(f"flow_scale must be a number such as 0.5, not {flow_scale!r}.")
     if not MIN_FLOW_SCALE <= flow_scale <= MAX_FLOW_SCALE:
         raise ValueError(
             f"flow_scale must be between {MIN_FLOW_SCALE} and {MAX_FLOW_SCALE:.1f}, not {flow_scale}: "

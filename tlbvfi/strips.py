@@ -101,7 +101,7 @@ def channel_sums(x: Tensor) -> Tensor:
     plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.stride(1) != 1
     if plain or x.device.type != "cpu" or x.dtype == torch.float32:
         return x.sum(dim=(2, 3), dtype=torch.float32)
-    sums = torch.zeros(x.shape[:2])
+    sums = torch.zeros(x.shape[:2], dtype=torch.float32)
     for i, part in _parts(x):
         sums[i] += _column_sums(part.float())
     return sums

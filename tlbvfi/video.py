@@ -8,12 +8,10 @@ A written file appears whole or not at all.
 from __future__ import annotations
 
 import logging
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+
+from .files import unwritable, whole
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -345,31 +345,14 @@ def check_target(path: Path, source: Path | None = None) -> None:
     if path.suffix and path.suffix.lower() not in ENCODERS:
         known = ", ".join(ENCODERS)
         raise VideoError(f"{path} is no kind of video that can be written ({known}, or a folder for pictures).")
-    if not path.absolute().parent.is_dir():
-        raise VideoError(f"{path} cannot be written, because the folder {path.absolute().parent} does not exist.")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise VideoError(f"{path} cannot be written, because the folder {path.absolute().parent} is read-only.")
+    if (reason := unwritable(path)) is not None:
+        raise VideoError(f"{path} cannot be written, because {reason}.")
     if path.exists() and path.is_dir() == bool(path.suffix):
         raise VideoError(f"{path} is {'a folder' if path.is_dir() else 'a file'} already; choose another name.")
     if path.is_dir() and any(path.iterdir()):
         raise VideoError(f"The folder {path} is not empty; choose another.")
     if source is not None and path.exists() and path.resolve() == source.resolve():
         raise VideoError(f"{path} is the source itself; choose another name.")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it becomes `path` at the end, and is removed if there is no proper end."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def write_video(
@@ -401,7 +384,7 @@ def write_video(
         raise VideoError(f"{path} is no kind of video that can be written ({', '.join(ENCODERS)}).")
     options = _container_options(path, fps)
     try:
-        with _whole(path) as partial, av.open(str(partial.absolute()), "w", options=options) as container:
+        with whole(path) as partial, av.open(str(partial.absolute()), "w", options=options) as container:
             remaining = iter(frames)
             first = next(remaining, None)
             if first is None:
@@ -454,6 +437,9 @@ class _Encoder:
         context = self.stream.codec_context
         chroma = "420" if height % 2 == 0 and width % 2 == 0 else "444"
         depth = "" if self.colour.bits == 8 else f"{self.colour.bits}le"
+        if f"yuv{chroma}p{depth}" not in [known.name for known in context.codec.video_formats or ()]:
+            log.warning("%s does not encode %d bits here: the video gets 8.", codec, self.colour.bits)
+            self.colour, depth = replace(self.colour, bits=8), ""
         context.width, context.height, context.pix_fmt = width, height, f"yuv{chroma}p{depth}"
         context.time_base = self.time_base
         context.framerate = fps
@@ -589,7 +575,7 @@ def write_picture(path: Path, frame: Tensor) -> None:
     picture.pts, picture.time_base = 0, Fraction(1)
     data = b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
     try:
-        with _whole(path) as partial:
+        with whole(path) as partial:
             partial.write_bytes(data)
     except OSError as error:
         raise VideoError(f"{path} cannot be written ({_reason(error)}).") from None
@@ -603,7 +589,7 @@ def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
     """
     count = 0
     try:
-        with _whole(folder) as partial:
+        with whole(folder) as partial:
             partial.mkdir()
             for frame in frames:
                 write_picture(partial / f"{count:08d}.png", frame)

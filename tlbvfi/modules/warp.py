@@ -57,7 +57,7 @@ def _position(offset: Tensor, size: int, first: int) -> Tensor:
     half = (size - 1) / 2
     if half == 0:
         return torch.zeros_like(offset)
-    base = torch.linspace(-1.0, 1.0, size, device=offset.device)
+    base = torch.linspace(-1.0, 1.0, size, device=offset.device, dtype=torch.float32)
     if offset.ndim == 4:
         base = base[first : first + offset.shape[1], None, None]
     position = ((base + offset / half + 1.0) * half).clamp(0.0, size - 1.0)
