@@ -376,6 +376,7 @@ def check_plot(path: Path) -> None:
         ValueError: matplotlib is not installed, or cannot write such files here.
     """
     figure = _new_figure(1, 1)
+    figure.subplots()  # some kinds fail at their first letter
     kinds = figure.canvas.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in kinds:
         raise ValueError(f"{path} is no kind of picture that --plot can write ({', '.join(sorted(kinds))}).")

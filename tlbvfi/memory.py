@@ -128,7 +128,7 @@ def plan(
 def amount(count: float) -> str:
     """Bytes as a person reads them."""
     gib = count / 2**30
-    return f"{gib:.2f} GiB" if gib >= 0.1 else f"{gib:.4f} GiB"
+    return f"{gib:.2f} GiB" if gib >= 0.095 else f"{gib:.4f} GiB"
 
 
 def candidates(
