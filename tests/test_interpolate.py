@@ -310,6 +310,28 @@ def test_settings_are_checked_at_the_call(model: TLBVFI, setting: str, value: ob
         tlbvfi.interpolate_frames(model, frames(2, 16, 16), **{setting: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("steps", [502, 1000])
+def test_every_number_of_steps_goes(model: TLBVFI, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 502 on the schedule's last evenly spread step is 1 already, and 1 comes twice."""
+    monkeypatch.setattr(type(model.denoise_fn), "forward", lambda self, x, y, t: x - y)
+    assert model.schedule.timesteps(steps)[-3:] == [1, 1, 0]
+    assert len(run(model, frames(2, 16, 16), 1, sample_steps=steps)) == 3
+
+
+def test_steps_may_come_from_anything_that_counts(model: TLBVFI) -> None:
+    source = frames(3, 16, 16)
+    once = run(model, source, 1, sample_steps=iter([900, 30, 0]))
+    assert all(torch.equal(a, b) for a, b in zip(once, run(model, source, 1, sample_steps=[900, 30, 0]), strict=True))
+
+
+@pytest.mark.parametrize(("scale", "low"), [(1.0, 0.0), (0.99, -1.0), (0.97, -1.0), (0.5, -1.0)])
+def test_range_of_what_the_coarse_flow_sees(model: TLBVFI, scale: float, low: float) -> None:
+    """[0, 1] at flow scale 1 alone, even where a smaller one comes to the same size."""
+    with torch.no_grad():
+        features = model.encode_frame(torch.full((1, 3, 256, 256), -1.0), scale)
+    assert features.flow_image.min() == low
+
+
 def test_whole_numbers_of_numpy_are_whole_numbers(model: TLBVFI) -> None:
     source = frames(2, 16, 16)
     settings = {"sample_steps": np.int64(3), "seed": np.int64(5), "first_gap": np.int32(2)}

@@ -60,7 +60,7 @@ class _Bisection:
         model: TLBVFI,
         padding: Padding,
         flow_scale: float,
-        timesteps: Sequence[int],
+        sample_steps: int | Sequence[int],
         seed: int,
         offload: bool,
         strips: Strips,
@@ -68,7 +68,7 @@ class _Bisection:
         copies: HostCopies,
     ) -> None:
         self.model, self.padding, self.strips = model, padding, strips
-        self.flow_scale, self.timesteps, self.seed = flow_scale, timesteps, seed
+        self.flow_scale, self.sample_steps, self.seed = flow_scale, sample_steps, seed
         self.offload, self.copies = offload, copies
         self.on_step, self.new_frames = on_step, 0
 
@@ -92,7 +92,7 @@ class _Bisection:
         """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device."""
         self._before_model_call()
         noise = self._noise(gaps, place)
-        frame = self.model.midpoint(left, right, self.timesteps, noise, strips=self.strips, spent=spent)
+        frame = self.model.midpoint(left, right, self.sample_steps, noise, strips=self.strips, spent=spent)
         self.new_frames += len(gaps)
         return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
 
@@ -102,7 +102,7 @@ class _Bisection:
         generators = [generator_at(self.seed, gap, place.numerator, place.depth) for gap in gaps]
         draws = [
             torch.randn(shape, generator=generator, dtype=torch.float32)
-            for _ in self.timesteps[1:]
+            for _ in self.model.schedule.timesteps(self.sample_steps)[1:]
             for generator in generators
         ]
         if not draws:
@@ -196,8 +196,8 @@ def interpolate_frames(
             computed so far; what it raises ends the run.
 
     Yields:
-        (H, W, 3) float32 tensors in [0, 1] on the CPU, in display order; source frames unchanged to the bit (the very
-        tensors, where they are float32 on the CPU).
+        (H, W, 3) float32 tensors in [0, 1] on the CPU, in display order; source frames unchanged to the bit, what is a
+        little outside of [0, 1] too (the very tensors, where they are float32 on the CPU).
 
     Raises:
         ValueError: a setting or a frame that cannot be used, named in one sentence (settings at the call, frames when
@@ -215,13 +215,15 @@ def interpolate_frames(
         if not isinstance(value, Integral):
             raise ValueError(f"{name} must be a whole number, not {value!r}.")
     check_flow_scale(flow_scale)
-    timesteps = model.schedule.timesteps(sample_steps)
+    if isinstance(sample_steps, Iterable) and not isinstance(sample_steps, str):
+        sample_steps = list(sample_steps)
+    model.schedule.timesteps(sample_steps)
     padding_for(1, 1, padding)
     checked = _checked(frames)
     if times == 0:
         return (_source(frame) for frame in checked)
 
-    run = _Run(model, flow_scale, timesteps, seed, padding, offload, on_step, times, plan)
+    run = _Run(model, flow_scale, sample_steps, seed, padding, offload, on_step, times, plan)
     return _given_out(run.frames(checked, first_gap, batch_size))
 
 
@@ -269,7 +271,7 @@ class _Run:
         self,
         model: TLBVFI,
         flow_scale: float,
-        timesteps: Sequence[int],
+        sample_steps: int | Sequence[int],
         seed: int,
         mode: PaddingMode,
         offload: bool,
@@ -277,7 +279,7 @@ class _Run:
         times: int,
         plan: Plan | None,
     ) -> None:
-        self.model, self.flow_scale, self.timesteps, self.seed = model, flow_scale, timesteps, seed
+        self.model, self.flow_scale, self.sample_steps, self.seed = model, flow_scale, sample_steps, seed
         self.mode, self.offload, self.on_step, self.times, self.plan = mode, offload, on_step, times, plan
         self.copies = HostCopies(model.device)
         self.new_frames = 0
@@ -345,7 +347,7 @@ class _Run:
         padding = padding_for(*self.size, self.mode, self.model.multiple)
         strips = self.plan.strips if self.plan else WHOLE
         bisection = _Bisection(
-            self.model, padding, self.flow_scale, self.timesteps, self.seed, self.offload, strips, self._step,
+            self.model, padding, self.flow_scale, self.sample_steps, self.seed, self.offload, strips, self._step,
             self.copies,
         )  # fmt: skip
         if not self.ends:

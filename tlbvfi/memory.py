@@ -1,4 +1,4 @@
-"""What a run needs of the device's memory: counted exactly, without a device, under fake tensors."""
+"""What a run needs of the device's memory: predicted for plans, and counted exactly where that is asked for."""
 
 from __future__ import annotations
 

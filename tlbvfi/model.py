@@ -194,7 +194,9 @@ class TLBVFI(nn.Module):
         same = size == (height, width)
         pyramid = encoder.pyramid(image, self.params.autoencoder.num_levels, strips, first=same)
         if same:
-            return FrameFeatures(image, image, pyramid, list(pyramid[:FLOW_LEVELS]))
+            # A flow scale near 1 may come to the same size; the range is that of every scale below 1 all the same.
+            flow_image = image if flow_scale == 1.0 else frame
+            return FrameFeatures(image, flow_image, pyramid, list(pyramid[:FLOW_LEVELS]))
         small = resize(frame, size)
         return FrameFeatures(image, small, pyramid, encoder.pyramid(small * 0.5 + 0.5, FLOW_LEVELS - 1, strips))
 
