@@ -56,6 +56,8 @@ def model_path(name: str, suffixes: Collection[str]) -> str | None:
     import folder_paths
 
     model_folders(suffixes)
+    if os.path.splitext(name)[1].lower() not in suffixes:
+        return None
     for spelling in (name, name.replace("\\", "/")):
         path: str | None = folder_paths.get_full_path(MODEL_FOLDER, spelling)
         if path is not None:

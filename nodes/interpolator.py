@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from math import prod
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ..tlbvfi.memory import usable
 from ..tlbvfi.padding import check_flow_scale
 from ..utils.images import check_images, check_same_size, to_rgb
 from ..utils.memory import too_little_for
+from ..utils.numbers import whole_number
 from ..utils.precision import tf32
 from . import host, models
 
@@ -159,7 +160,7 @@ class Interpolator:
     @classmethod
     def IS_CHANGED(cls, model_name: str | None = None, **_: Any) -> str:
         """Run again after the model file was replaced."""
-        return "linked" if model_name is None else models.fingerprint(model_name)
+        return models.fingerprint(model_name)
 
     def interpolate(
         self,
@@ -190,13 +191,14 @@ class Interpolator:
         check_images(prev_frame, "prev_frame", RANGE_TOLERANCE)
         check_images(next_frame, "next_frame", RANGE_TOLERANCE)
         check_same_size(prev_frame, next_frame, ("prev_frame", "next_frame"))
-        times = _whole_number("times_to_interpolate", times_to_interpolate, MAX_TIMES)
-        seed = _whole_number("seed", seed, MAX_SEED)
+        times = whole_number("times_to_interpolate", times_to_interpolate, 0, MAX_TIMES)
+        seed = whole_number("seed", seed, 0, MAX_SEED)
+        sample_steps = whole_number("sample_steps", sample_steps)
         if sample_steps not in SAMPLE_STEPS:
-            raise ValueError(f"sample_steps must be 10, 20 or 50, not {sample_steps!r}.")
+            raise ValueError(f"sample_steps must be 10, 20 or 50, not {sample_steps}.")
         check_flow_scale(flow_scale)
         path = models.find(model_name)
-        device = host.device(gpu_id)
+        device = host.device(whole_number("gpu_id", gpu_id))
         host.check_interrupted()
 
         if 4 in (prev_frame.shape[-1], next_frame.shape[-1]):
@@ -226,17 +228,19 @@ class Interpolator:
             host.free_unused_memory()
 
 
-def _whole_number(name: str, value: SupportsIndex, highest: int) -> int:
-    """The value as an int (linked nodes give NumPy's too); ValueError, one sentence, where it is not in range."""
-    number = value.__index__() if hasattr(value, "__index__") else -1
-    if not 0 <= number <= highest:
-        raise ValueError(f"{name} must be a whole number between 0 and {highest}, not {value!r}.")
-    return number
-
-
 def _result_shape(first: Tensor, times: int) -> tuple[int, int, int, int]:
     pairs, height, width = first.shape[:3]
     return pairs * (2**times + 1 if times else 1), height, width, 3
+
+
+def _empty_result(first: Tensor, times: int) -> Tensor:
+    """Memory for the result; ValueError, one sentence, where the computer does not give so much."""
+    shape = _result_shape(first, times)
+    try:
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
+    except RuntimeError:
+        size = prod(shape) * torch.float32.itemsize
+        raise ValueError(too_little_for(size, host.free_memory(torch.device("cpu")), refused=True)) from None
 
 
 def _warn_of_large_result(first: Tensor, times: int) -> None:
@@ -273,7 +277,7 @@ def _interpolate_pairs(
     plan: Plan | None,
 ) -> Tensor:
     """Fill the node's result, allocated once, pair by pair; see :meth:`Interpolator.interpolate`."""
-    result = torch.empty(_result_shape(first, times), dtype=torch.float32, device="cpu")
+    result = _empty_result(first, times)
     pairs = len(first)
     per_pair = len(result) // pairs
     steps = 2 ** max(times, 1)  # from one source frame to the next

@@ -37,6 +37,8 @@ def find(model_name: str) -> Path:
     Raises:
         ValueError: there is none (any more); the sentence says which file to get, from where, and where to put it.
     """
+    if not isinstance(model_name, str):
+        raise ValueError(f"model_name must be the name of a model, not {model_name!r}.")
     if model_name in _BUILT_IN_LABELS:
         path = built_in_path(_BUILT_IN_LABELS[model_name])
         if path.is_file():
@@ -55,8 +57,10 @@ def _remedy() -> str:
     return f"download {PUBLISHED_FILE} from {PUBLISHED_AT} into {folders}"
 
 
-def fingerprint(model_name: str) -> str:
-    """Changes whenever the file behind a name does."""
+def fingerprint(model_name: str | None) -> str:
+    """Changes whenever the file behind a name does; where the name is not known yet (None), whenever any file does."""
+    if model_name is None:
+        return str({name: fingerprint(name) for name in choices()})
     try:
         return str(FileIdentity.of(find(model_name)))
     except (ValueError, OSError):

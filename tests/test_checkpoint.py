@@ -240,6 +240,17 @@ class TestRefused:
             archive.writestr("folder/readme.txt", "hello")
         assert str(path) in refusal(path)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_damaged_weights(self, tmp_path: Path, tiny_checkpoint: Path, value: float) -> None:
+        tensors = load_file(tiny_checkpoint)
+        with safe_open(tiny_checkpoint, framework="pt") as file:
+            metadata = file.metadata()
+        name = "vqgan.encoder.conv_in.weight"
+        tensors[name][0, 0, 0, 0] = value
+        path = tmp_path / "damaged.safetensors"
+        save_file(tensors, path, metadata)
+        assert f"1 entries hold NaN or infinity, such as {name}; " in refusal(path)
+
     @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
     def test_pickled_code_is_not_executed(self, tmp_path: Path, write: Callable[[Any, Path], object]) -> None:
         path, evidence = tmp_path / "evil.pth", tmp_path / "executed"

@@ -195,13 +195,16 @@ def test_slicer_gives_views_of_the_pair(pack: ModuleType, video: Tensor, key: st
         (torch.rand(4, 2, 2, 3), 3, "pair_index 3 is out of range: 4 frames make 3 pairs, .* between 0 and 2"),
         (torch.rand(4, 2, 2, 3), -1, "pair_index -1 is out of range"),
         (torch.rand(2, 2, 2, 3), 1, "pair_index 1 is out of range: 2 frames make 1 pair, so it must be 0"),
+        (torch.rand(4, 2, 2, 3), 0.5, "pair_index must be a whole number, not 0.5"),
+        (torch.rand(4, 2, 2, 3), None, "pair_index must be a whole number, not None"),
+        (torch.rand(4, 2, 2, 3), "1", "pair_index must be a whole number, not '1'"),
         (torch.rand(1, 2, 2, 3), 0, "images holds 1 frame; a pair needs at least 2"),
         (torch.rand(0, 2, 2, 3), 0, "images holds 0 frames"),
         (torch.rand(2, 2, 3), 0, r"images must be \(frames, height, width, channels\)"),
         (None, 0, "images must be an IMAGE .* not NoneType"),
     ],
 )
-def test_slicer_refuses(pack: ModuleType, images: Any, index: int, sentence: str) -> None:
+def test_slicer_refuses(pack: ModuleType, images: Any, index: Any, sentence: str) -> None:
     node = pack.NODE_CLASS_MAPPINGS["FramePairSlicer"]
     with pytest.raises(ValueError, match=sentence) as raised:
         node().slice(images, index)
@@ -344,6 +347,14 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("no tensor", {"next_frame": [1]}, "next_frame must be an IMAGE .* not list"),
     ("times", {"times_to_interpolate": 5}, "times_to_interpolate must be a whole number between 0 and 4, not 5"),
     ("half times", {"times_to_interpolate": 0.5}, "times_to_interpolate must be a whole number"),
+    ("no number of times", {"times_to_interpolate": None}, "times_to_interpolate must be a whole number.* not None"),
+    ("half steps", {"sample_steps": 10.5}, "sample_steps must be a whole number"),
+    ("no steps", {"sample_steps": None}, "sample_steps must be a whole number"),
+    ("no gpu_id", {"gpu_id": None}, "gpu_id must be a whole number.* not None"),
+    ("gpu_id in words", {"gpu_id": "0"}, "gpu_id must be a whole number.* not '0'"),
+    ("a number for a name", {"model_name": 5}, "model_name must be the name of a model, not 5"),
+    ("no name", {"model_name": None}, "model_name must be the name of a model, not None"),
+    ("sparse", {"prev_frame": pictures().to_sparse()}, "prev_frame must be a dense tensor with values, not torch.sp"),
     ("seed", {"seed": -1}, "seed must be a whole number between 0 and 18446744073709551615, not -1"),
     ("sample_steps", {"sample_steps": 25}, "sample_steps must be 10, 20 or 50, not 25"),
     ("flow_scale", {"flow_scale": 0.05}, r"flow_scale must be between 0\.1 and 1\.0, not 0\.05"),
@@ -441,6 +452,25 @@ def test_entry_for_no_model_once_there_is_one(pack: ModuleType) -> None:
 def test_linked_model_name_is_judged_when_it_is_known(pack: ModuleType) -> None:
     assert validate(pack, None) is True
     assert fingerprint(pack, None) == fingerprint(pack, None)
+
+
+def test_behind_a_linked_name_may_be_any_file(pack: ModuleType, models_folder: Path) -> None:
+    before = fingerprint(pack, None)
+    file = next(path for path in (models_folder / "interpolation").rglob("*.safetensors"))
+    os.utime(file, (1, 1))
+    assert fingerprint(pack, None) != before
+
+
+@pytest.mark.parametrize("linked", [{"sample_steps": 10.0}, {"times_to_interpolate": 1.0, "gpu_id": 0.0, "seed": 3.0}])
+def test_whole_floats_come_from_nodes_that_compute(run: Run, pair: Tensor, linked: dict[str, float]) -> None:
+    whole = {name: int(value) for name, value in linked.items()}
+    assert torch.equal(run(*pair.split(1), **linked), run(*pair.split(1), **whole))
+
+
+def test_a_result_that_the_computer_refuses_is_one_sentence(run: Run, host: FakeHost) -> None:
+    first = torch.rand(1, 64, 64, 3).expand(10**9, -1, -1, -1)
+    with pytest.raises(ValueError, match=r"^The result takes .* GiB of the computer's memory.* Meta Batch Manager"):
+        part("nodes.interpolator")._empty_result(first, 4)
 
 
 @pytest.mark.parametrize("name", ["older/b.safetensors", "older\\b.safetensors"])

@@ -196,7 +196,10 @@ def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
     used = False
     if ema and isinstance(averaged, Mapping) and averaged:
         used = True
-        tensors.update(_averaged_denoiser(averaged, path))
+        named = _averaged_denoiser(averaged, path)
+        if plain := [key for key in tensors if key.startswith("denoise_fn.") and key not in named]:
+            log.warning("%s: %d weights of the denoiser have no average (ema): %s.", path.name, len(plain), _few(plain))
+        tensors.update(named)
         log.debug("%s: using its averaged (ema) denoiser weights.", path.name)
     return CheckpointContents(tensors, load_params("vimeo_unet"), used)
 
@@ -231,6 +234,9 @@ def _matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> 
     integers = [key for key in wanted if not state[key].is_floating_point()]
     if integers:
         raise CheckpointError(f"{path}: {len(integers)} entries are not floating point: {_few(integers)}.")
+    damaged = [key for key in wanted if not bool(torch.isfinite(state[key].float()).all())]
+    if damaged:
+        raise CheckpointError(f"{path}: {len(damaged)} entries hold NaN or infinity, such as {_few(damaged, 1)}; {_AGAIN}.")
     matched = {key: state[key] for key in wanted}
     for key in model.state_dict():
         if key.endswith("num_batches_tracked"):

@@ -35,6 +35,8 @@ def check_images(images: Any, name: str, tolerance: float) -> None:
         raise ValueError(f"{name} has frames without pixels ({width}x{height}).")
     if channels not in CHANNELS:
         raise ValueError(f"{name} has {channels} channels; it must have 1 (grey), 3 (RGB) or 4 (RGB and alpha).")
+    if images.layout != torch.strided or images.device.type == "meta":
+        raise ValueError(f"{name} must be a dense tensor with values, not {images.layout} on {images.device}.")
     if not images.is_floating_point():
         raise ValueError(f"{name} must hold floating point values in [0, 1], not {images.dtype}.")
     low, high = _range(images)
