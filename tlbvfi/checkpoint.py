@@ -236,7 +236,9 @@ def _matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> 
         raise CheckpointError(f"{path}: {len(integers)} entries are not floating point: {_few(integers)}.")
     damaged = [key for key in wanted if not bool(torch.isfinite(state[key].float()).all())]
     if damaged:
-        raise CheckpointError(f"{path}: {len(damaged)} entries hold NaN or infinity, such as {_few(damaged, 1)}; {_AGAIN}.")
+        raise CheckpointError(
+            f"{path}: {len(damaged)} entries hold NaN or infinity, such as {_few(damaged, 1)}; {_AGAIN}."
+        )
     matched = {key: state[key] for key in wanted}
     for key in model.state_dict():
         if key.endswith("num_batches_tracked"):
