@@ -158,6 +158,7 @@ def test_small_frames_go_together_where_there_is_room() -> None:
     several = tlbvfi.plan(256, 256, budget=8 * GIB)
     assert several.batch_size == 8
     assert several.peak_bytes - several.weight_bytes == 8 * (one.peak_bytes - one.weight_bytes)
+    assert tlbvfi.plan(720, 1280, budget=8 * GIB).batch_size == 2
     assert tlbvfi.plan(1080, 1920, budget=80 * GIB).batch_size == 1
 
 

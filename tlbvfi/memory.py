@@ -165,8 +165,8 @@ def usable(free: int) -> int:
 
 #: Strip heights that are tried. Fewer rows save little more: some around each strip are computed twice.
 _STRIP_ROWS = (512, 256, 128, 64, 32, 16)
-#: Pixels of a batch of frames beyond which a device is busy with one pair, and pairs at most.
-_BATCH_PIXELS, _MOST_PAIRS = 1 << 20, 8
+#: Pixels of a batch of frames up to which some 7,000 kernels cost a device more than their work, and pairs at most.
+_BATCH_PIXELS, _MOST_PAIRS = 1 << 21, 8
 
 
 def _batched(found: Plan, budget: int) -> Plan:
