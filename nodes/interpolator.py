@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..tlbvfi import TLBVFI, Plan, interpolate_frames, plan
+from ..tlbvfi.checkpoint import PUBLISHED_FILE
 from ..tlbvfi.interpolate import RANGE_TOLERANCE
 from ..tlbvfi.memory import usable
 from ..tlbvfi.padding import check_flow_scale
@@ -60,7 +61,7 @@ class Interpolator:
                     models.choices(),
                     {
                         "tooltip": f"The weights: a file in models/{host.MODEL_FOLDER}, such as the published "
-                        f"{models.PUBLISHED_FILE} from {models.PUBLISHED_AT}."
+                        f"{PUBLISHED_FILE} from {models.PUBLISHED_AT}."
                     },
                 ),
                 "times_to_interpolate": (

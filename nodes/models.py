@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 
 from ..tlbvfi import BUILT_IN, load_model
-from ..tlbvfi.checkpoint import SUFFIXES, built_in_path
+from ..tlbvfi.checkpoint import PUBLISHED_FILE, PUBLISHED_REPOSITORY, SUFFIXES, built_in_path
 from ..utils.model_cache import FileIdentity, ModelCache
 from . import host
 
-#: The published weights, and where they are.
-PUBLISHED_FILE = "vimeo_unet.pth"
-PUBLISHED_AT = "https://huggingface.co/ucfzl/TLBVFI"
+#: Where the published weights are.
+PUBLISHED_AT = f"https://huggingface.co/{PUBLISHED_REPOSITORY}"
 #: The only entry of the list where there is no model at all.
 NO_MODEL = f"no model found: {PUBLISHED_FILE} is missing"
 

@@ -334,8 +334,8 @@ def test_range_of_what_the_coarse_flow_sees(model: TLBVFI, scale: float, low: fl
 
 def test_whole_numbers_of_numpy_are_whole_numbers(model: TLBVFI) -> None:
     source = frames(2, 16, 16)
-    settings = {"sample_steps": np.int64(3), "seed": np.int64(5), "first_gap": np.int32(2)}
-    found = list(tlbvfi.interpolate_frames(model, source, flow_scale=np.float32(0.5), **settings))  # type: ignore[arg-type]
+    settings = {"sample_steps": np.int64(3), "seed": np.int64(5), "first_gap": np.int32(2), "batch_size": np.int64(1)}
+    found = list(tlbvfi.interpolate_frames(model, source, np.int64(1), np.float32(0.5), **settings))  # type: ignore[arg-type]
     assert torch.equal(found[1], run(model, source, 1, seed=5, first_gap=2)[1])
 
 

@@ -18,6 +18,8 @@ from .config import BridgeParams
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 Noise = Sequence[Tensor] | torch.Generator | None
+#: Steps of the bridge, at least: the first, 1 and 0.
+MIN_STEPS = 3
 
 
 class Schedule:
@@ -59,8 +61,10 @@ class Schedule:
         top = self.num_timesteps - 1
         if isinstance(sample_steps, int | np.integer):
             sample_steps = int(sample_steps)
-            if not 3 <= sample_steps <= self.num_timesteps:
-                raise ValueError(f"sample_steps must be between 3 and {self.num_timesteps}, not {sample_steps}.")
+            if not MIN_STEPS <= sample_steps <= self.num_timesteps:
+                raise ValueError(
+                    f"sample_steps must be between {MIN_STEPS} and {self.num_timesteps}, not {sample_steps}."
+                )
             spread = sample_steps - 2
             return [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
         if isinstance(sample_steps, str) or not isinstance(sample_steps, Iterable):

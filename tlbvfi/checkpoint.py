@@ -43,6 +43,8 @@ _ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
 SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
 #: What to do about a damaged file.
 _AGAIN = "if it was downloaded, it may have been cut off: fetch it again"
+#: The published weights: their file, and its repository on Hugging Face.
+PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
 BUILT_IN = {"tlbvfi-small": "tlbvfi-small.safetensors"}
 #: Entries of the official layout that take no part in inference.

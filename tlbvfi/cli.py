@@ -27,10 +27,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import __version__, bench, demo, video
-from .checkpoint import BUILT_IN, CheckpointError, built_in_path, convert, load_model, resolve_source
+from .bridge import MIN_STEPS
+from .checkpoint import (
+    BUILT_IN,
+    PUBLISHED_FILE,
+    PUBLISHED_REPOSITORY,
+    CheckpointError,
+    built_in_path,
+    convert,
+    load_model,
+    resolve_source,
+)
 from .compilation import compile_model
+from .config import BridgeParams
 from .files import unwritable, whole
-from .interpolate import DeviceMemoryError, check_frame, interpolate_frames, is_out_of_memory
+from .interpolate import MAX_TIMES, DeviceMemoryError, check_frame, interpolate_frames, is_out_of_memory
 from .memory import Plan, amount, candidates, plan, usable
 from .model import TLBVFI
 from .padding import PaddingMode, check_flow_scale
@@ -38,7 +49,6 @@ from .peers import PEERS
 from .quality import SSIM_WINDOW
 from .video import VideoError
 
-HUB_REPOSITORY, HUB_FILE = "ucfzl/TLBVFI", "vimeo_unet.pth"
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32,
     "float16": torch.float16, "fp16": torch.float16,
@@ -162,13 +172,23 @@ def parser() -> argparse.ArgumentParser:
         "target", metavar="OUT", type=Path, help=f"a video ({' '.join(video.ENCODERS)}), or a new folder for pictures"
     )
     sub.add_argument(
-        "--times", type=_number_between(0, 10), default=1, metavar="N", help="halve each gap N times: 2^N times the fps"
+        "--times",
+        type=_number_between(0, MAX_TIMES),
+        default=1,
+        metavar="N",
+        help="halve each gap N times: 2^N times the fps",
     )
     sub.add_argument(
         "--flow-scale", type=_checked(_flow_scale), default=0.5, metavar="S",
         help="size at which motion is estimated, 0.1 to 1; smaller for larger motion",
     )  # fmt: skip
-    sub.add_argument("--steps", type=_number_between(3, 1000), default=10, metavar="N", help="steps of the diffusion")
+    sub.add_argument(
+        "--steps",
+        type=_number_between(MIN_STEPS, BridgeParams().num_timesteps),
+        default=10,
+        metavar="N",
+        help="steps of the diffusion",
+    )
     sub.add_argument(
         "--seed", type=_number_between(0, 2**64 - 1), default=0, metavar="N", help="same seed, same frames"
     )
@@ -243,7 +263,9 @@ def parser() -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="FILE", help="draw time and stages, or quality against time (needs matplotlib)"
     )
 
-    sub = command("download", _download, f"Fetch the published weights ({HUB_FILE}, from {HUB_REPOSITORY}).")
+    sub = command(
+        "download", _download, f"Fetch the published weights ({PUBLISHED_FILE}, from {PUBLISHED_REPOSITORY})."
+    )
     sub.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="where to put the file")
     return root
 
@@ -639,13 +661,13 @@ def _download(options: argparse.Namespace) -> None:
     if not options.folder.is_dir():
         raise ValueError(f"{options.folder} is not a folder.")
     print(
-        f"{HUB_FILE} from {HUB_REPOSITORY} on Hugging Face. Its authors do not state a licence for these weights; "
+        f"{PUBLISHED_FILE} from {PUBLISHED_REPOSITORY} on Hugging Face. Its authors do not state a licence for these weights; "
         "whether you may use them is for you to judge."
     )
     try:
-        path = hf_hub_download(HUB_REPOSITORY, HUB_FILE, local_dir=options.folder)
+        path = hf_hub_download(PUBLISHED_REPOSITORY, PUBLISHED_FILE, local_dir=options.folder)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise RunError(f"{HUB_FILE} could not be downloaded ({reason}).") from None
+        raise RunError(f"{PUBLISHED_FILE} could not be downloaded ({reason}).") from None
     target = Path(path)
     print(f"{target}\nFor faster loading: python -m tlbvfi convert {target} {target.with_suffix('.safetensors')}")

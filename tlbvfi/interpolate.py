@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 #: How far outside [0, 1] a frame may be (it is clamped) before it counts as a frame in another range.
 RANGE_TOLERANCE = 0.5
-_MAX_TIMES = 10
+#: How often a gap may be halved.
+MAX_TIMES = 10
 #: Gaps go together up to here: their new frames are all there before the first gap's can be given out.
 _MOST_TIMES_TOGETHER = 4
 
@@ -205,11 +206,11 @@ def interpolate_frames(
         DeviceMemoryError: the device's memory does not suffice even for the smallest plan. Where it is short, a gap is
             begun again by the next smaller one.
     """
-    if isinstance(times, bool) or not isinstance(times, int) or not 0 <= times <= _MAX_TIMES:
-        raise ValueError(f"times must be a whole number between 0 and {_MAX_TIMES}, not {times!r}.")
+    if isinstance(times, bool) or not isinstance(times, Integral) or not 0 <= times <= MAX_TIMES:
+        raise ValueError(f"times must be a whole number between 0 and {MAX_TIMES}, not {times!r}.")
     if batch_size is None:
         batch_size = plan.batch_size if plan and times <= _MOST_TIMES_TOGETHER else 1
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
     for name, value in (("seed", seed), ("first_gap", first_gap)):
         if not isinstance(value, Integral):
