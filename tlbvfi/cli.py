@@ -182,13 +182,8 @@ def parser() -> argparse.ArgumentParser:
         "--flow-scale", type=_checked(_flow_scale), default=0.5, metavar="S",
         help="size at which motion is estimated, 0.1 to 1; smaller for larger motion",
     )  # fmt: skip
-    sub.add_argument(
-        "--steps",
-        type=_number_between(MIN_STEPS, BridgeParams().num_timesteps),
-        default=10,
-        metavar="N",
-        help="steps of the diffusion",
-    )
+    steps = _number_between(MIN_STEPS, BridgeParams().num_timesteps)
+    sub.add_argument("--steps", type=steps, default=10, metavar="N", help="steps of the diffusion")
     sub.add_argument(
         "--seed", type=_number_between(0, 2**64 - 1), default=0, metavar="N", help="same seed, same frames"
     )
@@ -661,8 +656,8 @@ def _download(options: argparse.Namespace) -> None:
     if not options.folder.is_dir():
         raise ValueError(f"{options.folder} is not a folder.")
     print(
-        f"{PUBLISHED_FILE} from {PUBLISHED_REPOSITORY} on Hugging Face. Its authors do not state a licence for these weights; "
-        "whether you may use them is for you to judge."
+        f"{PUBLISHED_FILE} from {PUBLISHED_REPOSITORY} on Hugging Face. Its authors do not state a licence for these "
+        "weights; whether you may use them is for you to judge."
     )
     try:
         path = hf_hub_download(PUBLISHED_REPOSITORY, PUBLISHED_FILE, local_dir=options.folder)
