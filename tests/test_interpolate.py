@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Iterator
 
@@ -262,6 +263,32 @@ def test_what_on_step_raises_ends_the_run(model: TLBVFI) -> None:
     with pytest.raises(RuntimeError, match="mine"):
         list(tlbvfi.interpolate_frames(model, frames(2, 250, 130), 1, sample_steps=3, on_step=ending))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_cancelled_run_gives_its_memory_back_at_once(model: TLBVFI, call: int) -> None:
+    """Without waiting for the garbage collector: nothing holds on to itself."""
+    calls = itertools.count(1)
+
+    def ending(done: int) -> None:
+        if next(calls) == call:
+            raise RuntimeError("cancelled")
+
+    def cancelled() -> None:
+        with pytest.raises(RuntimeError, match="cancelled"):
+            list(tlbvfi.interpolate_frames(model, frames(3, 40, 56), 2, sample_steps=3, on_step=ending))
+
+    gc.collect()
+    gc.disable()
+    try:
+        with counting(model) as counter:
+            run(model, frames(3, 40, 56), 2)
+            kept = counter.current  # the empty frame's features
+            assert kept <= 2048
+            cancelled()
+            assert counter.current == kept
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

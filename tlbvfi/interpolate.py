@@ -284,7 +284,7 @@ class _Run:
         self.mode, self.offload, self.on_step, self.times, self.plan = mode, offload, on_step, times, plan
         self.copies = HostCopies(model.device)
         self.new_frames = 0
-        self.ended_by: Exception | None = None  # what the caller's on_step raised
+        self.ended = False  # by the caller's on_step
         self.ends: list[FrameFeatures] = []  # of the last frame so far, for the gap after it
 
     def frames(self, sources: Iterator[Tensor], first_gap: int, batch_size: int) -> Iterator[Tensor | _Coming]:
@@ -319,7 +319,7 @@ class _Run:
                     del frame
                 return
             except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-                if error is self.ended_by or not is_out_of_memory(error):
+                if self.ended or not is_out_of_memory(error):
                     raise
             # Outside of the handler, so that the failed call's tensors are gone with its traceback.
             del gaps
@@ -363,8 +363,8 @@ class _Run:
             return
         try:
             self.on_step(self.new_frames + new_frames)
-        except Exception as error:
-            self.ended_by = error
+        except BaseException:
+            self.ended = True
             raise
 
     def _as_one(self, bisection: _Bisection, batch: list[Tensor], gap: int) -> Iterator[Tensor | _Coming]:
