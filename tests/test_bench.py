@@ -309,6 +309,7 @@ class TestCommandLine:
             (["--json", f"{'a' * 300}.json"], "its name is not possible here"),
             (["--json", "a.svg", "--plot", "./a.svg"], "are the same file"),
             (["--size", "512x512", "999999x999999"], "GiB at least, more than"),
+            (["--model", "stand-in", "--size", "4096x4096", "--dtype", "bf16", "fp32"], "in float32 needs"),
         ],
     )
     def test_a_wrong_request_is_one_sentence(

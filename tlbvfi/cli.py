@@ -39,7 +39,7 @@ from .checkpoint import (
     resolve_source,
 )
 from .compilation import compile_model
-from .config import BridgeParams
+from .config import BridgeParams, ModelParams
 from .files import unwritable, whole
 from .interpolate import MAX_TIMES, DeviceMemoryError, check_frame, interpolate_frames, is_out_of_memory
 from .memory import Plan, amount, candidates, plan, usable
@@ -434,7 +434,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def _planned(
-    model: TLBVFI, height: int, width: int, flow_scale: float, memory: int | None, padding: PaddingMode = "tight"
+    model: TLBVFI, height: int, width: int, flow_scale: float, memory: int | None, padding: PaddingMode
 ) -> Plan | None:
     """The plan that fits the memory given, or else what is free; None where that is not known.
 
@@ -508,13 +508,7 @@ def _bench(options: argparse.Namespace) -> None:
             raise ValueError(f"--json and --plot are the same file, {options.plot}; give two names.")
         bench.check_plot(options.plot)
     sources = dict.fromkeys(options.model or [None])
-    for source in sources:
-        if source not in (None, bench.STAND_IN):
-            resolve_source(source)
-    if len(sources) > 1 or options.clip is not None:
-        for source in sources:
-            if source != bench.STAND_IN:
-                _load(source, torch.device("cpu"), torch.float32)  # a bad file, before others are measured
+    _check_benched(options, device, sources)
     strips = [None if rows == "whole" else rows for rows in options.strips]
     if options.own_process:
         _keep_freed_memory()
@@ -532,9 +526,6 @@ def _bench(options: argparse.Namespace) -> None:
     try:
         for source, dtype in product(sources, options.dtype):
             model, name = _benched(options, device, source, dtype, sources)
-            for height, width in options.size:
-                for scale in options.flow_scale:
-                    _planned(model, height, width, scale, None)  # refused where not even the smallest run fits
             for (height, width), times, scale, rows in product(options.size, options.times, options.flow_scale, strips):
                 case = bench.Case(height, width, times, scale, batch_size=options.batch_size, strip_rows=rows)
                 with _running():
@@ -547,6 +538,24 @@ def _bench(options: argparse.Namespace) -> None:
         # What was measured is kept, whatever came after.
         if results:
             _write_results(options, machine, [r.to_dict() for r in results], lambda kind: bench.plot(results, kind))
+
+
+def _check_benched(options: argparse.Namespace, device: torch.device, sources: Iterable[str | None]) -> None:
+    """Every weight file, and every size against the memory there is, before the first is measured.
+
+    Raises:
+        ValueError: one of them cannot be measured, in one sentence.
+    """
+    for source in sources:
+        if source not in (None, bench.STAND_IN):
+            resolve_source(source)
+    free = _free_memory(device)
+    for source in sources:
+        stand_in = source == bench.STAND_IN
+        params = ModelParams() if stand_in else _load(source, torch.device("cpu"), torch.float32).params
+        if options.clip is None and free is not None:
+            for dtype, (height, width), scale in product(options.dtype, options.size, options.flow_scale):
+                plan(height, width, dtype, scale, usable(free), params=params)
 
 
 def _benched(
