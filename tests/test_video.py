@@ -24,6 +24,7 @@ from tlbvfi.video import (
     probe,
     read_frames,
     read_picture,
+    reading,
     write_picture,
     write_pictures,
     write_video,
@@ -176,12 +177,12 @@ class TestReading:
     def test_frames_are_decoded_as_they_are_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = saved(tmp_path / "long.mp4", smooth_frames(40, 16, 16))
         made = []
-        real = video._tensor
-        monkeypatch.setattr(video, "_tensor", lambda frame: made.append(1) or real(frame))
-        reading = read_frames(path)
-        next(reading), next(reading)
+        real = reading.to_tensor
+        monkeypatch.setattr(reading, "to_tensor", lambda frame: made.append(1) or real(frame))
+        found = read_frames(path)
+        next(found), next(found)
         assert len(made) == 2
-        reading.close()
+        found.close()
 
     @pytest.mark.parametrize("suffix", ["png", "jpg"])
     def test_pictures(self, tmp_path: Path, suffix: str) -> None:
