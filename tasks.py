@@ -2,7 +2,7 @@
 
     python tasks.py demo           set up, then interpolate a short clip into demo/
     python tasks.py test           set up, then check style and types and run all tests
-    python tasks.py test ARGS...   only pytest with these arguments, such as tests/test_cli.py -k plan
+    python tasks.py test ARGS...   only pytest with these arguments, such as tests/test_commands.py -k plan
 
 Needs Python 3.10 or newer and nothing else. All of it stays in this folder: the environment in .venv, and the
 ComfyUI that the end-to-end tests run in .cache (or in the folder named by TLBVFI_COMFYUI).

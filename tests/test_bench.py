@@ -8,14 +8,22 @@ import math
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from tests.tiny import TINY, frames, tiny_model
-from tlbvfi import bench, cli, video
-from tlbvfi.bench import Case, Result, compare, measure
+from tlbvfi import video
+from tlbvfi.bench import measuring, reports, stand_in
+from tlbvfi.bench.comparing import as_peer, compare
+from tlbvfi.bench.measuring import Case, Result, flop_counter, flops_per_frame, measure, peak_bytes, run_batches
+from tlbvfi.bench.reports import peer_table, plot, plot_scores, stage_table, table
+from tlbvfi.bench.stages import stage_times
+from tlbvfi.commands import bench as bench_command
+from tlbvfi.commands import models
+from tlbvfi.commands.main import main, parser
 from tlbvfi.model import TLBVFI
 from tlbvfi.peers import PEERS, average, minterpolate
 from tlbvfi.quality import psnr, ssim
@@ -25,7 +33,7 @@ from tlbvfi.strips import WHOLE, Strips
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's GEMM rate is not measured."""
-    monkeypatch.setattr(bench, "gemm_rate", lambda device: 0.5)
+    monkeypatch.setattr(measuring, "gemm_rate", lambda device: 0.5)
 
 
 def a_result(**changes: object) -> Result:
@@ -43,18 +51,18 @@ def test_a_case_has_all_its_figures() -> None:
     assert result.gemm_share == pytest.approx(result.tflop / result.normalised)
     assert result.tflop > 0 and result.peak_bytes > 0
     assert sum(result.stages.values()) == pytest.approx(1.0)
-    assert "| tiny | 64x64 | 2 | 0.5 | float32 | whole |" in bench.table([result])
-    assert "| bridge |" in bench.stage_table(result)
+    assert "| tiny | 64x64 | 2 | 0.5 | float32 | whole |" in table([result])
+    assert "| bridge |" in stage_table(result)
 
 
 @pytest.mark.parametrize(("rows", "flow_scale"), [(None, 0.5), (32, 1.0)])
 def test_every_stage_is_met_and_the_model_is_as_before(rows: int | None, flow_scale: float) -> None:
     model = tiny_model()
     before = [dict(vars(module)) for module in model.modules()]
-    gaps = bench._gaps(model, Case(100, 120, flow_scale=flow_scale, sample_steps=3, strip_rows=rows))
-    next(gaps)
-    with bench.stage_times(model) as spent:
-        next(gaps)
+    batches = run_batches(model, Case(100, 120, flow_scale=flow_scale, sample_steps=3, strip_rows=rows))
+    next(batches)
+    with stage_times(model) as spent:
+        next(batches)
     assert min(spent.values()) > 0
     assert {"encoder level 4", "wavelets", "bridge", "refinement level 0", "decoder enlarging", "rest"} <= set(spent)
     assert all(vars(module) == old for module, old in zip(model.modules(), before, strict=True))
@@ -69,20 +77,20 @@ def test_compiled_parts_are_timed_compiled_and_counted_as_they_are() -> None:
 
     model.denoise_fn._compiled_call_impl = compiled
     case = Case(64, 64, sample_steps=3)
-    expected = bench.flops_per_frame(tiny_model(), case)
-    assert bench.flops_per_frame(model, case) == expected
+    expected = flops_per_frame(tiny_model(), case)
+    assert flops_per_frame(model, case) == expected
     assert not calls
-    gaps = bench._gaps(model, case)
-    next(gaps)
-    with bench.stage_times(model) as spent:
-        next(gaps)
+    batches = run_batches(model, case)
+    next(batches)
+    with stage_times(model) as spent:
+        next(batches)
     assert calls and spent["bridge"] > 0
     assert model.denoise_fn._compiled_call_impl is compiled
 
 
 def test_attention_counts_among_the_operations() -> None:
     q = torch.zeros(1, 2, 48, 16)
-    with torch.no_grad(), bench.FlopCounterMode(display=False, custom_mapping=bench._UNCOUNTED) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         F.scaled_dot_product_attention(q, q, q)
     assert counter.get_total_flops() == 2 * 2 * 2 * 48 * 48 * 16
 
@@ -90,10 +98,10 @@ def test_attention_counts_among_the_operations() -> None:
 def test_strips_take_less_memory_and_give_the_same_frames() -> None:
     model, given = tiny_model(), frames(2, 256, 128)
     whole, strips = (
-        bench.as_peer(model, (256, 128), 0.5, rows, steps=3)(given)[0] for rows in (None, 64)
+        as_peer(model, (256, 128), 0.5, rows, steps=3)(given)[0] for rows in (None, 64)
     )  # fmt: skip
     assert psnr(whole, strips) > 40
-    assert bench.peak_bytes(model, Case(256, 128, sample_steps=3, strip_rows=64)) < bench.peak_bytes(
+    assert peak_bytes(model, Case(256, 128, sample_steps=3, strip_rows=64)) < peak_bytes(
         model, Case(256, 128, sample_steps=3)
     )
 
@@ -108,15 +116,15 @@ def test_a_strip_is_so_many_rows_of_the_padded_frame(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(TLBVFI, "midpoint", spying)
     for rows in (None, 32):
-        next(bench._gaps(model, Case(40, 200, sample_steps=3, strip_rows=rows)))  # padded to 128x256
+        next(run_batches(model, Case(40, 200, sample_steps=3, strip_rows=rows)))  # padded to 128x256
     assert asked == [WHOLE, Strips(32 * 256, frugal=True)]
 
 
 def test_operations_are_those_of_the_steady_state() -> None:
     """A new frame at times 2 takes two encodings for three, one at times 1; the midpoint is the same."""
     model = tiny_model()
-    once, twice = (bench.flops_per_frame(model, Case(64, 64, times, sample_steps=3)) for times in (1, 2))
-    with torch.no_grad(), bench.FlopCounterMode(display=False, custom_mapping=bench._UNCOUNTED) as counter:
+    once, twice = (flops_per_frame(model, Case(64, 64, times, sample_steps=3)) for times in (1, 2))
+    with torch.no_grad(), flop_counter() as counter:
         model.encode_frame(torch.zeros(1, 3, 128, 128))
     assert once - twice == pytest.approx(counter.get_total_flops() / 3)
 
@@ -163,11 +171,11 @@ def test_peers_give_the_middle_of_a_pan() -> None:
 
 def test_comparison_lists_ours_beside_the_peers() -> None:
     model = tiny_model()
-    scores = compare(frames(6, 48, 64), {**PEERS, "ours": bench.as_peer(model, (48, 64), 0.5, steps=3)})
+    scores = compare(frames(6, 48, 64), {**PEERS, "ours": as_peer(model, (48, 64), 0.5, steps=3)})
     assert {"average of the two frames", "FFmpeg minterpolate", "ours"} <= set(scores)
     assert all(math.isfinite(value) for score in scores.values() for value in score.values())
     assert all({"seconds", "psnr", "ssim"} == set(score) for score in scores.values())
-    assert "| FFmpeg minterpolate |" in bench.peer_table(scores)
+    assert "| FFmpeg minterpolate |" in peer_table(scores)
 
 
 def test_a_method_without_its_library_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -186,12 +194,12 @@ class TestFigures:
             a_result(),
             a_result(case=Case(48, 64, strip_rows=32), stages={f"stage {i}": 0.04 for i in range(25)}),
         ]
-        assert bench.plot(results).startswith(b"\x89PNG")
+        assert plot(results).startswith(b"\x89PNG")
 
     def test_quality_against_time(self) -> None:
         pytest.importorskip("matplotlib")
         scores = {"average": {"seconds": 0.01, "psnr": 30.0, "ssim": 0.9}}
-        assert b"<svg" in bench.plot_scores(scores, ".SVG")
+        assert b"<svg" in plot_scores(scores, ".SVG")
 
 
 Runner = functools.partial[tuple[int, str, str]]
@@ -203,7 +211,7 @@ def run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Runner:
 
     def running(*arguments: object) -> tuple[int, str, str]:
         words = [str(tiny_checkpoint) if argument == "MODEL" else str(argument) for argument in arguments]
-        code = cli.main(["bench", *words])
+        code = main(["bench", *words])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -226,7 +234,7 @@ class TestCommandLine:
             asked.append((case.width, case.times, case.flow_scale, case.strip_rows, model.dtype, repeats, name))
             return a_result(case=case, model=name)
 
-        monkeypatch.setattr(bench, "measure", measured)
+        monkeypatch.setattr(bench_command, "measure", measured)
         settings = ["--size", "64x48", "100x48", "--times", 1, 2, "--flow-scale", 0.5, 1, "--strips", "whole", 32]
         target = tmp_path / "out.json"
         code, out, err = run("--model", "MODEL", *settings, "--dtype", "fp32", "bf16", "--repeats", 5, "--json", target)
@@ -253,9 +261,9 @@ class TestCommandLine:
     def test_models_of_one_name_stay_apart(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
         other = tmp_path / tiny_checkpoint.name
         other.write_bytes(tiny_checkpoint.read_bytes())
-        options = cli.parser().parse_args(["bench", "--model", str(tiny_checkpoint), str(other)])
+        options = parser().parse_args(["bench", "--model", str(tiny_checkpoint), str(other)])
         names = [
-            cli._benched(options, torch.device("cpu"), source, torch.float32, options.model)[1]
+            bench_command._loaded(options, torch.device("cpu"), source, torch.float32, options.model)[1]
             for source in options.model
         ]
         assert names == [str(tiny_checkpoint), str(other)]
@@ -283,7 +291,7 @@ class TestCommandLine:
             seen.append(len(given))
             return {}
 
-        monkeypatch.setattr(bench, "compare", compared)
+        monkeypatch.setattr(bench_command, "compare", compared)
         assert run("--clip", clip, "--max-frames", frames_wanted, "--model", "MODEL")[0] == 0
         assert seen == [frames_wanted] * 2
 
@@ -291,7 +299,7 @@ class TestCommandLine:
         self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         scores = {"average": {"seconds": 0.1, "psnr": math.inf, "ssim": 1.0}}
-        monkeypatch.setattr(bench, "compare", lambda given, methods: dict(scores))
+        monkeypatch.setattr(bench_command, "compare", lambda given, methods: dict(scores))
         target = tmp_path / "scores.json"
         assert run("--clip", clip, "--model", "MODEL", "--json", target)[0] == 0
         assert json.loads(target.read_text(encoding="utf-8"))["results"][0]["psnr"] is None
@@ -315,9 +323,9 @@ class TestCommandLine:
     def test_a_wrong_request_is_one_sentence(
         self, run: Runner, arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("long work"))
-        monkeypatch.setattr(bench, "compare", lambda *_: pytest.fail("long work"))
-        monkeypatch.setattr(cli, "_free_memory", lambda device: 8 * 2**30)
+        monkeypatch.setattr(bench_command, "measure", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench_command, "compare", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench_command, "free_memory", lambda device: 8 * 2**30)
         code, _, err = run(*arguments)
         assert code == 2
         assert sentence in err
@@ -327,14 +335,42 @@ class TestCommandLine:
     def test_a_bad_file_among_several_is_found_first(
         self, run: Runner, tmp_path: Path, clip: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("long work"))
-        monkeypatch.setattr(bench, "compare", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench_command, "measure", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench_command, "compare", lambda *_: pytest.fail("long work"))
         bad, source = tmp_path / "bad.pth", tmp_path / "clip.mp4"
         bad.write_text("no weights")
         video.write_video(source, frames(3, 32, 48), Fraction(25))
         code, _, err = run("--model", "MODEL", bad, *(source if word == "CLIP" else word for word in clip))
         assert code == 2
         assert "bad.pth" in err and len(err.splitlines()) == 1
+
+    @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+    def test_a_file_that_was_cut_off_is_found_first(
+        self, run: Runner, tmp_path: Path, tiny_checkpoint: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bench_command, "measure", lambda *_: pytest.fail("long work"))
+        cut = tmp_path / f"cut.{suffix}"
+        if suffix == "pth":
+            torch.save({"model": {"a": torch.zeros(1000)}}, cut)
+        else:
+            cut.write_bytes(tiny_checkpoint.read_bytes())
+        cut.write_bytes(cut.read_bytes()[:-100])
+        code, _, err = run("--model", "MODEL", cut)
+        assert code == 2
+        assert f"cut.{suffix}: not a readable" in err and len(err.splitlines()) == 1
+
+    def test_each_file_is_loaded_once(self, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+        loaded: list[Path] = []
+        load_model = models.load_model
+
+        def spied(source: Path, **options: Any) -> TLBVFI:
+            loaded.append(source)
+            return load_model(source, **options)
+
+        monkeypatch.setattr(models, "load_model", spied)
+        monkeypatch.setattr(bench_command, "measure", lambda *_: a_result())
+        assert run("--model", "MODEL")[0] == 0
+        assert len(loaded) == 1
 
     def test_what_was_measured_before_a_failure_is_kept(
         self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -344,7 +380,7 @@ class TestCommandLine:
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried. More.")
             return a_result(case=case)
 
-        monkeypatch.setattr(bench, "measure", measured)
+        monkeypatch.setattr(bench_command, "measure", measured)
         target = tmp_path / "out.json"
         code, _, err = run("--model", "MODEL", "--size", "64x48", "100x48", "--json", target)
         assert code == 1
@@ -352,8 +388,8 @@ class TestCommandLine:
         assert [result["case"]["width"] for result in json.loads(target.read_text())["results"]] == [64]
 
     def test_stand_in_weights_are_always_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bench, "load_params", lambda name: TINY)
-        first, second = (bench.stand_in_model(torch.device("cpu")).state_dict() for _ in range(2))
+        monkeypatch.setattr(stand_in, "load_params", lambda name: TINY)
+        first, second = (stand_in.stand_in_model(torch.device("cpu")).state_dict() for _ in range(2))
         assert all(torch.equal(value, second[key]) for key, value in first.items())
 
     def test_clips_that_cannot_be_compared(self, run: Runner, tmp_path: Path) -> None:
@@ -382,8 +418,8 @@ class TestCommandLine:
         def failing(*_: object) -> bytes:
             raise RuntimeError("xelatex not found\nMore.")
 
-        monkeypatch.setattr(bench, "_drawn", failing)
-        monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(reports, "_drawn", failing)
+        monkeypatch.setattr(bench_command, "measure", lambda *_: pytest.fail("long work"))
         code, _, err = run("--plot", tmp_path / "out.pgf")
         assert code == 2
         assert err == "tlbvfi bench: .pgf files cannot be drawn here (xelatex not found); use .png or .svg.\n"
@@ -393,7 +429,7 @@ class TestCommandLine:
     ) -> None:
         for name in ("matplotlib", "matplotlib.figure"):
             monkeypatch.setitem(sys.modules, name, None)
-        monkeypatch.setattr(cli, "_benched", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench_command, "_loaded", lambda *_: pytest.fail("long work"))
         code, _, err = run("--plot", tmp_path / "out.png")
         assert code == 2
         assert err == "tlbvfi bench: --plot needs matplotlib, which is not installed: pip install matplotlib.\n"
@@ -406,7 +442,7 @@ class TestCommandLine:
 
     def test_a_figure(self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("matplotlib")
-        monkeypatch.setattr(bench, "measure", lambda *_: a_result())
+        monkeypatch.setattr(bench_command, "measure", lambda *_: a_result())
         target = tmp_path / "out.svg"
         assert run("--model", "MODEL", "--size", "64x48", "--plot", target)[0] == 0
         assert "<svg" in target.read_text(encoding="utf-8")

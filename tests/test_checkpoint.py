@@ -22,6 +22,7 @@ from torch import Tensor
 import tlbvfi
 from tests.tiny import TINY
 from tlbvfi import CheckpointError, checkpoint, convert, load_model
+from tlbvfi.checkpoint import read_params
 from tlbvfi.config import ModelParams
 from tlbvfi.model import FLOAT32_PARTS, TLBVFI
 
@@ -148,6 +149,68 @@ class TestAveragedWeights:
         torch.save({"model": hollow_state, "ema": {"decay": 0.995}}, path)
         assert "ema=False" in refusal(path)
         load_model(path, ema=False)
+
+
+class TestParams:
+    """The configuration alone, as the bench checks many files with."""
+
+    @pytest.fixture
+    def no_tensors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Reading a tensor fails the test."""
+
+        class HeaderOnly:
+            def __init__(self, *args: Any, **options: Any) -> None:
+                self._file = safe_open(*args, **options)
+
+            def __enter__(self) -> HeaderOnly:
+                self._file.__enter__()
+                return self
+
+            def __exit__(self, *error: Any) -> None:
+                self._file.__exit__(*error)
+
+            def __getattr__(self, name: str) -> Any:
+                assert name in ("metadata", "keys"), f"{name} was asked for"
+                return getattr(self._file, name)
+
+        monkeypatch.setattr(checkpoint, "safe_open", HeaderOnly)
+        monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was read"))
+
+    @pytest.mark.usefixtures("no_tensors")
+    def test_no_tensor_is_read(self, tmp_path: Path, tiny_checkpoint: Path, hollow_state: State) -> None:
+        assert read_params(tiny_checkpoint) == TINY
+        save_file({"a": torch.zeros(2)}, tmp_path / "bare.safetensors")
+        torch.save({"model": hollow_state}, tmp_path / "new.pth")
+        torch.save({"model": hollow_state}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+        for name in ("bare.safetensors", "new.pth", "old.pth"):
+            assert read_params(tmp_path / name) == ModelParams()
+
+    @pytest.mark.usefixtures("no_tensors")
+    @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.999])
+    def test_damaged_files_are_refused(
+        self, tmp_path: Path, tiny_checkpoint: Path, hollow_state: State, share: float
+    ) -> None:
+        whole = tmp_path / "whole.pth"
+        torch.save({"model": hollow_state}, whole)
+        for source in (whole, tiny_checkpoint):
+            cut = tmp_path / f"cut{source.suffix}"
+            cut.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+            with pytest.raises(CheckpointError, match=f"{cut.name}: not a"):
+                read_params(cut)
+
+    def test_files_of_another_kind_are_refused(self, tmp_path: Path) -> None:
+        archive = tmp_path / "archive.pth"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("folder/readme.txt", "hello")
+        with pytest.raises(CheckpointError, match="an archive of something else"):
+            read_params(archive)
+        for name in ("text.pth", "text.safetensors"):
+            (tmp_path / name).write_text("no weights")
+            with pytest.raises(CheckpointError, match=name):
+                read_params(tmp_path / name)
+        save_file({"a": torch.zeros(2)}, tmp_path / "odd.safetensors", {"config": '{"width": 3}'})
+        with pytest.raises(CheckpointError, match="its configuration cannot be used"):
+            read_params(tmp_path / "odd.safetensors")
 
 
 class TestRefused:

@@ -133,7 +133,7 @@ class TestReadme:
             assert ROOT.joinpath(name).exists(), name
 
     def test_commands_that_are_named_exist(self) -> None:
-        from tlbvfi.cli import parser
+        from tlbvfi.commands.main import parser
 
         root = parser()
         (commands,) = [action.choices for action in root._actions if isinstance(action.choices, dict)]

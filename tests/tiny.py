@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from tlbvfi.bench.stand_in import random_weights
 from tlbvfi.config import AutoencoderParams, DenoiserParams, ModelParams
-from tlbvfi.model import TLBVFI
+from tlbvfi.model import TLBVFI, convert_precision
 
 #: Sides of its frames are multiples of 128 (window 4 at 1/32).
 TINY = ModelParams(
@@ -18,20 +19,10 @@ TINY = ModelParams(
 
 
 def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32) -> TLBVFI:
-    """Weights from a generator of their own; flows of a few pixels, so that warps matter."""
-    generator = torch.Generator().manual_seed(seed)
+    """Always the same weights for a seed; flows of a few pixels, so that warps matter."""
     model = TLBVFI(TINY)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            spread = 0.5 if "embedding" in name else parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
-            values = torch.randn(parameter.shape, generator=generator) * spread
-            parameter.copy_(values + 1 if parameter.ndim == 1 and name.endswith("weight") else values)
-    model = model.finalize()
-    if dtype != torch.float32:
-        from tlbvfi.model import convert_precision
-
-        convert_precision(model, dtype)
-    return model
+    random_weights(model, seed)
+    return convert_precision(model.finalize(), dtype)
 
 
 def frames(count: int, height: int, width: int, seed: int = 0) -> list[torch.Tensor]:

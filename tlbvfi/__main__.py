@@ -1,6 +1,6 @@
 """``python -m tlbvfi``."""
 
-from .cli import entry
+from .commands.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -16,7 +16,9 @@ import re
 import shutil
 import struct
 import warnings
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,22 @@ SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
 _AGAIN = "if it was downloaded, it may have been cut off: fetch it again"
 #: The published weights: their file, and its repository on Hugging Face.
 PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
+#: The configuration of files that carry none.
+_PUBLISHED = "vimeo_unet"
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
 BUILT_IN = {"tlbvfi-small": "tlbvfi-small.safetensors"}
+#: What torch.load raises for files that were cut off or altered.
+_DAMAGED = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ImportError,
+    struct.error,
+)
 #: Entries of the official layout that take no part in inference.
 _UNUSED = re.compile(
     r"^cond_stage_model\.|\.num_batches_tracked$|^vqgan\.decoder\.up\.\d+\.cross_attn\.out_conv\.|^vqgan\.loss\."
@@ -146,26 +162,65 @@ def read_checkpoint(path: Path, *, ema: bool = True) -> CheckpointContents:
     return _read_pickle(path, ema)
 
 
-def _read_safetensors(path: Path) -> CheckpointContents:
+def read_params(path: Path) -> ModelParams:
+    """The configuration of a weight file, without reading a tensor.
+
+    A file that was cut off is noticed by its directory of entries; which entries it has is not looked at.
+
+    Raises:
+        CheckpointError: the file cannot be read or is no weight file.
+    """
+    if path.suffix.lower() == ".safetensors":
+        with _opened_safetensors(path) as file:
+            metadata = file.metadata() or {}
+        return _params_in(metadata, path)
+    if _read_head(path).startswith(_ARCHIVE):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.namelist()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise _unreadable(path, error) from None
+        if not any(entry.endswith("/data.pkl") for entry in entries):
+            raise CheckpointError(f"{path}: not a checkpoint; it is an archive of something else.")
+    return load_params(_PUBLISHED)
+
+
+@contextmanager
+def _opened_safetensors(path: Path) -> Iterator[Any]:
+    """The file, whose header was checked against its length."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            keys = list(file.keys())
-            prefix = "model." if keys and all(k.startswith("model.") for k in keys) else ""
-            skipped = {k for k in keys if k[len(prefix) :].startswith("cond_stage_model.")}
-            state = {k[len(prefix) :]: file.get_tensor(k) for k in keys if k not in skipped}
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({_first_line(error)}); {_AGAIN}.") from None
+
+
+def _params_in(metadata: Mapping[str, str], path: Path) -> ModelParams:
+    """The configuration in a safetensors file's metadata; a file without one is the published model."""
     if "config" not in metadata:
-        return CheckpointContents(state, load_params("vimeo_unet"))
+        return load_params(_PUBLISHED)
     try:
-        return CheckpointContents(state, params_from_dict(json.loads(metadata["config"]), path.name))
+        return params_from_dict(json.loads(metadata["config"]), path.name)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used ({_first_line(error)}).") from None
 
 
-def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
-    """torch.load with `weights_only=True`, mapped where the file's format allows."""
+def _read_safetensors(path: Path) -> CheckpointContents:
+    with _opened_safetensors(path) as file:
+        metadata = file.metadata() or {}
+        keys = list(file.keys())
+        prefix = "model." if keys and all(k.startswith("model.") for k in keys) else ""
+        skipped = {k for k in keys if k[len(prefix) :].startswith("cond_stage_model.")}
+        state = {k[len(prefix) :]: file.get_tensor(k) for k in keys if k not in skipped}
+    return CheckpointContents(state, _params_in(metadata, path))
+
+
+def _read_head(path: Path) -> bytes:
+    """The first bytes of a file of torch.save.
+
+    Raises:
+        CheckpointError: it cannot be read, or begins otherwise.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(24)
@@ -173,19 +228,26 @@ def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
         raise CheckpointError(f"{path}: cannot be read ({_first_line(error)}).") from None
     if not head.startswith((_ARCHIVE, _PICKLE)):
         raise CheckpointError(f"{path}: not a checkpoint; it {f'begins with {head[:12]!r}' if head else 'is empty'}.")
+    return head
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}); {_AGAIN}.")
+
+
+def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
+    """torch.load with `weights_only=True`, mapped where the file's format allows."""
+    mapped = _read_head(path).startswith(_ARCHIVE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle's protocol
-            mapped = head.startswith(_ARCHIVE)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: holds something other than tensors and plain containers, such as code; it was not executed."
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}); {_AGAIN}.") from None
-    except (struct.error, UnicodeDecodeError, ImportError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}); {_AGAIN}.") from None
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict.")
     state = content
@@ -203,7 +265,7 @@ def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
             log.warning("%s: %d weights of the denoiser have no average (ema): %s.", path.name, len(plain), _few(plain))
         tensors.update(named)
         log.debug("%s: using its averaged (ema) denoiser weights.", path.name)
-    return CheckpointContents(tensors, load_params("vimeo_unet"), used)
+    return CheckpointContents(tensors, load_params(_PUBLISHED), used)
 
 
 def _averaged_denoiser(averaged: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:

@@ -92,10 +92,12 @@ def dis_flow(frames: Sequence[Tensor]) -> list[Tensor]:
     rows, columns = np.mgrid[: frames[0].shape[0], : frames[0].shape[1]].astype(np.float32)
     results = []
     for first, second in zip(frames[:-1], frames[1:], strict=True):
-        greys = [cv2.cvtColor((f.numpy() * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY) for f in (first, second)]
+        grey, next_grey = (
+            cv2.cvtColor((f.numpy() * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY) for f in (first, second)
+        )
         halves = []
-        for frame, here, there in ((first, *greys), (second, *reversed(greys))):
-            flow = estimator.calc(here, there, None)
+        for frame, here, there in ((first, grey, next_grey), (second, next_grey, grey)):
+            flow = estimator.calc(here, there, None)  # type: ignore[call-overload,unused-ignore]
             # Sampled backwards from the middle with the flow at the end, half of it: exact for even motion.
             place = (columns - flow[..., 0] / 2, rows - flow[..., 1] / 2)
             halves.append(cv2.remap(frame.numpy(), *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))

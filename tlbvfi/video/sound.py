@@ -27,7 +27,7 @@ class Sound:
         self.container = open_input(source)
         video = self.container.streams.best("video")
         #: Where the video begins on the source's clock; it begins at 0 on the target's.
-        self.start = (video.start_time or 0) * video.time_base if video and video.time_base else Fraction(0)
+        self.start = (video.start_time or 0) * video.time_base if video is not None and video.time_base else Fraction(0)
         self.tracks: dict[int, AudioStream] = {}
         self.encoded: set[int] = set()
         fitting = target.supported_codecs

@@ -21,7 +21,11 @@ import torch
 import tlbvfi
 from tests.test_video import sound_packets, with_sound
 from tests.tiny import TINY, frames
-from tlbvfi import cli, demo, video
+from tlbvfi import demo, video
+from tlbvfi.commands import interpolate as interpolate_command
+from tlbvfi.commands import memory as memory_of_commands
+from tlbvfi.commands import models
+from tlbvfi.commands.main import entry, main
 from tlbvfi.memory import Plan, candidates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -42,7 +46,7 @@ def run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> functools.
 
     def running(*arguments: object) -> tuple[int, str, str]:
         words = [str(tiny_checkpoint) if argument == "MODEL" else str(argument) for argument in arguments]
-        code = cli.main(words)
+        code = main(words)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -119,7 +123,7 @@ class TestInterpolate:
             raise ValueError("The second frame cannot be made.")
 
         with monkeypatch.context() as patch:
-            patch.setattr(cli, "interpolate_frames", broken)
+            patch.setattr(interpolate_command, "interpolate_frames", broken)
             code, _, err = run("interpolate", clip, target, "--model", "MODEL")
         assert code == 1
         assert err.endswith("tlbvfi interpolate: The second frame cannot be made.\n")
@@ -135,7 +139,7 @@ class TestInterpolate:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
             yield
 
-        monkeypatch.setattr(cli, "interpolate_frames", greedy)
+        monkeypatch.setattr(interpolate_command, "interpolate_frames", greedy)
         code, _, err = run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")
         assert code == 1
         assert "CUDA out of memory" in err.splitlines()[-1]
@@ -184,7 +188,7 @@ class TestInterpolate:
         for name in ("text.mp4", "text.txt", "text.safetensors"):
             Path(name).write_text("This is not what its name says.\n" * 40)
         video.write_pictures(Path("pictures"), frames(2, 4, 4))
-        monkeypatch.setattr(cli, "interpolate_frames", lambda *_, **__: pytest.fail("work has begun"))
+        monkeypatch.setattr(interpolate_command, "interpolate_frames", lambda *_, **__: pytest.fail("work has begun"))
         there = sorted(tmp_path.rglob("*"))
         options = {"--model": "MODEL"} | {k: v for k, v in change.items() if k.startswith("--")}
         words = [word for item in options.items() for word in item]
@@ -198,7 +202,7 @@ class TestInterpolate:
     def test_without_weights_it_says_where_they_come_from(
         self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "built_in_path", lambda name: tmp_path / name)
+        monkeypatch.setattr(models, "built_in_path", lambda name: tmp_path / name)
         code, _, err = run("interpolate", clip, tmp_path / "out.mp4")
         assert code == 2
         assert "--model" in err
@@ -246,12 +250,12 @@ class TestInterpolate:
 
         words = ["tlbvfi", "interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-        monkeypatch.setattr(cli, "interpolate_frames", ended)
+        monkeypatch.setattr(interpolate_command, "interpolate_frames", ended)
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         signal.signal(number, signal.SIG_DFL)
         try:
             with pytest.raises(SystemExit) as stop:
-                cli.entry()
+                entry()
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
@@ -284,13 +288,13 @@ class TestMemoryOfTheComputer:
     def chosen(self, monkeypatch: pytest.MonkeyPatch) -> list[Plan | None]:
         """The plans of the runs."""
         plans: list[Plan | None] = []
-        whole = cli.interpolate_frames
+        whole = interpolate_command.interpolate_frames
 
         def spied(*args: Any, plan: Plan | None, **kwargs: Any) -> Iterator[torch.Tensor]:
             plans.append(plan)
             return whole(*args, plan=plan, **kwargs)
 
-        monkeypatch.setattr(cli, "interpolate_frames", spied)
+        monkeypatch.setattr(interpolate_command, "interpolate_frames", spied)
         return plans
 
     @pytest.fixture
@@ -300,7 +304,7 @@ class TestMemoryOfTheComputer:
         def says(size: float) -> None:
             told = tmp_path / "meminfo"
             told.write_text(f"MemTotal: 99 kB\nMemFree: 1 kB\nMemAvailable:   {round(size) // 1024} kB\n")
-            monkeypatch.setattr(cli, "_MEMINFO", told)
+            monkeypatch.setattr(memory_of_commands, "MEMINFO", told)
 
         return says
 
@@ -323,7 +327,7 @@ class TestMemoryOfTheComputer:
     def test_no_limit_where_nothing_is_said(
         self, tmp_path: Path, clip: Path, run: Runner, chosen: list[Plan | None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "_MEMINFO", tmp_path / "nothing")
+        monkeypatch.setattr(memory_of_commands, "MEMINFO", tmp_path / "nothing")
         assert run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")[0] == 0
         assert chosen == [None]
 
@@ -340,12 +344,12 @@ class TestMemoryOfTheComputer:
         kept: int,
     ) -> None:
         calls: list[None] = []
-        monkeypatch.setattr(cli, "_keep_freed_memory", lambda: calls.append(None))
+        monkeypatch.setattr(interpolate_command, "keep_freed_memory", lambda: calls.append(None))
         available(2**40)
         peak = candidates(24, 40, torch.float32, 0.5, TINY)[0].peak_bytes
         words = ["interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
         words += [] if room else ["--memory", 2 * peak / 2**30]
-        assert cli.main([str(word) for word in words], own_process=own) == 0
+        assert main([str(word) for word in words], own_process=own) == 0
         assert len(calls) == kept
 
 
@@ -516,7 +520,7 @@ def test_an_interruption_is_130(run: Runner, clip: Path, tmp_path: Path, monkeyp
         yield frames(1, 24, 40)[0]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "interpolate_frames", interrupted)
+    monkeypatch.setattr(interpolate_command, "interpolate_frames", interrupted)
     code, _, err = run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")
     assert code == 130
     assert "interrupted" in err

@@ -1,0 +1,44 @@
+"""``demo``: the main job on a short clip."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from ..demo import Plan, find_clip
+from ..demo import run as run_demo
+from . import grammar
+from .interpolate import rate
+from .models import device_named, load
+from .process import keep_freed_memory
+from .running import running, with_progress_bar
+
+
+def add(commands: grammar.Commands) -> None:
+    """Declare the command."""
+    command = grammar.add_command(
+        commands, "demo", run, "Interpolate a short clip and show a new frame beside its neighbours."
+    )
+    command.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model")
+    command.add_argument("--output", metavar="DIR", type=Path, default=Path("demo"), help="where the results go")
+    grammar.add_device(command)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the demo's video and picture, and say what they show."""
+    device = device_named(options.device)
+    clip = find_clip()
+    folder = options.output
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file already; choose another --output.")
+    if options.own_process:
+        keep_freed_memory()
+    model = load(options.model, device, torch.float32)
+    plain = Plan.for_model(model, built_in=options.model is None)
+    with running():
+        folder.mkdir(parents=True, exist_ok=True)
+        result = run_demo(model, clip, folder, plain, lambda frames, total: with_progress_bar(frames, total, "demo"))
+    print(f"{result.video}: {result.frames} frames at {rate(result.fps)} fps, {result.new} of them new")
+    print(f"{result.picture}: frame before | new frame | frame after | average of the two, for comparison")

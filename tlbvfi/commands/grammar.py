@@ -1,0 +1,133 @@
+"""What the commands' arguments are made of: the parser, types whose errors are one sentence, options of several."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
+
+import torch
+
+from ..padding import PaddingMode, check_flow_scale
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32,
+    "float16": torch.float16, "fp16": torch.float16,
+    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+}  # fmt: skip
+
+T = TypeVar("T")
+
+
+class WrongCall(Exception):
+    """A command line that is not in the grammar, in one sentence without the usage around it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises :class:`WrongCall` where argparse would print and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongCall(f"{self.prog}: {message}")
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    """A command of that name, whose arguments are still to be added; `text` is its help."""
+    command = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """``--device``; :func:`tlbvfi.commands.models.device_named` reads it."""
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
+
+
+def add_padding(command: argparse.ArgumentParser, text: str) -> None:
+    """``--padding``, explained by `text`."""
+    command.add_argument("--padding", choices=get_args(PaddingMode), default="tight", help=text)
+
+
+def checked(convert_text: Callable[[str], T]) -> Callable[[str], T]:
+    """An argparse type whose ValueError sentence is shown."""
+
+    def convert(text: str) -> T:
+        try:
+            return convert_text(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def number_between(low: int, high: int) -> Callable[[str], int]:
+    """The type of a whole number from `low` to `high`."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", text.strip()) or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number between {low} and {high}, not {text!r}.")
+        return int(text)
+
+    return checked(number)
+
+
+@checked
+def flow_scale(text: str) -> float:
+    """A number from 0.1 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number such as 0.5, not {text!r}.") from None
+    check_flow_scale(value)
+    return value
+
+
+@checked
+def size(text: str) -> tuple[int, int]:
+    """(height, width) of WIDTHxHEIGHT."""
+    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", text.strip())
+    if match is None or 0 in (found := (int(match[2]), int(match[1]))):
+        raise ValueError(f"a size is WIDTHxHEIGHT, such as 1920x1080, not {text!r}.")
+    return found
+
+
+@checked
+def dtype(text: str) -> torch.dtype:
+    """One of :data:`DTYPES`."""
+    if text not in DTYPES:
+        raise ValueError(f"must be one of {', '.join(DTYPES)}, not {text!r}.")
+    return DTYPES[text]
+
+
+def dtype_or_auto(text: str) -> torch.dtype | str:
+    """One of :data:`DTYPES`, or "auto"."""
+    return text if text == "auto" else dtype(text)
+
+
+@checked
+def strip_rows(text: str) -> int | str:
+    """A number of rows, or "whole"."""
+    if text == "whole":
+        return text
+    if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
+        raise ValueError(f"must be a number of rows such as 256, or whole, not {text!r}.")
+    return int(text)
+
+
+@checked
+def gibibytes(text: str) -> int:
+    """Bytes of a number of GiB."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise ValueError(f"must be a number of GiB such as 8, not {text!r}.")
+    return round(value * 2**30)
