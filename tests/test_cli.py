@@ -22,7 +22,7 @@ import tlbvfi
 from tests.test_video import sound_packets, with_sound
 from tests.tiny import TINY, frames
 from tlbvfi import cli, demo, video
-from tlbvfi.memory import Plan, candidates
+from tlbvfi.planning import Plan, candidates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMANDS = ("interpolate", "plan", "convert", "demo", "download")

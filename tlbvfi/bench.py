@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .config import load_params
+from .counting import counting
 from .interpolate import interpolate_frames
-from .memory import Plan, counting
 from .model import TLBVFI, convert_precision
 from .padding import padding_for
 from .peers import Peer
+from .planning import Plan
 from .quality import psnr, ssim
 
 if TYPE_CHECKING:

@@ -42,10 +42,10 @@ from .compilation import compile_model
 from .config import BridgeParams, ModelParams
 from .files import unwritable, whole
 from .interpolate import MAX_TIMES, DeviceMemoryError, check_frame, interpolate_frames, is_out_of_memory
-from .memory import Plan, amount, candidates, plan, usable
 from .model import TLBVFI
 from .padding import PaddingMode, check_flow_scale
 from .peers import PEERS
+from .planning import Plan, amount, candidates, plan, usable
 from .quality import SSIM_WINDOW
 from .video import VideoError
 
