@@ -16,8 +16,8 @@ from torch import Tensor
 from ..tlbvfi import TLBVFI, Plan, interpolate_frames, plan
 from ..tlbvfi.checkpoint import PUBLISHED_FILE
 from ..tlbvfi.interpolate import RANGE_TOLERANCE
-from ..tlbvfi.memory import usable
 from ..tlbvfi.padding import check_flow_scale
+from ..tlbvfi.planning import usable
 from ..utils.images import check_images, check_same_size, to_rgb
 from ..utils.memory import too_little_for
 from ..utils.numbers import whole_number

@@ -35,7 +35,7 @@ except ModuleNotFoundError:
 try:
     from tlbvfi.counting import counting
 except ModuleNotFoundError:
-    from tlbvfi.memory import counting
+    from tlbvfi.counting import counting
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")

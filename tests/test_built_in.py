@@ -19,9 +19,9 @@ import tlbvfi
 from tlbvfi import demo, video
 from tlbvfi.checkpoint import BUILT_IN, built_in_path
 from tlbvfi.config import ModelParams, load_params
-from tlbvfi.memory import plan
 from tlbvfi.model import TLBVFI
 from tlbvfi.peers import average
+from tlbvfi.planning import plan
 from tlbvfi.quality import psnr, ssim
 
 Interpolate = Callable[..., list[Tensor]]

@@ -26,7 +26,7 @@ from tlbvfi.commands import interpolate as interpolate_command
 from tlbvfi.commands import memory as memory_of_commands
 from tlbvfi.commands import models
 from tlbvfi.commands.main import entry, main
-from tlbvfi.memory import Plan, candidates
+from tlbvfi.planning import Plan, candidates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMANDS = ("interpolate", "plan", "convert", "demo", "download")

@@ -13,9 +13,10 @@ from torch import Tensor
 
 import tlbvfi
 from tests.tiny import TINY, frames, tiny_model
+from tlbvfi.counting import counting
 from tlbvfi.interpolate import DeviceMemoryError
-from tlbvfi.memory import candidates, counting
 from tlbvfi.model import TLBVFI
+from tlbvfi.planning import candidates
 
 
 @pytest.fixture(scope="module")

@@ -725,7 +725,7 @@ def test_memory_in_which_nothing_runs(
     [(0, 0), (2**29, 0), (2**29 + 1, 1), (2**30, 2**29), (10 * 2**30, 10 * 2**30 - 2**29), (20 * 2**30, 19 * 2**30)],
 )
 def test_reserve_is_a_share_and_at_least_half_a_gib(pack: ModuleType, free: int, left: int) -> None:
-    assert part("tlbvfi.memory").usable(free) == left
+    assert part("tlbvfi.planning").usable(free) == left
 
 
 def test_models_make_way_before_a_warm_up(pack: ModuleType, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -833,7 +833,7 @@ def test_result_is_the_only_large_allocation(run: Run, imitated: Chosen, times: 
     """Inputs and result, and of everything else a few frames: no list of frames, no second copy."""
     video = torch.rand(65, 128, 256, 3).to(dtype)  # a few of these frames outweigh the model
     before, after = video[:-1], video[1:]
-    with part("tlbvfi.memory").LiveBytes(apart=[video]) as counter:
+    with part("tlbvfi.counting").LiveBytes(excluded=[video]) as counter:
         result = run(before, after, times_to_interpolate=times)
     assert len(result) == 64 * (2**times + 1 if times else 1)
     assert result.untyped_storage().nbytes() == result.nbytes

@@ -101,14 +101,19 @@ def test_leading_dimensions_and_dtypes_are_kept(shape: tuple[int, ...], padded: 
 
 
 def test_a_frame_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected a frame of 5x7, got 7x5"):
-        Padding((5, 7), (8, 8)).pad(torch.zeros(1, 7, 5))
+    with pytest.raises(ValueError, match=r"^Expected a frame of 7x5, got 9x6\.$"):
+        Padding((5, 7), (8, 8)).pad(torch.zeros(1, 6, 9))
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (-1, 5)])
 def test_an_empty_frame_is_refused(height: int, width: int) -> None:
-    with pytest.raises(ValueError, match="at least 1x1"):
+    with pytest.raises(ValueError, match=rf"^A frame needs at least 1x1 pixels, not {width}x{height}\.$"):
         padding_for(height, width)
+
+
+def test_a_side_that_is_no_whole_number_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"sides must be whole numbers, not 5 wide and 7\.5 high\.$"):
+        padding_for(7.5, 5)  # type: ignore[arg-type]
 
 
 def test_an_unknown_rule_is_refused() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi import strips as strips_module
-from tlbvfi.memory import counting
+from tlbvfi.counting import counting
 from tlbvfi.model import TLBVFI
 from tlbvfi.modules import autoencoder, blocks, flow, maxvit, wavelet
 from tlbvfi.modules.autoencoder import FLOW_LEVELS

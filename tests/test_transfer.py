@@ -19,10 +19,11 @@ from torch.overrides import TorchFunctionMode, resolve_name
 import tlbvfi
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi import interpolate
-from tlbvfi.memory import candidates, counting
+from tlbvfi.counting import counting
 from tlbvfi.model import TLBVFI, convert_precision
 from tlbvfi.modules import warp
 from tlbvfi.padding import padding_for
+from tlbvfi.planning import candidates
 from tlbvfi.strips import WHOLE, Strips
 from tlbvfi.transfer import Aside, HostCopies, HostCopy
 

@@ -7,9 +7,9 @@
 
 from .checkpoint import BUILT_IN, CheckpointError, convert, load_model
 from .interpolate import interpolate_frames
-from .memory import Plan, plan
 from .model import TLBVFI, FrameFeatures
 from .padding import padding_for
+from .planning import Plan, plan
 
 __version__ = "0.1.0"
 

@@ -14,9 +14,9 @@ from einops import rearrange
 from torch import Tensor
 
 from .bridge import generator_at
-from .memory import Plan, candidates
 from .model import TLBVFI, FrameFeatures
 from .padding import Padding, PaddingMode, check_flow_scale, padding_for
+from .planning import Plan, candidates
 from .strips import WHOLE, Strips
 from .transfer import HostCopies, HostCopy
 

@@ -30,7 +30,7 @@ class Padding:
     def pad(self, x: Tensor) -> Tensor:
         """(..., height, width) -> (..., padded height, padded width), by reflection right and below."""
         if tuple(x.shape[-2:]) != self.size:
-            raise ValueError(f"Expected a frame of {self.size[0]}x{self.size[1]}, got {x.shape[-2]}x{x.shape[-1]}.")
+            raise ValueError(f"Expected a frame of {self.size[1]}x{self.size[0]}, got {x.shape[-1]}x{x.shape[-2]}.")
         below, right = self.padded[0] - self.size[0], self.padded[1] - self.size[1]
         if below < self.size[0] and right < self.size[1]:
             lead = x.shape[:-2]
@@ -62,9 +62,9 @@ def padding_for(height: int, width: int, mode: PaddingMode = "tight", multiple: 
         ValueError: a side below 1, or an unknown mode.
     """
     if not isinstance(height, Integral) or not isinstance(width, Integral):
-        raise ValueError(f"A frame's sides must be whole numbers, not {height!r} and {width!r}.")
+        raise ValueError(f"A frame's sides must be whole numbers, not {width!r} wide and {height!r} high.")
     if height < 1 or width < 1:
-        raise ValueError(f"A frame needs at least 1x1 pixels, not {height}x{width}.")
+        raise ValueError(f"A frame needs at least 1x1 pixels, not {width}x{height}.")
     if mode not in get_args(PaddingMode):
         raise ValueError(f"padding must be one of {', '.join(get_args(PaddingMode))}, not {mode!r}.")
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from ..counting import counting
 from ..interpolate import interpolate_frames
-from ..memory import Plan, counting
 from ..model import TLBVFI
 from ..padding import padding_for
+from ..planning import Plan
 from .clock import gemm_rate, seconds_of
 from .stages import stage_times, uncompiled
 

@@ -22,9 +22,9 @@ from ..compilation import compile_model
 from ..config import ModelParams
 from ..files import unwritable, whole
 from ..interpolate import check_frame
-from ..memory import plan, usable
 from ..model import TLBVFI
 from ..peers import PEERS
+from ..planning import plan, usable
 from ..quality import SSIM_WINDOW
 from . import grammar
 from .memory import free_memory

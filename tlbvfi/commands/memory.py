@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ..memory import Plan, candidates, plan, usable
 from ..model import TLBVFI
 from ..padding import PaddingMode
+from ..planning import Plan, candidates, plan, usable
 
 #: What Linux says of the computer's memory.
 MEMINFO = Path("/proc/meminfo")

@@ -6,7 +6,7 @@ import argparse
 
 import torch
 
-from ..memory import amount, candidates, plan
+from ..planning import amount, candidates, plan
 from . import grammar
 
 

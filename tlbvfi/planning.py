@@ -1,0 +1,140 @@
+"""Plans: how to go at a size so that a run fits a budget of memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from .config import ModelParams
+from .footprint import stages, weight_bytes
+from .model import check_dtype
+from .padding import PaddingMode, padding_for
+from .strips import WHOLE, Strips
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run at a size will go.
+
+    Attributes:
+        padded_size: (height, width) that the model sees.
+        peak_bytes: weights and live activations at the peak. Allocator overhead and library workspaces are extra.
+        weight_bytes: the weights alone.
+        strip_rows: rows of the padded frame evaluated at a time; the padded height where it goes whole.
+        batch_size: pairs evaluated at a time.
+    """
+
+    padded_size: tuple[int, int]
+    peak_bytes: int
+    weight_bytes: int
+    strip_rows: int
+    batch_size: int
+
+    @property
+    def strips(self) -> Strips:
+        """How the model's maps are cut: not at all, or as :attr:`strip_rows` says."""
+        height, width = self.padded_size
+        return WHOLE if self.strip_rows >= height else Strips(self.strip_rows * width, frugal=True)
+
+
+def plan(
+    height: int,
+    width: int,
+    dtype: torch.dtype = torch.float16,
+    flow_scale: float = 0.5,
+    budget: int | None = None,
+    *,
+    params: ModelParams | None = None,
+    padding: PaddingMode = "tight",
+) -> Plan:
+    """The fastest way to interpolate video of height x width, and the memory that it takes.
+
+    Args:
+        height, width: of the source frames.
+        dtype: the model's.
+        flow_scale: as for :func:`tlbvfi.interpolate_frames`.
+        budget: bytes that may be used, weights included; None for no limit.
+        params: the model's parameters (``model.params``); the published model's by default.
+        padding: as for :func:`tlbvfi.interpolate_frames`.
+
+    Raises:
+        ValueError: a size, flow scale or dtype that cannot be, or a budget in which nothing fits; names the smallest
+            that would do.
+    """
+    if budget is not None and not 0 <= budget < math.inf:
+        raise ValueError(f"budget must be a number of bytes, or None for no limit, not {budget}.")
+    found = candidates(height, width, dtype, flow_scale, params, padding)
+    if budget is None:
+        return found[0]
+    fitting = next((candidate for candidate in found if candidate.peak_bytes <= budget), None)
+    if fitting is None:
+        least = found[-1].peak_bytes
+        raise ValueError(
+            f"{width}x{height} at flow scale {flow_scale} in {str(dtype).removeprefix('torch.')} needs "
+            f"{amount(least)} at least, more than the {amount(budget)} given; use a smaller size, "
+            "a smaller flow scale or float16, or free memory."
+        )
+    return _batched(fitting, budget)
+
+
+def amount(count: float) -> str:
+    """Bytes as a person reads them."""
+    gib = count / 2**30
+    return f"{gib:.2f} GiB" if gib >= 0.095 else f"{gib:.4f} GiB"
+
+
+def candidates(
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    flow_scale: float,
+    params: ModelParams | None = None,
+    padding: PaddingMode = "tight",
+) -> list[Plan]:
+    """Ways to go for one pair at a time, fastest first, each taking less memory than the one before."""
+    check_dtype(dtype)
+    params = params or ModelParams()
+    padded = padding_for(height, width, padding, params.autoencoder.multiple).padded
+    weights = weight_bytes(params, dtype)
+    found: list[Plan] = []
+    for rows in (padded[0], *(rows for rows in _STRIP_ROWS if rows < padded[0])):
+        strips = Plan(padded, 0, 0, rows, 1).strips
+        needed = stages(params, padded, dtype, float(flow_scale), strips)
+        peak = weights + round(max(stage.bytes for stage in needed))
+        if not found or peak < found[-1].peak_bytes:
+            found.append(Plan(padded, peak, weights, rows, 1))
+    return found
+
+
+#: Of a device's free memory the larger of this share and this many bytes is not planned for: a plan counts tensors, and
+#: the allocator's gaps, the libraries' workspaces and what other programs take meanwhile come on top.
+_RESERVED_SHARE, _RESERVED_BYTES = 0.05, 512 * 2**20
+
+
+def usable(free: int) -> int:
+    """What may be planned of `free` bytes of a device; 0 where all of them are reserved."""
+    return max(0, free - max(round(free * _RESERVED_SHARE), _RESERVED_BYTES))
+
+
+#: Strip heights that are tried. Fewer rows save little more: the halo of each strip is computed twice.
+_STRIP_ROWS = (512, 256, 128, 64, 32, 16)
+#: A pair is some 7,000 kernels. Where it has few pixels, starting them takes longer than their work, so pairs go
+#: together: up to this many pixels, and this many pairs.
+_BATCH_PIXELS, _MOST_PAIRS = 1 << 21, 8
+
+
+def _batched(found: Plan, budget: int) -> Plan:
+    """The plan with as many pairs at a time as save time and fit."""
+    if found.strips.frugal:
+        return found
+    activations = found.peak_bytes - found.weight_bytes
+    pairs = min(
+        (budget - found.weight_bytes) // activations,
+        _BATCH_PIXELS // (found.padded_size[0] * found.padded_size[1]),
+        _MOST_PAIRS,
+    )
+    if pairs < 2:
+        return found
+    return replace(found, batch_size=pairs, peak_bytes=found.weight_bytes + pairs * activations)
