@@ -6,8 +6,9 @@
 """
 
 from .checkpoint import BUILT_IN, CheckpointError, convert, load_model
+from .features import FrameFeatures
 from .interpolate import interpolate_frames
-from .model import TLBVFI, FrameFeatures
+from .model import TLBVFI
 from .padding import padding_for
 from .planning import Plan, plan
 

@@ -15,9 +15,9 @@ from .config import ModelParams
 from .model import TLBVFI, convert_precision
 from .modules.autoencoder import FLOW_LEVELS
 from .modules.flow import LEAST_ROWS, REACH
-from .modules.warp import LONG_CHUNK
 from .padding import flow_size
-from .strips import Strips, wide_cuts
+from .rows.cuts import Strips, wide_cuts
+from .rows.tuning import Tuning
 
 #: What is planned for; the CPU takes less, as its pieces are smaller.
 _DEVICE = torch.device("cuda")
@@ -205,7 +205,7 @@ def _cosines(pair: _Pair) -> Stage:
     centres, middle, shared = 2, 1, 1
     maps = (centres + middle + shared) * pair.vector(0)
     copy, product = pair.vector(0), pair.widths[0] * _FLOAT32
-    at_a_time = min(pair.flow_strip, LONG_CHUNK)
+    at_a_time = min(pair.flow_strip, Tuning.of(_DEVICE).gathered_positions)
     strip = maps * pair.flow_strip + (copy + product + _SAMPLED) * at_a_time
     return Stage("refinement, cosines", 2 * pair.features, _flows_beside(pair), strip)
 
@@ -256,7 +256,7 @@ def _attention(pair: _Pair, level: int) -> Stage:
 
 
 #: Maps of level 1 in the decoder where it is not cut (`CrossAttention.forward`): one and the four of `MBConv`'s hidden
-#: map, and of a piece (:func:`.strips.pieces`) the three times four; both measured.
+#: map, and of a piece (:func:`.rows.cuts.pieces`) the three times four; both measured.
 _UNCUT, _PIECE = 5.6, 10.5
 #: The same where a piece is the map: the two, twice four of the feed-forward, and four more.
 _UNCUT_MOST = 2 + 2 * 4 + 4

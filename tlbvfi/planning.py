@@ -11,7 +11,7 @@ from .config import ModelParams
 from .footprint import stages, weight_bytes
 from .model import check_dtype
 from .padding import PaddingMode, padding_for
-from .strips import WHOLE, Strips
+from .rows.cuts import WHOLE, Strips
 
 
 @dataclass(frozen=True)
