@@ -145,7 +145,8 @@ class ManagedModel:
         tensors = (*self.model.parameters(), *self.model.buffers())
         there = sum(t.numel() * t.element_size() for t in tensors if t.device == self.device)
         own = management.LoadedModel(self._patcher)
-        management.free_memory(wanted - there, self.device, keep_loaded=[own])
+        if self.device.type != "cpu":
+            management.free_memory(wanted - there, self.device, keep_loaded=[own])
         free = free_memory(self.device)
         return None if free is None else free + there
 

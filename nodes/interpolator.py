@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import logging
-import traceback
-from collections.abc import Iterator
-from functools import partial
-from itertools import chain
-from math import prod
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..tlbvfi import TLBVFI, Plan, interpolate_frames, plan
-from ..tlbvfi.checkpoint import PUBLISHED_FILE
-from ..tlbvfi.interpolate import RANGE_TOLERANCE
-from ..tlbvfi.padding import check_flow_scale
-from ..tlbvfi.planning import usable
-from ..utils.images import check_images, check_same_size, to_rgb
-from ..utils.memory import too_little_for
-from ..utils.numbers import whole_number
-from ..utils.precision import tf32
-from . import host, models
+from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.settings import Settings
+from ..tlbvfi.timeline import AFTER, BEFORE, Gap, Timeline
+from ..tlbvfi.video import VideoInfo
+from ..utils.images import check_same_size, to_rgb
+from . import inputs, models
+from .run import Run, image_target
 
 log = logging.getLogger(__name__)
 
-SAMPLE_STEPS = (10, 20, 50)
 MAX_TIMES = 4
-MAX_SEED = 2**64 - 1
 #: Unused memory is given back after so many pairs.
 PAIRS_PER_CLEANUP = 10
 
@@ -57,13 +49,7 @@ class Interpolator:
             "required": {
                 "prev_frame": ("IMAGE", {"tooltip": "The frame before; a batch of B frames makes B pairs."}),
                 "next_frame": ("IMAGE", {"tooltip": "The frame after, of the same size; as many as in prev_frame."}),
-                "model_name": (
-                    models.choices(),
-                    {
-                        "tooltip": f"The weights: a file in models/{host.MODEL_FOLDER}, such as the published "
-                        f"{PUBLISHED_FILE} from {models.PUBLISHED_AT}."
-                    },
-                ),
+                "model_name": inputs.model_name(),
                 "times_to_interpolate": (
                     "INT",
                     {
@@ -75,76 +61,16 @@ class Interpolator:
                         "3, 7 or 15 new ones between them.",
                     },
                 ),
-                "use_fp16": (
-                    "BOOLEAN",
-                    {
-                        "default": True,
-                        "tooltip": "Half precision where the device is good at it: half the memory, and faster. "
-                        "The log says what was chosen.",
-                    },
-                ),
-                "enable_tf32": (
-                    "BOOLEAN",
-                    {
-                        "default": True,
-                        "tooltip": "Faster float32 on NVIDIA cards from the RTX 30 series on, with a 10-bit mantissa. "
-                        "For this node's run only.",
-                    },
-                ),
-                "sample_steps": (
-                    list(SAMPLE_STEPS),
-                    {"default": 10, "tooltip": "Steps of the diffusion; 10 is the published setting."},
-                ),
-                "flow_scale": (
-                    "FLOAT",
-                    {
-                        "default": 0.5,
-                        "min": 0.0,
-                        "max": 1.0,
-                        "step": 0.05,
-                        "tooltip": "Motion is estimated at this fraction of the size. 0.5 suits most video; lower for "
-                        "larger motion and less memory, 1.0 for small motion at small sizes. From 0.1.",
-                    },
-                ),
-                "cpu_offload": (
-                    "BOOLEAN",
-                    {
-                        "default": True,
-                        "tooltip": "Move each finished frame off the device at once; otherwise when its pair is done.",
-                    },
-                ),
-                "gpu_id": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 7,
-                        "step": 1,
-                        "tooltip": "0: the device that ComfyUI uses. 1 to 7: another one, by its number.",
-                    },
-                ),
-                "seed": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": MAX_SEED,
-                        "control_after_generate": True,
-                        "tooltip": "The same seed gives the same frames.",
-                    },
-                ),
+                "use_fp16": inputs.use_fp16(),
+                "enable_tf32": inputs.enable_tf32(),
+                "sample_steps": inputs.sample_steps(),
+                "flow_scale": inputs.flow_scale(),
+                "cpu_offload": inputs.cpu_offload(),
+                "gpu_id": inputs.gpu_id(),
+                "seed": inputs.seed(),
             },
             # Optional, so that prompts from before there was such an input stay valid.
-            "optional": {
-                "compile": (
-                    "BOOLEAN",
-                    {
-                        "default": False,
-                        "tooltip": "torch.compile, with a warm-up pass: the first run takes minutes longer, those "
-                        "after it less time. Where it does not work, the log says so and the run goes on without.",
-                    },
-                ),
-            },
+            "optional": {"compile": inputs.compile_model()},
         }
 
     @classmethod
@@ -189,133 +115,72 @@ class Interpolator:
                 one of them, for a file that is no TLB-VFI model.
             RuntimeError: the device has too little memory however small the pieces, in one sentence.
         """
-        check_images(prev_frame, "prev_frame", RANGE_TOLERANCE)
-        check_images(next_frame, "next_frame", RANGE_TOLERANCE)
+        inputs.check_images(prev_frame, "prev_frame")
+        inputs.check_images(next_frame, "next_frame")
         check_same_size(prev_frame, next_frame, ("prev_frame", "next_frame"))
-        times = whole_number("times_to_interpolate", times_to_interpolate, 0, MAX_TIMES)
-        seed = whole_number("seed", seed, 0, MAX_SEED)
-        sample_steps = whole_number("sample_steps", sample_steps)
-        if sample_steps not in SAMPLE_STEPS:
-            raise ValueError(f"sample_steps must be 10, 20 or 50, not {sample_steps}.")
-        check_flow_scale(flow_scale)
-        path = models.find(model_name)
-        device = host.device(whole_number("gpu_id", gpu_id))
-        host.check_interrupted()
-
+        times = whole_number("times_to_interpolate", times_to_interpolate, 0, MAX_TIMES, floats=True)
+        settings = Settings(
+            flow_scale=flow_scale,
+            sample_steps=inputs.known_steps(sample_steps),
+            seed=inputs.known_seed(seed),
+            offload=cpu_offload,
+            tf32=enable_tf32,
+        )
         if 4 in (prev_frame.shape[-1], next_frame.shape[-1]):
             log.info("TLB-VFI: the alpha channel is dropped.")
-        _warn_of_large_result(prev_frame, times)
-        dtype = host.precision(device, use_fp16)
-        try:
-            with tf32(enable_tf32):
-                managed = models.managed(path, device, dtype, compile)
-                plan = _plan_for(managed, prev_frame, flow_scale)
-                frames = _interpolate_pairs(
-                    managed.load(plan.peak_bytes - plan.weight_bytes if plan else 0),
-                    prev_frame,
-                    next_frame,
-                    times=times,
-                    flow_scale=flow_scale,
-                    sample_steps=sample_steps,
-                    seed=seed,
-                    offload=cpu_offload,
-                    plan=plan,
-                )
-            return (frames,)
-        except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # their variables hold memory of the device
-            raise
-        finally:
-            host.free_unused_memory()
-
-
-def _result_shape(first: Tensor, times: int) -> tuple[int, int, int, int]:
-    pairs, height, width = first.shape[:3]
-    return pairs * (2**times + 1 if times else 1), height, width, 3
-
-
-def _empty_result(first: Tensor, times: int) -> Tensor:
-    """Memory for the result; ValueError, one sentence, where the computer does not give so much."""
-    shape = _result_shape(first, times)
-    try:
-        return torch.empty(shape, dtype=torch.float32, device="cpu")
-    except RuntimeError:
-        size = prod(shape) * torch.float32.itemsize
-        raise ValueError(too_little_for(size, host.free_memory(torch.device("cpu")), refused=True)) from None
-
-
-def _warn_of_large_result(first: Tensor, times: int) -> None:
-    size = prod(_result_shape(first, times)) * torch.float32.itemsize
-    warning = too_little_for(size, host.free_memory(torch.device("cpu")))
-    if warning is not None:
-        log.warning("TLB-VFI: %s", warning)
-
-
-def _plan_for(managed: host.ManagedModel, images: Tensor, flow_scale: float) -> Plan | None:
-    """How a run goes in the memory that ComfyUI can give on the device; None on the CPU, where there is no limit.
-
-    Raises:
-        ValueError: not even the smallest run fits, in one sentence.
-    """
-    if managed.device.type == "cpu":
-        return None
-    model, (height, width) = managed.model, images.shape[1:3]
-    plan_within = partial(plan, height, width, model.dtype, flow_scale, params=model.params)
-    room = managed.make_room(plan_within().peak_bytes)
-    return plan_within(budget=None if room is None else usable(room))
-
-
-def _interpolate_pairs(
-    model: TLBVFI,
-    first: Tensor,
-    second: Tensor,
-    *,
-    times: int,
-    flow_scale: float,
-    sample_steps: int,
-    seed: int,
-    offload: bool,
-    plan: Plan | None,
-) -> Tensor:
-    """Fill the node's result, allocated once, pair by pair; see :meth:`Interpolator.interpolate`."""
-    result = _empty_result(first, times)
-    pairs = len(first)
-    per_pair = len(result) // pairs
-    steps = 2 ** max(times, 1)  # from one source frame to the next
-    progress = host.Progress(pairs * (steps - 1))
-    for run in _runs(first, second):
-        frames = interpolate_frames(
-            model,
-            (to_rgb(frame) for frame in chain([first[run.start]], (second[pair] for pair in run))),
-            max(times, 1),
-            flow_scale,
-            sample_steps,
-            seed,
-            offload=offload,
-            first_gap=run.start,
-            plan=plan,
-            on_step=partial(progress.at, run.start * (steps - 1)),
+        pairs = Pairs(prev_frame, next_frame, times)
+        frames = Run(model_name, gpu_id, use_fp16, compile, settings).interpolate(
+            pairs,
+            image_target(pairs.frame_count, pairs.info),
+            pairs,
+            new_frames=len(prev_frame) * pairs.new_per_pair,
+            frames_per_cleanup=PAIRS_PER_CLEANUP * pairs.shown_per_pair,
         )
-        for index, frame in enumerate(frames):
-            pair, step = run.start + index // steps, index % steps
-            pair_is_done = step == 0 and pair > run.start
-            if times and pair_is_done:  # its end, which may begin the next pair too
-                result[pair * per_pair - 1] = frame
-            if times and pair < run.stop:
-                result[pair * per_pair + step] = frame
-            if not times and step:  # the ends are not wanted
-                result[pair] = frame
-            if pair_is_done and pair % PAIRS_PER_CLEANUP == 0:
-                host.free_unused_memory()
-        progress.at(run.stop * (steps - 1))
-    return result
+        return (frames,)
 
 
-def _runs(first: Tensor, second: Tensor) -> Iterator[range]:
-    """The pairs in runs of neighbours in a video: where a pair's second frame is the first of the next, it is encoded
-    once for both."""
-    start, pairs = 0, first.shape[0]
-    for pair in range(1, pairs + 1):
-        if pair == pairs or not torch.equal(second[pair - 1], first[pair]):
-            yield range(start, pair)
-            start = pair
+class Pairs(Timeline):
+    """Pairs of frames as one video, and what is wanted of it: each pair's middle frame alone, or both its ends and what
+    is between them.
+
+    A frame that ends one pair and begins the next is in the video once, and so is encoded once.
+
+    Attributes:
+        new_per_pair, shown_per_pair: frames that are computed, and that are wanted, of each pair.
+        frame_count: all frames that are wanted.
+    """
+
+    def __init__(self, first: Tensor, second: Tensor, times: int) -> None:
+        """first, second: (B, H, W, C) each; times: how often each gap is halved, or 0 for the middle frames."""
+        parts = 2 ** max(times, 1)
+        new = tuple(Fraction(k, parts) for k in range(1, parts))
+        self._begins = times > 0
+        self._frames, self._gaps = [first[0]], []
+        for pair in range(len(first)):
+            last = pair == len(first) - 1
+            shared = not last and torch.equal(second[pair], first[pair + 1])
+            ends = (AFTER,) * (1 + shared) if times else ()
+            self._frames.append(second[pair])
+            self._gaps.append(Gap(pair, (*new, *ends)))
+            if not shared and not last:  # nothing is computed between this pair and the next one
+                self._frames.append(first[pair + 1])
+                self._gaps.append(Gap(pair, (AFTER,) if times else ()))
+        self.new_per_pair, self.shown_per_pair = len(new), len(new) + 2 * (times > 0)
+        self.frame_count = len(first) * self.shown_per_pair
+        height, width = first.shape[1:3]
+        self.info = VideoInfo(width, height, None, len(self._frames))
+
+    def frames(self) -> Iterator[Tensor]:
+        return map(to_rgb, self._frames)
+
+    def opening(self) -> Sequence[Fraction]:
+        return (BEFORE,) if self._begins else ()
+
+    def gap(self, index: int, before: Tensor, after: Tensor) -> Gap:
+        return self._gaps[index]
+
+    def count(self, frames: int) -> int:
+        return self.frame_count
+
+    def rate(self, fps: Fraction) -> Fraction:
+        return fps

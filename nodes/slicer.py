@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..tlbvfi.numbers import whole_number
 from ..utils.images import check_batch
-from ..utils.numbers import whole_number
 
 
 class FramePairSlicer:
@@ -61,7 +61,7 @@ class FramePairSlicer:
         if count < 2:
             raise ValueError(f"images holds {count} frame{'' if count == 1 else 's'}; a pair needs at least 2.")
         total = count - 1
-        pair_index = whole_number("pair_index", pair_index)
+        pair_index = whole_number("pair_index", pair_index, floats=True)
         if not 0 <= pair_index < total:
             raise ValueError(
                 f"pair_index {pair_index} is out of range: {count} frames make {total} pair{'s' * (total > 1)}, "

@@ -93,7 +93,7 @@ def test_source_dtypes_are_widened_exactly(model: TLBVFI, dtype: torch.dtype) ->
         (torch.full((8, 8, 3), float("nan")), "NaN or infinity"),
         (torch.full((8, 8, 3), float("inf")), "NaN or infinity"),
         (torch.full((8, 8, 3), 255.0), r"must be in \[0, 1\]"),
-        (torch.zeros(8, 9, 3), "8x9, but those before it are 8x8"),
+        (torch.zeros(8, 9, 3), "9x8, but those before it are 8x8"),
         ("frame", "must be a tensor"),
     ],
 )
@@ -236,7 +236,7 @@ def test_out_of_memory_goes_on_in_smaller_strips(
 def test_out_of_memory_in_the_smallest_strips_is_one_sentence(model: TLBVFI, monkeypatch: pytest.MonkeyPatch) -> None:
     Refusing(model, monkeypatch, set(range(100)), torch.cuda.OutOfMemoryError("no"))
     with pytest.raises(
-        DeviceMemoryError, match=r"^250x130 does not fit the memory of cpu, .* use a smaller flow_scale, .*\.$"
+        DeviceMemoryError, match=r"^130x250 does not fit the memory of cpu, .* use a smaller flow_scale, .*\.$"
     ):
         run(model, frames(2, 250, 130), 1)
 

@@ -19,20 +19,17 @@ SMALL, PUBLISHED = load_params("tlbvfi-small"), ModelParams()
 
 
 def counted(params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, scale: float, strips: Strips) -> int:
-    """Peak live bytes of two pairs of a video, weights excluded, on tensors without data, as a graphics card has them."""
+    """Peak live bytes of two pairs of a video, weights excluded, without data, as a graphics card has them."""
     with torch.device("meta"), torch.no_grad():
         model = convert_precision(TLBVFI(params).finalize(), dtype)
         empty = model.encode_empty(*padded, strips)
         frame = torch.empty(1, 3, *padded)
         with counting(model) as counter:
-            left = model.encode_frame(frame * 2 - 1, scale, strips, empty)
+            left = Owned(model.encode_frame(frame * 2 - 1, scale, strips, empty))
             for _ in range(2):
                 right = model.encode_frame(frame * 2 - 1, scale, strips, empty)
-                end = Owned(left) if strips.frugal else left
-                del left
-                model.midpoint(end, right, [0], strips=strips)
-                del end
-                left = right
+                model.midpoint(left if strips.frugal else left.borrow(), right, [0], strips=strips)
+                left = Owned(right)
                 del right
         return counter.peak
 

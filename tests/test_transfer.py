@@ -169,7 +169,7 @@ def test_offloaded_features_keep_what_they_share() -> None:
     with torch.no_grad():
         empty = model.encode_empty(128, 128)
         features = model.encode_frame(torch.zeros(1, 3, 128, 128), 1.0, empty=empty)
-    again = features.offload(HostCopies(model.device)).restore()
+    again = features.offload(HostCopies(model.device)).take()
     assert again.pyramid[0] is again.flow_pyramid[0] and again.image is again.flow_image
     assert again.image is not features.image and again.empty is empty  # which all frames share
     assert all(torch.equal(a, b) for a, b in zip(again.flow_pyramid, features.flow_pyramid, strict=True))

@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 #: ``configs/`` beside the package in a checkout, inside it in an installed wheel.
 CONFIG_DIRS = (Path(__file__).resolve().parent / "configs", Path(__file__).resolve().parent.parent / "configs")
+#: The folder of presets inside of it.
+PRESETS = "presets"
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,24 @@ def config_path(name: str) -> Path:
             return path
         known.update(p.stem for p in folder.glob("*.yaml"))
     raise ValueError(f"There is no configuration named {name!r}; known: {', '.join(sorted(known)) or 'none'}.")
+
+
+def preset_names() -> list[str]:
+    """The presets of settings that there are, by name (see :mod:`.settings`)."""
+    return sorted({path.stem for folder in CONFIG_DIRS for path in (folder / PRESETS).glob("*.yaml")})
+
+
+def preset_path(name: str) -> Path:
+    """The YAML file of a preset.
+
+    Raises:
+        ValueError: there is no such preset; the sentence lists those that exist.
+    """
+    for folder in CONFIG_DIRS:
+        path = folder / PRESETS / f"{name}.yaml"
+        if name in preset_names() and path.is_file():
+            return path
+    raise ValueError(f"There is no preset named {name!r}; known: {', '.join(preset_names()) or 'none'}.")
 
 
 def load_params(name: str) -> ModelParams:

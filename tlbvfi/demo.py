@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -14,15 +14,21 @@ from einops import rearrange
 from torch import Tensor
 
 from . import video
-from .interpolate import interpolate_frames
+from .engine import interpolate_video
 from .model import TLBVFI
+from .outputs import Output
+from .sources import BatchSource
+from .targets import VideoTarget
+from .timeline import Multiplier
 
 CLIP = Path(__file__).resolve().parent.parent / "docs" / "demo.mp4"
 _GAP = 4  # pixels between the pictures
+#: One new frame in every gap.
+TIMELINE = Multiplier(2)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Excerpt:
     """How much of the clip: `count` frames from frame `first` on, no wider than `width`."""
 
     first: int
@@ -30,9 +36,10 @@ class Plan:
     width: int | None
 
     @staticmethod
-    def for_model(model: TLBVFI, built_in: bool) -> Plan:
+    def for_model(model: TLBVFI, built_in: bool) -> Excerpt:
         """All of it for the built-in model or on a graphics card; four small frames for a larger one on the CPU."""
-        return Plan(0, None, None) if built_in or model.device.type != "cpu" else Plan(5, 4, 256)
+        whole, part = Excerpt(0, None, None), Excerpt(5, 4, 256)
+        return whole if built_in or model.device.type != "cpu" else part
 
 
 @dataclass(frozen=True)
@@ -55,39 +62,40 @@ def find_clip() -> Path:
     return CLIP
 
 
+def read(clip: Path, excerpt: Excerpt) -> BatchSource:
+    """The part of the clip to interpolate."""
+    stop = None if excerpt.count is None else excerpt.first + excerpt.count
+    frames = islice(video.read_frames(clip), excerpt.first, stop)
+    return BatchSource([_fitted(frame, excerpt.width) for frame in frames], video.probe(clip).fps)
+
+
 def run(
-    model: TLBVFI,
-    clip: Path,
-    folder: Path,
-    plan: Plan,
-    watch: Callable[[Iterable[Tensor], int], Iterator[Tensor]],
+    model: TLBVFI, clip: Path, folder: Path, excerpt: Excerpt, source: BatchSource, on_frame: Callable[[Output], object]
 ) -> Result:
-    """Interpolate (part of) the clip once and write ``demo.mp4`` and ``demo.png`` into `folder`.
+    """Interpolate an excerpt of the clip once and write ``demo.mp4`` and ``demo.png`` into `folder`.
 
     Args:
-        watch: passes the frames on, told how many will come.
+        source: the excerpt, from :func:`read`.
+        on_frame: called with every frame of the result.
     """
     info = video.probe(clip)
-    assert info.fps is not None
-    stop = None if plan.count is None else plan.first + plan.count
-    source = [_fitted(frame, plan.width) for frame in islice(video.read_frames(clip), plan.first, stop)]
-    pair = min(plan.count or len(source), len(source)) // 2 - 1
-    kept: list[Tensor] = []
+    count = source.info.frame_count or 0
+    middle = count // 2 - 1
+    kept: dict[Fraction, Tensor] = {}
 
-    def keeping() -> Iterator[Tensor]:
-        frames = interpolate_frames(model, source)
-        for index, frame in enumerate(watch(frames, 2 * len(source) - 1)):
-            if 2 * pair <= index <= 2 * pair + 2:
-                kept.append(frame)
-            yield frame
+    def keep(output: Output) -> None:
+        if middle <= output.position <= middle + 1:
+            kept[output.position] = output.frame
+        on_frame(output)
 
-    fps = info.fps * 2
-    target, picture = folder / "demo.mp4", folder / "demo.png"
-    sound = clip if info.sound and plan.count is None else None
-    frames = video.write_video(target, keeping(), fps, like=info, sound_from=sound)
-    before, new, after = kept
+    sound = clip if info.sound and excerpt.count is None else None
+    target = VideoTarget(folder / "demo.mp4", like=info, sound_from=sound)
+    frames = interpolate_video(model, source, target, timeline=TIMELINE, on_frame=keep)
+    before, new, after = kept.values()
+    picture = folder / "demo.png"
     video.write_picture(picture, beside(before, new, after, (before + after) / 2))
-    return Result(target, picture, frames, frames - len(source), fps)
+    assert source.info.fps is not None
+    return Result(folder / "demo.mp4", picture, frames, frames - count, TIMELINE.rate(source.info.fps))
 
 
 def _fitted(frame: Tensor, width: int | None) -> Tensor:

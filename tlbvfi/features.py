@@ -116,6 +116,6 @@ class OffloadedFeatures:
         for part in self._parts:
             part.release()
 
-    def restore(self) -> FrameFeatures:
-        """The features again, on their device. To be called once."""
+    def take(self) -> FrameFeatures:
+        """The features again, on their device. To be called once, as of an :class:`.rows.owned.Owned`."""
         return self._numbers._each(lambda number: self._parts[int(number)].restore())

@@ -65,8 +65,7 @@ def padding_for(height: int, width: int, mode: PaddingMode = "tight", multiple: 
         raise ValueError(f"A frame's sides must be whole numbers, not {width!r} wide and {height!r} high.")
     if height < 1 or width < 1:
         raise ValueError(f"A frame needs at least 1x1 pixels, not {width}x{height}.")
-    if mode not in get_args(PaddingMode):
-        raise ValueError(f"padding must be one of {', '.join(get_args(PaddingMode))}, not {mode!r}.")
+    check_padding_mode(mode)
 
     def side(length: int) -> int:
         if mode == "tight":
@@ -88,6 +87,12 @@ def flow_size(height: int, width: int, flow_scale: float) -> tuple[int, int]:
         return height, width
     rows, columns = (max(1, round(side * flow_scale / FLOW_MULTIPLE)) * FLOW_MULTIPLE for side in (height, width))
     return rows, columns
+
+
+def check_padding_mode(mode: PaddingMode) -> None:
+    """Raises ValueError, a sentence, for an unknown way to pad."""
+    if mode not in get_args(PaddingMode):
+        raise ValueError(f"padding must be one of {', '.join(get_args(PaddingMode))}, not {mode!r}.")
 
 
 def check_flow_scale(flow_scale: float) -> None:

@@ -9,9 +9,10 @@ import torch
 
 from .config import ModelParams
 from .footprint import stages, weight_bytes
-from .model import check_dtype
+from .model import TLBVFI, check_dtype
 from .padding import PaddingMode, padding_for
 from .rows.cuts import WHOLE, Strips
+from .settings import Settings
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,37 @@ def plan(
     return _batched(fitting, budget)
 
 
+def plan_for(
+    model: TLBVFI, size: tuple[int, int], settings: Settings, free: int | None, budget: int | None = None
+) -> Plan | None:
+    """The plan of a run on the model's device.
+
+    Args:
+        size: (height, width) of the source frames.
+        free: bytes that the device has left beside the model's weights, of which some are kept in reserve; None where
+            that is not known.
+        budget: bytes that may be used instead, weights included and nothing in reserve.
+
+    Returns:
+        None where it is not known what there is: the run goes whole then, and in strips where that is refused.
+
+    Raises:
+        ValueError: not even the smallest run fits, in one sentence.
+    """
+    if budget is None and free is None:
+        return None
+    found = plan(
+        *size,
+        model.dtype,
+        settings.flow_scale,
+        budget=usable(free or 0) + weight_bytes(model.params, model.dtype) if budget is None else budget,
+        params=model.params,
+        padding=settings.padding,
+    )
+    # One pair keeps a CPU busy: its memory is left to others, unless it is there to be used.
+    return _single(found) if model.device.type == "cpu" and budget is None else found
+
+
 def amount(count: float) -> str:
     """Bytes as a person reads them."""
     gib = count / 2**30
@@ -138,3 +170,9 @@ def _batched(found: Plan, budget: int) -> Plan:
     if pairs < 2:
         return found
     return replace(found, batch_size=pairs, peak_bytes=found.weight_bytes + pairs * activations)
+
+
+def _single(chosen: Plan) -> Plan:
+    """The same plan with one pair at a time."""
+    activations = (chosen.peak_bytes - chosen.weight_bytes) // chosen.batch_size
+    return replace(chosen, batch_size=1, peak_bytes=chosen.weight_bytes + activations)

@@ -20,14 +20,14 @@ from ..bench.stand_in import STAND_IN, stand_in_model
 from ..checkpoint import BUILT_IN, read_params
 from ..compilation import compile_model
 from ..config import ModelParams
+from ..device_memory import free_memory
 from ..files import unwritable, whole
-from ..interpolate import check_frame
+from ..frames import check_frame
 from ..model import TLBVFI
 from ..peers import PEERS
 from ..planning import plan, usable
 from ..quality import SSIM_WINDOW
 from . import grammar
-from .memory import free_memory
 from .models import device_named, load, weight_file
 from .process import keep_freed_memory
 from .running import running

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ..demo import Plan, find_clip
-from ..demo import run as run_demo
+from .. import demo
 from . import grammar
 from .interpolate import rate
 from .models import device_named, load
 from .process import keep_freed_memory
-from .running import running, with_progress_bar
+from .running import progress_bar, running
 
 
 def add(commands: grammar.Commands) -> None:
@@ -29,16 +28,18 @@ def add(commands: grammar.Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write the demo's video and picture, and say what they show."""
     device = device_named(options.device)
-    clip = find_clip()
+    clip = demo.find_clip()
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file already; choose another --output.")
     if options.own_process:
         keep_freed_memory()
     model = load(options.model, device, torch.float32)
-    plain = Plan.for_model(model, built_in=options.model is None)
+    excerpt = demo.Excerpt.for_model(model, built_in=options.model is None)
     with running():
         folder.mkdir(parents=True, exist_ok=True)
-        result = run_demo(model, clip, folder, plain, lambda frames, total: with_progress_bar(frames, total, "demo"))
+        source = demo.read(clip, excerpt)
+        with progress_bar(demo.TIMELINE.count(source.info.frame_count or 0), "demo") as on_frame:
+            result = demo.run(model, clip, folder, excerpt, source, on_frame)
     print(f"{result.video}: {result.frames} frames at {rate(result.fps)} fps, {result.new} of them new")
     print(f"{result.picture}: frame before | new frame | frame after | average of the two, for comparison")

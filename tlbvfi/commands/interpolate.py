@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from .. import video
 from ..bridge import MIN_STEPS
 from ..checkpoint import BUILT_IN
 from ..config import BridgeParams
-from ..interpolate import MAX_TIMES, interpolate_frames
+from ..device_memory import free_memory
+from ..engine import Target, interpolate_video
+from ..planning import plan_for
+from ..settings import Settings
+from ..sources import FileSource
+from ..targets import PictureTarget, VideoTarget
+from ..timeline import MAX_DEPTH, Multiplier
 from . import grammar
-from .memory import free_memory, planned, room_for_gaps
 from .models import device_named, load
-from .process import keep_freed_memory
-from .running import running, with_progress_bar
+from .process import keep_freed_memory, room_for_gaps
+from .running import progress_bar, running
 
 
 def add(commands: grammar.Commands) -> None:
@@ -33,7 +34,7 @@ def add(commands: grammar.Commands) -> None:
         "target", metavar="OUT", type=Path, help=f"a video ({' '.join(video.ENCODERS)}), or a new folder for pictures"
     )
     command.add_argument(
-        "--times", type=grammar.number_between(0, MAX_TIMES), default=1, metavar="N",
+        "--times", type=grammar.number_between(0, MAX_DEPTH), default=1, metavar="N",
         help="halve each gap N times: 2^N times the fps",
     )  # fmt: skip
     command.add_argument(
@@ -68,60 +69,31 @@ def run(options: argparse.Namespace) -> None:
     """Check, load, plan, and go."""
     video.check_target(options.target, options.source)
     device = device_named(options.device)
-    info = video.probe(options.source)
+    source, timeline = FileSource(options.source), Multiplier(2**options.times)
+    info = source.info
     if info.fps is None and options.target.suffix:
         raise video.VideoError(f"pictures have no frame rate for {options.target.name}; give a folder as OUT.")
-    source = _Counted(video.read_frames(options.source))
-    frames = _new_video(options, device, info, source)
-    total = (info.frame_count - 1) * 2**options.times + 1 if info.frame_count else None
-    with running():
-        print(_written(options, info, with_progress_bar(frames, total, options.target.name)))
-    _warn_of_early_end(options.source, source.count, info.frame_count)
-
-
-def _new_video(
-    options: argparse.Namespace, device: torch.device, info: video.VideoInfo, source: Iterable[Tensor]
-) -> Iterator[Tensor]:
-    """The frames of the result, computed as they are asked for by a model loaded and planned for now."""
     model = load(options.model, device, options.dtype)
-    chosen = planned(model, info.height, info.width, options.flow_scale, options.memory, options.padding)
-    if options.own_process and (device.type != "cpu" or room_for_gaps(chosen, options.memory or free_memory(device))):
+    settings = Settings(options.flow_scale, options.steps, options.seed, options.padding)
+    free = free_memory(device)
+    plan = plan_for(model, (info.height, info.width), settings, free, options.memory)
+    if options.own_process and (device.type != "cpu" or room_for_gaps(plan, options.memory or free)):
         keep_freed_memory()
-    return interpolate_frames(
-        model,
-        source,
-        options.times,
-        options.flow_scale,
-        options.steps,
-        options.seed,
-        padding=options.padding,
-        plan=chosen,
-    )
-
-
-def _written(options: argparse.Namespace, info: video.VideoInfo, frames: Iterable[Tensor]) -> str:
-    """Write the frames; returns a line that says what is there now."""
+    total = timeline.count(info.frame_count) if info.frame_count else None
+    with running(), progress_bar(total, options.target.name) as on_frame:
+        count = interpolate_video(model, source, _target(options, info), settings, timeline, on_frame, plan=plan)
     size = f"{info.width}x{info.height}"
+    if options.target.suffix and info.fps is not None:
+        print(f"{options.target}: {count} frames of {size} at {rate(timeline.rate(info.fps))} fps")
+    else:
+        print(f"{options.target}: {count} pictures of {size}")
+    _warn_of_early_end(options.source, source.taken, info.frame_count)
+
+
+def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
     if not options.target.suffix:
-        count = video.write_pictures(options.target, frames)
-        return f"{options.target}: {count} pictures of {size}"
-    assert info.fps is not None
-    fps = info.fps * 2**options.times
-    sound = options.source if info.sound else None
-    count = video.write_video(options.target, frames, fps, like=info, sound_from=sound, crf=options.crf)
-    return f"{options.target}: {count} frames of {size} at {rate(fps)} fps"
-
-
-class _Counted:
-    """Frames, and how many have been taken."""
-
-    def __init__(self, frames: Iterable[Tensor]) -> None:
-        self._frames, self.count = frames, 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for frame in self._frames:
-            self.count += 1
-            yield frame
+        return PictureTarget(options.target)
+    return VideoTarget(options.target, info, options.source if info.sound else None, options.crf)
 
 
 def _warn_of_early_end(source: Path, found: int, stated: int | None) -> None:

@@ -5,6 +5,16 @@ from __future__ import annotations
 import ctypes
 import sys
 
+from ..planning import Plan
+
+#: Up to 2.6 times the planned memory was resident in a process that keeps its freed memory.
+_WITH_GAPS = 3
+
+
+def room_for_gaps(plan: Plan | None, memory: int | None) -> bool:
+    """Whether a process that keeps its freed memory, gaps and all, stays within `memory` bytes."""
+    return plan is None or memory is None or _WITH_GAPS * plan.peak_bytes <= memory
+
 
 def keep_freed_memory() -> None:
     """Have glibc use large blocks again instead of returning them to the system, for this process of ours alone.

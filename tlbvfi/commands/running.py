@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from torch import Tensor
 from tqdm import tqdm
 
-from ..interpolate import DeviceMemoryError, is_out_of_memory
+from ..device_memory import DeviceMemoryError, is_out_of_memory
 
 
 class RunError(RuntimeError):
@@ -37,10 +36,13 @@ def running() -> Iterator[None]:
         raise RunError(f"the memory does not suffice ({first}); {hint}.") from None
 
 
-def with_progress_bar(frames: Iterable[Tensor], total: int | None, name: str) -> Iterator[Tensor]:
-    """The same frames, counted on stderr as they come."""
+@contextmanager
+def progress_bar(total: int | None, name: str) -> Iterator[Callable[[object], None]]:
+    """A bar on stderr; what is given is to be called with every frame."""
     terminal = sys.stderr.isatty()
     with tqdm(total=total, desc=name, unit=" frames", mininterval=0.1 if terminal else 10, dynamic_ncols=True) as bar:
-        for frame in frames:
-            yield frame
+
+        def on_frame(_: object) -> None:
             bar.update()
+
+        yield on_frame

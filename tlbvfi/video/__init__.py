@@ -7,7 +7,7 @@ A written file appears whole or not at all.
 
 from .colour import Colour
 from .pictures import PICTURES, read_picture, write_picture, write_pictures
-from .pyav import VideoError
+from .pyav import File, VideoError
 from .reading import VideoInfo, probe, read_frames
 from .writing import DEFAULT_CRF, ENCODERS, check_target, write_video
 
@@ -16,6 +16,7 @@ __all__ = [
     "ENCODERS",
     "PICTURES",
     "Colour",
+    "File",
     "VideoError",
     "VideoInfo",
     "check_target",

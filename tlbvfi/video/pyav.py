@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 #: FFmpeg's formats that only name other files, or make a picture of any text.
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
+
+
+#: A file by its path, or an open, seekable one.
+File = Path | BinaryIO
 
 
 class VideoError(ValueError):
@@ -39,37 +43,45 @@ def reason(error: BaseException) -> str:
     return str(text).splitlines()[0].rstrip(".")
 
 
-def open_input(path: Path) -> InputContainer:
-    """A file opened for reading. A playlist in the disguise of a video must not reach out."""
-    return import_av().open(str(path.resolve()), options={"protocol_whitelist": "file"})
+def name_of(file: File) -> str:
+    """What a sentence calls the file."""
+    return str(file) if isinstance(file, Path) else "The open file"
+
+
+def open_input(file: File) -> InputContainer:
+    """A file opened for reading from its begin. A playlist in the disguise of a video must not reach out."""
+    if not isinstance(file, Path):
+        file.seek(0)
+    source = str(file.resolve()) if isinstance(file, Path) else file
+    return import_av().open(source, options={"protocol_whitelist": "file"})
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(file: File) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its main video stream.
 
     Raises:
         VideoError: it is missing, or is no video.
     """
-    av = import_av()
-    if not path.exists():
-        raise VideoError(f"{path} does not exist.")
-    if path.is_dir():
-        raise VideoError(f"{path} is a folder, not a video.")
+    av, name = import_av(), name_of(file)
+    if isinstance(file, Path) and not file.exists():
+        raise VideoError(f"{name} does not exist.")
+    if isinstance(file, Path) and file.is_dir():
+        raise VideoError(f"{name} is a folder, not a video.")
     try:
-        container = open_input(path)
+        container = open_input(file)
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{path} is not a readable video ({reason(error)}).") from None
+        raise VideoError(f"{name} is not a readable video ({reason(error)}).") from None
     with container:
         if container.format.name in _NO_VIDEO:
-            raise VideoError(f"{path} is not a readable video (it is text or a list of files).")
+            raise VideoError(f"{name} is not a readable video (it is text or a list of files).")
         stream = container.streams.best("video")
         if stream is None:
-            raise VideoError(f"{path} has no pictures in it.")
+            raise VideoError(f"{name} has no pictures in it.")
         yield container, cast("VideoStream", stream)
 
 
-def decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+def decoded(container: InputContainer, stream: VideoStream, file: File) -> Iterator[VideoFrame]:
     """The stream's frames as they are stored, decoded as they are asked for.
 
     Raises:
@@ -83,4 +95,4 @@ def decoded(container: InputContainer, stream: VideoStream, path: Path) -> Itera
             yield frame
             count += 1
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{path} cannot be decoded after frame {count} ({reason(error)}).") from None
+        raise VideoError(f"{name_of(file)} cannot be decoded after frame {count} ({reason(error)}).") from None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .colour import BT601, Colour
 from .pictures import PICTURES, pictures_in, read_picture
-from .pyav import VideoError, decoded, opened
+from .pyav import File, VideoError, decoded, name_of, opened
 from .samples import colour_of, is_yuv, quarter_turns, to_tensor
 
 if TYPE_CHECKING:
@@ -45,19 +45,19 @@ class VideoInfo:
     quarter_turns: int = 0
 
 
-def probe(path: Path) -> VideoInfo:
-    """What a video file, or a folder of pictures, is; its first frame is decoded.
+def probe(file: File) -> VideoInfo:
+    """What a video, in a file or an open one, or a folder of pictures is; its first frame is decoded.
 
     Raises:
         VideoError: it is missing, is no video, or its first frame cannot be decoded.
     """
-    if path.is_dir():
-        files = pictures_in(path)
+    if isinstance(file, Path) and file.is_dir():
+        files = pictures_in(file)
         height, width, _ = read_picture(files[0]).shape
         return VideoInfo(width, height, None, len(files), colour=Colour.usual(height))
-    if path.suffix.lower() in PICTURES:
-        raise VideoError(f"{path} is a single picture; give a video or a folder of pictures.")
-    with opened(path) as (container, stream):
+    if isinstance(file, Path) and file.suffix.lower() in PICTURES:
+        raise VideoError(f"{file} is a single picture; give a video or a folder of pictures.")
+    with opened(file) as (container, stream):
         fps = _frame_rate(stream)
         duration = None
         if stream.duration and stream.time_base:
@@ -67,9 +67,9 @@ def probe(path: Path) -> VideoInfo:
         count = stream.frames or (round(duration * fps) if duration and fps else None)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         sound = len(container.streams.audio)
-        first = next(decoded(container, stream, path), None)
+        first = next(decoded(container, stream, file), None)
         if first is None:
-            raise VideoError(f"{path} has no frame that can be decoded.")
+            raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
         turns = quarter_turns(first)
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
         context = stream.codec_context
@@ -95,15 +95,16 @@ def _frame_rate(stream: VideoStream) -> Fraction | None:
     return rate or None
 
 
-def read_frames(path: Path) -> Iterator[Tensor]:
-    """The frames of a video file or a folder of pictures, in order and upright, decoded as they are asked for.
+def read_frames(file: File) -> Iterator[Tensor]:
+    """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
+    they are asked for.
 
     Raises:
         VideoError: the file cannot be read, or not further.
     """
-    if path.is_dir():
-        yield from map(read_picture, pictures_in(path))
+    if isinstance(file, Path) and file.is_dir():
+        yield from map(read_picture, pictures_in(file))
         return
-    with opened(path) as (container, stream):
-        for frame in decoded(container, stream, path):
+    with opened(file) as (container, stream):
+        for frame in decoded(container, stream, file):
             yield to_tensor(frame)

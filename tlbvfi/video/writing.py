@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..files import unwritable, whole
 from .colour import LIMITED, Colour
-from .pyav import VideoError, import_av, reason
+from .pyav import File, VideoError, import_av, name_of, reason
 from .reading import VideoInfo
 from .samples import resampled, to_frame
 from .sound import Sound
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Video files that can be written, and their encoders.
 ENCODERS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
+#: Names of the containers, for open files, which have no name that says it.
+_CONTAINERS = {".mp4": "mp4", ".m4v": "ipod", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 #: Constant quality of the encoders; lower is better and larger.
 DEFAULT_CRF = 17
 
@@ -48,22 +51,25 @@ def check_target(path: Path, source: Path | None = None) -> None:
 
 
 def write_video(
-    path: Path,
+    file: File,
     frames: Iterable[Tensor],
     fps: Fraction,
     *,
     like: VideoInfo | None = None,
     sound_from: Path | None = None,
     crf: int = DEFAULT_CRF,
+    suffix: str | None = None,
 ) -> int:
     """Encode frames as they come: H.264 (VP9 for .webm), 4:2:0, or 4:4:4 where a side is odd, which keeps the size.
 
     Args:
+        file: where it goes; what an open file gets before an error stays there.
         frames: (H, W, 3) in [0, 1], all of one size.
         fps: frames per second, exact.
         like: the video they come from; its colours, depth and pixel aspect are kept.
         sound_from: a video whose sound goes along: copied where the new file's kind can hold it, else encoded anew.
         crf: constant quality of the encoder.
+        suffix: the kind of video, one of :data:`ENCODERS`; by default the file's own suffix.
 
     Returns:
         The number of frames written.
@@ -71,17 +77,17 @@ def write_video(
     Raises:
         VideoError: the file cannot be written, or there are no frames. No file is left then.
     """
-    av = import_av()
-    if path.suffix.lower() not in ENCODERS:
-        raise VideoError(f"{path} is no kind of video that can be written ({', '.join(ENCODERS)}).")
-    options = _container_options(path, fps)
+    av, name = import_av(), name_of(file)
+    kind = (suffix or (file.suffix if isinstance(file, Path) else "")).lower()
+    if kind not in ENCODERS:
+        raise VideoError(f"{name} is no kind of video that can be written ({', '.join(ENCODERS)}).")
     try:
-        with whole(path) as partial, av.open(str(partial.absolute()), "w", options=options) as container:
+        with _output(file, kind, fps) as container:
             remaining = iter(frames)
             first = next(remaining, None)
             if first is None:
-                raise VideoError(f"{path} was not written, because there are no frames.")
-            encoder = _Encoder(container, ENCODERS[path.suffix.lower()], first, fps, like, crf, sound_from)
+                raise VideoError(f"{name} was not written, because there are no frames.")
+            encoder = _Encoder(container, ENCODERS[kind], first, fps, like, crf, sound_from)
             try:
                 encoder.add(first)
                 del first
@@ -92,18 +98,27 @@ def write_video(
                 encoder.close()
             count = encoder.count
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{path} cannot be written ({reason(error)}).") from None
+        raise VideoError(f"{name} cannot be written ({reason(error)}).") from None
     return count
 
 
-def _container_options(path: Path, fps: Fraction) -> dict[str, str]:
-    """MP4 and MOV: the index first, for players that stream, and a clock on which frame times are whole numbers."""
-    if path.suffix.lower() not in (".mp4", ".m4v", ".mov"):
-        return {}
-    clock = fps.numerator
-    while clock < 10_000:
-        clock *= 2
-    return {"movflags": "+faststart", "movie_timescale": str(clock)}
+@contextmanager
+def _output(file: File, kind: str, fps: Fraction) -> Iterator[OutputContainer]:
+    """The file opened for writing; at its path it appears at the end."""
+    av, options = import_av(), {}
+    if kind in (".mp4", ".m4v", ".mov"):
+        clock = fps.numerator
+        while clock < 10_000:
+            clock *= 2
+        options = {"movie_timescale": str(clock)}  # a clock on which frame times are whole numbers
+    if not isinstance(file, Path):
+        with av.open(file, "w", format=_CONTAINERS[kind], options=options) as container:
+            yield container
+        return
+    if options:
+        options["movflags"] = "+faststart"  # the index first, for players that stream; FFmpeg opens the file again
+    with whole(file) as partial, av.open(str(partial.absolute()), "w", options=options) as container:
+        yield container
 
 
 class _Encoder:

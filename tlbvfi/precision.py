@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
 
+#: PyTorch's switches belong to the whole process: blocks of several threads run in turn, or one would restore what
+#: another has set.
+_switches = RLock()
+
 
 @contextmanager
-def tf32(enabled: bool) -> Iterator[None]:
-    """Allow or forbid TF32 in matrix products and convolutions; when the block is left, all is as it was before."""
-    before = _settings()
-    try:
-        if _has_precision_per_backend():
-            _apply("tf32" if enabled else "ieee", "tf32" if enabled else "ieee")
-        else:
-            _apply("high" if enabled else "highest", enabled)
+def tf32(enabled: bool | None) -> Iterator[None]:
+    """Allow or forbid TF32 in matrix products and convolutions; when the block is left, all is as it was before.
+
+    With None nothing is changed.
+    """
+    if enabled is None:
         yield
-    finally:
-        _apply(*before)
+        return
+    with _switches:
+        before = _settings()
+        try:
+            if _has_precision_per_backend():
+                _apply("tf32" if enabled else "ieee", "tf32" if enabled else "ieee")
+            else:
+                _apply("high" if enabled else "highest", enabled)
+            yield
+        finally:
+            _apply(*before)
 
 
 def _has_precision_per_backend() -> bool:

@@ -1,4 +1,4 @@
-"""Whole numbers from widgets and links."""
+"""Whole numbers from callers, widgets and links, checked in one place."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from contextlib import suppress
 from typing import Any
 
 
-def whole_number(name: str, value: Any, lowest: int | None = None, highest: int | None = None) -> int:
-    """The value as an int from `lowest` to `highest`. Links bring NumPy's too, and whole floats, as from a node that
-    computes.
+def whole_number(
+    name: str, value: Any, lowest: int | None = None, highest: int | None = None, *, floats: bool = False
+) -> int:
+    """The value as an int from `lowest` to `highest`; NumPy's and one-element tensors of whole numbers too.
+
+    Args:
+        name: of the setting, for the sentence.
+        floats: whether 3.0 counts as 3, as from a node that computes.
 
     Raises:
-        ValueError: it is none; one sentence with the input's name.
+        ValueError: it is none, or out of range; one sentence.
     """
-    if isinstance(value, float) and value.is_integer():
+    if floats and isinstance(value, float) and value.is_integer():
         value = int(value)
     number = None
     if not isinstance(value, bool) and hasattr(value, "__index__"):
@@ -23,4 +28,4 @@ def whole_number(name: str, value: Any, lowest: int | None = None, highest: int 
         allowed = "" if lowest is None else f" of at least {lowest}"
         allowed = allowed if highest is None else f" between {lowest} and {highest}"
         raise ValueError(f"{name} must be a whole number{allowed}, not {value!r}.")
-    return number
+    return int(number)

@@ -1,0 +1,124 @@
+"""Inputs that several nodes have, as ComfyUI wants them declared: (kind, options)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ..tlbvfi.checkpoint import PUBLISHED_FILE
+from ..tlbvfi.frames import check_storage, check_values
+from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.settings import Settings, presets
+from ..utils.images import check_pictures
+from . import host, models
+
+Declaration = tuple[Any, dict[str, Any]]
+
+MAX_SEED = 2**64 - 1
+_DEFAULTS = Settings()
+
+
+@cache
+def step_choices() -> list[int]:
+    """The numbers of steps to choose from: those of the presets."""
+    return sorted({steps for each in presets().values() if isinstance(steps := each.sample_steps, int)})
+
+
+def model_name() -> Declaration:
+    return (
+        models.choices(),
+        {
+            "tooltip": f"The weights: a file in models/{host.MODEL_FOLDER}, such as the published {PUBLISHED_FILE} "
+            f"from {models.PUBLISHED_AT}."
+        },
+    )
+
+
+def use_fp16() -> Declaration:
+    return _switch(
+        True,
+        "Half precision where the device is good at it: half the memory, and faster. The log says what was chosen.",
+    )
+
+
+def enable_tf32() -> Declaration:
+    return _switch(
+        True,
+        "Faster float32 on NVIDIA cards from the RTX 30 series on, with a 10-bit mantissa. For this node's run only.",
+    )
+
+
+def sample_steps() -> Declaration:
+    return (
+        step_choices(),
+        {
+            "default": _DEFAULTS.sample_steps,
+            "tooltip": f"Steps of the diffusion; {_DEFAULTS.sample_steps} is the published setting.",
+        },
+    )
+
+
+def flow_scale() -> Declaration:
+    return (
+        "FLOAT",
+        {
+            "default": _DEFAULTS.flow_scale,
+            "min": 0.0,
+            "max": 1.0,
+            "step": 0.05,
+            "tooltip": "Motion is estimated at this fraction of the size. 0.5 suits most video; lower for larger "
+            "motion and less memory, 1.0 for small motion at small sizes. From 0.1.",
+        },
+    )
+
+
+def cpu_offload() -> Declaration:
+    return _switch(True, "Move each finished frame off the device at once; otherwise when its pair is done.")
+
+
+def gpu_id() -> Declaration:
+    return _number(0, 0, 7, "0: the device that ComfyUI uses. 1 to 7: another one, by its number.")
+
+
+def seed() -> Declaration:
+    kind, options = _number(0, 0, MAX_SEED, "The same seed gives the same frames.")
+    del options["step"]
+    return kind, {**options, "control_after_generate": True}
+
+
+def compile_model() -> Declaration:
+    return _switch(
+        False,
+        "torch.compile, with a warm-up pass: the first run takes minutes longer, those after it less time. Where it "
+        "does not work, the log says so and the run goes on without.",
+    )
+
+
+def _number(default: int, lowest: int, highest: int, tooltip: str) -> Declaration:
+    return "INT", {"default": default, "min": lowest, "max": highest, "step": 1, "tooltip": tooltip}
+
+
+def _switch(default: bool, tooltip: str) -> Declaration:
+    return "BOOLEAN", {"default": default, "tooltip": tooltip}
+
+
+def check_images(images: Any, name: str) -> None:
+    """Raises ValueError, one sentence, where `images` is not a batch of one or more usable pictures (B, H, W, C): grey,
+    RGB or RGB and alpha, floating point, finite, in [0, 1]."""
+    check_pictures(images, name)
+    check_storage(images, name)
+    check_values(images, name)
+
+
+def known_steps(value: Any) -> int:
+    """A number of steps that can be chosen; ValueError, one sentence, for others."""
+    steps, known = whole_number("sample_steps", value, floats=True), step_choices()
+    if steps not in known:
+        listed = f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
+        raise ValueError(f"sample_steps must be {listed}, not {steps}.")
+    return steps
+
+
+def known_seed(value: Any) -> int:
+    """A seed that the widget can hold; ValueError, one sentence, for others."""
+    return whole_number("seed", value, 0, MAX_SEED, floats=True)

@@ -1,0 +1,199 @@
+"""The new frames of a gap by bisection: a frame half-way between two, then half-way between these, as far as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .bridge import generator_at
+from .features import FrameFeatures, OffloadedFeatures
+from .model import TLBVFI
+from .padding import Padding
+from .precision import tf32
+from .rows.cuts import Strips
+from .rows.owned import Owned
+from .settings import Settings
+from .timeline import AFTER, BEFORE, depth_of
+from .transfer import HostCopies, HostCopy
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A part of a gap, between two frames that are there."""
+
+    begin: Fraction
+    end: Fraction
+
+    @property
+    def middle(self) -> Fraction:
+        return (self.begin + self.end) / 2
+
+    def halves(self) -> tuple[Interval, Interval]:
+        return Interval(self.begin, self.middle), Interval(self.middle, self.end)
+
+    def within(self, places: Sequence[Fraction]) -> tuple[Fraction, ...]:
+        """Those of the places that lie inside, the ends not among them."""
+        return tuple(place for place in places if self.begin < place < self.end)
+
+
+WHOLE_GAP = Interval(BEFORE, AFTER)
+#: Features that are handed over once, from where they are: the device, or where they were offloaded to.
+Handle = Owned[FrameFeatures] | OffloadedFeatures
+#: New frames by their places, in order: (B, H, W, 3) on their way to the host or, without offloading, on the device.
+#: Returns the features of the frame that ends the gap.
+NewFrames = Generator[tuple[Fraction, HostCopy | Tensor], None, Handle]
+
+
+@dataclass
+class Halves:
+    """What is known of an interval once the frame in its middle is there.
+
+    Attributes:
+        begin, middle, end: features of the three frames; of the first one only where something is wanted after it.
+        frame: the middle frame itself, on its way out.
+    """
+
+    begin: Handle | None
+    middle: Handle
+    end: Handle
+    frame: Owned[HostCopy | Tensor]
+
+
+class Bisection:
+    """How a run evaluates gaps. Neighbours that want the same places may go through the model as a batch, each as if it
+    were alone.
+
+    Attributes:
+        new_frames: how many frames were computed.
+        empty: features of the empty frame, where they are there already.
+    """
+
+    def __init__(
+        self,
+        model: TLBVFI,
+        settings: Settings,
+        padding: Padding,
+        strips: Strips,
+        copies: HostCopies,
+        before_call: Callable[[int], object],
+    ) -> None:
+        """before_call: called before every model call with :attr:`new_frames`; what it raises ends the run."""
+        self.model, self.settings, self.padding, self.strips = model, settings, padding, strips
+        self.copies, self._before_call = copies, before_call
+        self.new_frames = 0
+        self.empty: Tensor | None = None
+
+    @torch.no_grad()
+    def encode_empty(self) -> Tensor:
+        """Features of the empty frame between any two of this size."""
+        with tf32(self.settings.tf32):
+            return self.model.encode_empty(*self.padding.padded, self.strips)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> FrameFeatures:
+        """Features of frames (B, H, W, 3) in [0, 1], on any device."""
+        with tf32(self.settings.tf32):
+            self._before_call(self.new_frames)
+            on_device = rearrange(self.copies.to_device(frames), "b h w c -> b c h w").to(torch.float32)
+            frame = self.padding.pad(on_device.clamp(0.0, 1.0)) * 2.0 - 1.0
+            del on_device
+            return self.model.encode_frame(frame, self.settings.flow_scale, self.strips, self.empty)
+
+    @torch.no_grad()
+    def midpoint(
+        self,
+        left: FrameFeatures | Owned[FrameFeatures],
+        right: FrameFeatures | Owned[FrameFeatures],
+        gaps: Sequence[int],
+        place: Fraction,
+    ) -> Tensor:
+        """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device."""
+        with tf32(self.settings.tf32):
+            self._before_call(self.new_frames)
+            steps, noise = self.settings.sample_steps, self._noise(gaps, place)
+            frame = self.model.midpoint(left, right, steps, noise, strips=self.strips)
+            self.new_frames += len(gaps)
+            return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
+
+    def _noise(self, gaps: Sequence[int], place: Fraction) -> list[Tensor]:
+        """Each gap's own draws, which depend on the seed and the place alone, stacked for the batch.
+
+        The place is in lowest terms, so that a frame is the same at every depth of the bisection.
+        """
+        shape = self.model.latent_shape(*self.padding.padded)
+        generators = [generator_at(self.settings.seed, gap, place.numerator, depth_of(place)) for gap in gaps]
+        draws = [
+            torch.randn(shape, generator=generator, dtype=torch.float32)
+            for _ in self.settings.timesteps(self.model.schedule)[1:]
+            for generator in generators
+        ]
+        if not draws:
+            return []
+        on_device = self.copies.to_device(torch.stack(draws))
+        return list(rearrange(on_device, "(step gap) c t h w -> step gap c t h w", gap=len(gaps)))
+
+    def between(
+        self,
+        left: Handle,
+        right: Handle,
+        gaps: Sequence[int],
+        wanted: Sequence[Fraction],
+        interval: Interval = WHOLE_GAP,
+    ) -> NewFrames:
+        """The gaps' frames at the places wanted, which are within the interval. Nothing else is computed but the frames
+        that these are half-way to.
+
+        Features of an end that has to wait for its turn are offloaded, so that the model's device holds one batch of
+        pairs at any depth.
+
+        Args:
+            left, right: features of the frames at the ends, which are taken.
+            gaps: the index of each gap of the batch.
+        """
+        middle, (first, second) = interval.middle, interval.halves()
+        before, after = first.within(wanted), second.within(wanted)
+        if not before and not after:
+            end = right.take()
+            if middle in wanted:
+                yield middle, self._leaving(self.midpoint(Owned(left.take()), end, gaps, middle))
+            return Owned(end)
+        halves = self._halved(left, right, gaps, middle, begin_is_needed=bool(before))
+        features = halves.middle
+        if halves.begin is not None:
+            features = yield from self.between(halves.begin, features, gaps, before, first)
+        if middle in wanted:
+            yield middle, halves.frame.take()
+        if not after:
+            return halves.end
+        return (yield from self.between(features, halves.end, gaps, after, second))
+
+    def _halved(
+        self, left: Handle, right: Handle, gaps: Sequence[int], middle: Fraction, begin_is_needed: bool
+    ) -> Halves:
+        """Compute the frame in the middle, with the right end offloaded meanwhile; where memory is short the left one
+        too, and neither stays on the device."""
+        begin, end = left.take(), right.take()
+        waiting_end = end.offload(self.copies)
+        if not self.strips.frugal:
+            try:
+                frame = self.midpoint(begin, end, gaps, middle)
+                kept = Owned(begin) if begin_is_needed else None
+                return Halves(kept, Owned(self.encode(frame)), waiting_end, Owned(self._leaving(frame)))
+            finally:
+                waiting_end.release()
+        waiting_begin = begin.offload(self.copies) if begin_is_needed else None
+        for waiting in (waiting_begin, waiting_end):
+            if waiting is not None:
+                waiting.release()
+        ends = Owned(begin), Owned(end)
+        del begin, end
+        frame = self.midpoint(*ends, gaps, middle)
+        return Halves(waiting_begin, Owned(self.encode(frame)), waiting_end, Owned(self._leaving(frame)))
+
+    def _leaving(self, frames: Tensor) -> HostCopy | Tensor:
+        return self.copies.to_host(frames) if self.settings.offload else frames

@@ -1,0 +1,59 @@
+"""Frames at the door: (H, W, 3) pictures in [0, 1], checked with one sentence per fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+#: How far outside [0, 1] a value may be (it is clamped) before it counts as one of another range.
+RANGE_TOLERANCE = 0.5
+
+
+def check_frame(frame: Tensor, index: int = 0, size: tuple[int, int] | None = None) -> None:
+    """Raise ValueError, one sentence, for a frame that cannot be interpolated.
+
+    Args:
+        frame: should be (H, W, 3), floating point, finite, in [0, 1].
+        index: its number, for the sentence.
+        size: (H, W) of the frames before it.
+    """
+    what = f"Frame {index}"
+    if not isinstance(frame, Tensor):
+        raise ValueError(f"{what} must be a tensor, not {type(frame).__name__}.")
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"{what} must be (height, width, 3), not {tuple(frame.shape)}.")
+    check_storage(frame, what)
+    height, width = frame.shape[:2]
+    if size is not None and (height, width) != size:
+        raise ValueError(
+            f"{what} is {width}x{height}, but those before it are {size[1]}x{size[0]} (width x height); "
+            "all frames of a video must have one size."
+        )
+    if height < 1 or width < 1:
+        raise ValueError(f"{what} has no pixels ({width}x{height}).")
+    check_values([frame], what)
+
+
+def check_storage(pictures: Tensor, what: str) -> None:
+    """Raise ValueError, one sentence, for pictures that are not floating point, or not there to be read."""
+    if not pictures.is_floating_point():
+        remedy = "; divide 8-bit values by 255" if pictures.dtype == torch.uint8 else ""
+        raise ValueError(f"{what} must hold floating point values in [0, 1], not {pictures.dtype}{remedy}.")
+    if pictures.layout != torch.strided or pictures.device.type == "meta":
+        raise ValueError(f"{what} must be a dense tensor with values, not {pictures.layout} on {pictures.device}.")
+
+
+def check_values(pictures: Iterable[Tensor], what: str) -> None:
+    """Raise ValueError, one sentence, for pictures with NaN, infinity or values that belong to another range.
+
+    They are looked at one by one: a batch may fill the memory.
+    """
+    exact = (p if p.dtype in (torch.float32, torch.float64) else p.float() for p in pictures)
+    lows, highs = zip(*(torch.aminmax(picture) for picture in exact), strict=True)
+    low, high = float(torch.stack(lows).min()), float(torch.stack(highs).max())
+    if not -float("inf") < low <= high < float("inf"):
+        raise ValueError(f"{what} holds NaN or infinity; repair the node or file it comes from.")
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise ValueError(f"{what} has values from {low:.3g} to {high:.3g}; they must be in [0, 1].")
