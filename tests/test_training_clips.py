@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tlbvfi.training import clips, sources, train
-from tlbvfi.training.render import ShardDataset, write_shard
+from tlbvfi.training.shards import ShardDataset, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,6 @@ def test_nothing_is_taken_of_a_still_clip(moving: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("shift", [3, -5])
 def test_flows_are_believed_where_there_is_contrast(moving: list[np.ndarray], shift: int) -> None:
-    pytest.importorskip("cv2", reason="OpenCV finds the flows of real video")
     size = clips.SIZE
     triplet = np.stack([moving[0][:size, 40 + k * shift : 40 + k * shift + size] for k in range(3)])
     triplet[:, 200:, :] = 90  # a plain surface

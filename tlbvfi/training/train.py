@@ -44,7 +44,7 @@ from ..model import TLBVFI
 from ..modules.autoencoder import FLOW_LEVELS, Decoder
 from ..modules.warp import resize, resize_flow, warp
 from ..strips import WHOLE, stored
-from .render import ShardDataset
+from .shards import ShardDataset
 
 log = logging.getLogger(__name__)
 
