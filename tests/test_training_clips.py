@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tlbvfi.training import clips, sources, train
+from tlbvfi.training import clips, sources
+from tlbvfi.training.losses import endpoint_error
 from tlbvfi.training.shards import ShardDataset, write_shard
+from tlbvfi.training.views import View, flow_task
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +97,9 @@ def test_unknown_flows_count_for_nothing(tmp_path: Path) -> None:
     )
     batch = next(ShardDataset(tmp_path, 32).batches(2))
     for scale in (1.0, 0.5):
-        task = train.flow_task(batch, train.View(32, False, scale))
+        task = flow_task(batch, View(32, False, scale))
         assert not task.weight.any()
         assert bool((task.seen == 1).all())
         assert bool(torch.isfinite(task.flow).all())
-        error = train.endpoint_error(torch.randn_like(task.flow), task.flow, task.weight)
+        error = endpoint_error(torch.randn_like(task.flow), task.flow, task.weight)
         assert float(error) == 0.0

@@ -27,8 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..modules.warp import warp
+from .packages import Source, fetch
 from .shards import write_shard
-from .sources import Source, fetch
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def found_flows(triplet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, middle, last = torch.from_numpy(triplet).float()[:, None] / 255.0
     flows, matches = [], []
     for outer, its_grey in ((first, grey[0]), (last, grey[2])):
-        found = finder.calc(grey[1], its_grey, None)  # type: ignore[call-overload]  # the stubs know no None
+        found = finder.calc(grey[1], its_grey, None)  # type: ignore[call-overload,unused-ignore]  # stubs lack None
         flow = rearrange(torch.from_numpy(found), "h w c -> 1 c h w")
         error = (warp(outer, flow) - middle).abs().mean(dim=1, keepdim=True)
         error = F.avg_pool2d(error, 5, stride=1, padding=2, count_include_pad=False)
