@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tlbvfi.training import clips, sources, train
-from tlbvfi.training.render import ShardDataset, write_shard
+from tlbvfi.training import clips, sources
+from tlbvfi.training.losses import endpoint_error
+from tlbvfi.training.shards import ShardDataset, write_shard
+from tlbvfi.training.views import View, flow_task
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,6 @@ def test_nothing_is_taken_of_a_still_clip(moving: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("shift", [3, -5])
 def test_flows_are_believed_where_there_is_contrast(moving: list[np.ndarray], shift: int) -> None:
-    pytest.importorskip("cv2", reason="OpenCV finds the flows of real video")
     size = clips.SIZE
     triplet = np.stack([moving[0][:size, 40 + k * shift : 40 + k * shift + size] for k in range(3)])
     triplet[:, 200:, :] = 90  # a plain surface
@@ -96,9 +97,9 @@ def test_unknown_flows_count_for_nothing(tmp_path: Path) -> None:
     )
     batch = next(ShardDataset(tmp_path, 32).batches(2))
     for scale in (1.0, 0.5):
-        task = train.flow_task(batch, train.View(32, False, scale))
+        task = flow_task(batch, View(32, False, scale))
         assert not task.weight.any()
         assert bool((task.seen == 1).all())
         assert bool(torch.isfinite(task.flow).all())
-        error = train.endpoint_error(torch.randn_like(task.flow), task.flow, task.weight)
+        error = endpoint_error(torch.randn_like(task.flow), task.flow, task.weight)
         assert float(error) == 0.0

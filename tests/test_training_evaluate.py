@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from tlbvfi.peers import minterpolated
 from tlbvfi.quality import psnr
-from tlbvfi.training import evaluate
+from tlbvfi.training.measured_clips import Clip, to_rgb
+from tlbvfi.training.methods import average_frames, minterpolate_frames, previous_frames
 from tlbvfi.training.metrics import LPIPS, read_arrays
+from tlbvfi.training.reports import contact_sheet
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -62,26 +65,26 @@ def pan(count: int, step: int, height: int = 96, width: int = 160) -> list[av.Vi
 def test_minterpolate_is_aligned_in_time() -> None:
     """Given every second frame of a pan, its frame at an odd place is like the hidden frame and no other."""
     frames = pan(18, 3)
-    found = evaluate.minterpolated(frames[:17:2])
+    found = minterpolated(frames[:17:2])
     wanted = range(1, 16, 2)
     assert set(wanted) <= set(found)
     inside = (slice(16, -16), slice(24, -24))
     for place in wanted:
-        made = evaluate.to_rgb(found[place])[inside]
-        scores = {k: psnr(made, evaluate.to_rgb(frames[place + k])[inside]) for k in (-2, -1, 0, 1, 2)}
+        made = to_rgb(found[place])[inside]
+        scores = {k: psnr(made, to_rgb(frames[place + k])[inside]) for k in (-2, -1, 0, 1, 2)}
         assert max(scores, key=scores.__getitem__) == 0
         if place < 15:  # the last pair has no frame after it
             assert scores[0] > scores[-1] + 6 and scores[0] > scores[1] + 6
     for place in range(0, 16, 2):
-        assert psnr(evaluate.to_rgb(found[place]), evaluate.to_rgb(frames[place])) > 50
+        assert psnr(to_rgb(found[place]), to_rgb(frames[place])) > 50
 
 
 def test_baselines_fill_the_gaps() -> None:
     native = pan(5, 2)
-    clip = evaluate.Clip("pan", native, [evaluate.to_rgb(frame) for frame in native])
-    assert torch.equal(evaluate.previous_frames(clip)[1], clip.frames[2])
-    assert torch.allclose(evaluate.average_frames(clip)[0], (clip.frames[0] + clip.frames[2]) / 2)
-    made = evaluate.minterpolate_frames(clip)
+    clip = Clip("pan", native, [to_rgb(frame) for frame in native])
+    assert torch.equal(previous_frames(clip)[1], clip.frames[2])
+    assert torch.allclose(average_frames(clip)[0], (clip.frames[0] + clip.frames[2]) / 2)
+    made = minterpolate_frames(clip)
     assert len(made) == 2 and made[0].shape == clip.frames[0].shape
-    sheet = evaluate.contact_sheet(clip, {"average": evaluate.average_frames(clip)}, [0, 1])
+    sheet = contact_sheet(clip, {"average": average_frames(clip)}, [0, 1])
     assert sheet.size == (3 * 160, 2 * (96 + 14))

@@ -10,9 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tlbvfi.training import render
-from tlbvfi.training.render import RenderConfig, Scene, SceneMaker, ShardDataset, render_batch, render_scene
+from tlbvfi.training.chance import MotionMaker, RenderConfig
+from tlbvfi.training.layers import Layer, Picture
+from tlbvfi.training.motion import AffinePath, Motion
+from tlbvfi.training.render import prerender, render_batch
+from tlbvfi.training.scene_maker import SceneMaker
+from tlbvfi.training.scenes import Scene, render_scene
 from tlbvfi.training.shapes import draw_mask
+from tlbvfi.training.shards import ShardDataset, half_resolution
 from tlbvfi.training.store import StoreWriter, TextureStore, premultiply
 
 SIZE = 96
@@ -86,8 +91,8 @@ def test_flow_is_exact_without_layers(store: TextureStore) -> None:
 def test_whole_pixel_translation_is_exact(store: TextureStore, half: tuple[int, int]) -> None:
     maker = SceneMaker(store, SIZE, RenderConfig.clean(layers=(1.0,), nonrigid=0, defocus=0))
     scene = maker.make(np.random.default_rng(0))
-    path = render.AffinePath(2.0 * np.array(half, dtype=float), np.zeros(2))
-    scene.layers[0].motion = render.Motion([path])
+    path = AffinePath(2.0 * np.array(half, dtype=float), np.zeros(2))
+    scene.layers[0].motion = Motion([path])
     scene.layers[0].colour.padding = "reflection"
     sample = render_scene(scene)
     dx, dy = half
@@ -110,13 +115,13 @@ def test_still_scenes_are_still(store: TextureStore) -> None:
 def test_the_front_layer_hides_and_is_not_hidden(store: TextureStore) -> None:
     """An opaque square moving right over a still background, checked against the geometry."""
     maker = SceneMaker(store, SIZE, RenderConfig.clean(layers=(1.0,), nonrigid=0))
-    still = render.Motion([render.AffinePath(np.zeros(2), np.zeros(2))])
+    still = Motion([AffinePath(np.zeros(2), np.zeros(2))])
     background = maker.make(np.random.default_rng(2)).layers[0]
     background.motion = still
-    path = render.AffinePath(np.array([16.0, 0.0]), np.zeros(2))
-    shape = render.Picture(torch.ones(1, 20, 20), np.array([[1.0, 0, 9.5], [0, 1.0, 9.5]]), "zeros")
+    path = AffinePath(np.array([16.0, 0.0]), np.zeros(2))
+    shape = Picture(torch.ones(1, 20, 20), np.array([[1.0, 0, 9.5], [0, 1.0, 9.5]]), "zeros")
     corners = np.array([[-11.0, -11], [11, -11], [-11, 11], [11, 11]])
-    square = render.Layer(render.Motion([path]), torch.tensor([1.0, 0.0, 0.0]), shape, corners)
+    square = Layer(Motion([path]), torch.tensor([1.0, 0.0, 0.0]), shape, corners)
     sample = render_scene(Scene([background, square], SIZE))
     middle = SIZE // 2
     assert sample["flow0"][0, middle, middle] == pytest.approx(-8) and sample["flow1"][0, middle, middle] == 8
@@ -157,11 +162,11 @@ def test_shapes_and_ranges_with_everything_on(store: TextureStore) -> None:
         assert batch[key].shape == (16, 1, 64, 64) and batch[key].dtype == torch.bool
 
 
-def test_motion_has_the_stated_spread(store: TextureStore) -> None:
+def test_motion_has_the_stated_spread() -> None:
     """Most motion is below 12 pixels at 256, some above 40."""
-    maker = SceneMaker(store, 256, RenderConfig())
+    maker = MotionMaker(256, RenderConfig())
     rng = np.random.default_rng(0)
-    lengths = np.array([maker._magnitude(rng) for _ in range(4000)])
+    lengths = np.array([maker.magnitude(rng) for _ in range(4000)])
     assert 0.6 < (lengths < 12).mean() < 0.85
     assert 0.01 < (lengths > 40).mean() < 0.08 and lengths.max() < 100
 
@@ -178,17 +183,17 @@ def test_shards_resume_and_read_back(tmp_path) -> None:
         writer.add(pixels, group, "test", str(number))
     writer.close()
     out = tmp_path / "shards"
-    render.prerender(tmp_path / "store", out, 5, size=64, seed=2, per_shard=3, workers=1)
+    prerender(tmp_path / "store", out, 5, size=64, seed=2, per_shard=3, workers=1)
     first = out / "shard-00000.frames.npy"
     stamp, content = first.stat().st_mtime_ns, first.read_bytes()
     (out / "shard-00001.frames.npy").unlink()
-    render.prerender(tmp_path / "store", out, 5, size=64, seed=2, per_shard=3, workers=1)
+    prerender(tmp_path / "store", out, 5, size=64, seed=2, per_shard=3, workers=1)
     assert first.stat().st_mtime_ns == stamp
     first.unlink()
-    render.prerender(tmp_path / "store", out, 5, size=64, seed=2, per_shard=3, workers=1)
+    prerender(tmp_path / "store", out, 5, size=64, seed=2, per_shard=3, workers=1)
     assert first.read_bytes() == content
     with pytest.raises(ValueError, match="other settings"):
-        render.prerender(tmp_path / "store", out, 5, size=64, seed=3, per_shard=3, workers=1)
+        prerender(tmp_path / "store", out, 5, size=64, seed=3, per_shard=3, workers=1)
     data = ShardDataset(out, crop=48)
     assert len(data) == 6
     item = data[4]
@@ -231,5 +236,5 @@ def test_half_resolution_keeps_pixels_and_edges() -> None:
     flow = torch.zeros(2, 4, 4)
     flow[0] = 3.0
     flow[0, :, 3] = 30.0
-    small, valid = render.half_resolution(flow, torch.ones(1, 4, 4, dtype=torch.bool))
+    small, valid = half_resolution(flow, torch.ones(1, 4, 4, dtype=torch.bool))
     assert small.shape == (2, 2, 2) and bool((small[0] == 3.0).all()) and bool(valid.all())

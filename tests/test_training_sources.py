@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tlbvfi.training import sources
+from tlbvfi.training.picture_files import decode, pictures
 from tlbvfi.training.shapes import draw_mask
 from tlbvfi.training.store import StoreWriter, TextureStore, level_for, premultiply
 
@@ -25,22 +26,22 @@ def busy(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 
 def test_decode_tells_photographs_sprites_and_rubbish() -> None:
-    group, pixels = sources.decode(encoded(busy(400, 2000)), "photo", 300)
+    group, pixels = decode(encoded(busy(400, 2000)), "photo", 300)
     assert group == "photo" and max(pixels.shape[:2]) == 2000  # a panorama may be long
-    group, pixels = sources.decode(encoded(busy(1200, 2000)), "photo", 300)
+    group, pixels = decode(encoded(busy(1200, 2000)), "photo", 300)
     assert pixels.shape == (960, 1600, 3)
-    assert sources.decode(encoded(busy(200, 400)), "photo", 300) is None
-    assert sources.decode(encoded(np.full((400, 400, 3), 90, np.uint8)), "photo", 300) is None
+    assert decode(encoded(busy(200, 400)), "photo", 300) is None
+    assert decode(encoded(np.full((400, 400, 3), 90, np.uint8)), "photo", 300) is None
     normals = np.clip(busy(400, 400) // 8 + np.array([112, 112, 224]), 0, 255).astype(np.uint8)
-    assert sources.decode(encoded(normals), "texture", 300) is None
-    group, _ = sources.decode(encoded(busy(400, 400)), "sprite", 300)
+    assert decode(encoded(normals), "texture", 300) is None
+    group, _ = decode(encoded(busy(400, 400)), "sprite", 300)
     assert group == "graphic"
 
 
 def test_sprites_are_cropped_and_premultiplied() -> None:
     rgba = np.concatenate([busy(300, 300), np.zeros((300, 300, 1), np.uint8)], -1)
     rgba[40:200, 50:250, 3] = 200
-    group, pixels = sources.decode(encoded(rgba), "texture", 200)
+    group, pixels = decode(encoded(rgba), "texture", 200)
     assert group == "sprite" and pixels.shape == (160, 200, 4)
     assert (pixels[..., :3] <= pixels[..., 3:]).all()
 
@@ -51,7 +52,7 @@ def test_archives_are_searched(tmp_path) -> None:
         archive.writestr("readme.txt", "no picture")
     webp = encoded(busy(40, 40), "WEBP")
     (tmp_path / "b.rcc").write_bytes(b"qres" + b"RIFF junk" + webp + b"tail")
-    found = dict(sources.pictures(tmp_path))
+    found = dict(pictures(tmp_path))
     assert "a.pk3#textures/wall.png" in found
     (embedded,) = [blob for name, blob in found.items() if "b.rcc#" in name]
     assert embedded[: len(webp)] == webp

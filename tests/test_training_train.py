@@ -20,8 +20,19 @@ from tlbvfi.modules.warp import Neighbourhood
 from tlbvfi.rows.cuts import WHOLE
 from tlbvfi.rows.lazy import stored
 from tlbvfi.rows.owned import Owned
-from tlbvfi.training import train
-from tlbvfi.training.train import STAGES, Options
+from tlbvfi.training import pipeline, run
+from tlbvfi.training.losses import blend_loss
+from tlbvfi.training.optimizer import Optimizer
+from tlbvfi.training.options import Options
+from tlbvfi.training.run import fresh_model
+from tlbvfi.training.shards import ShardDataset
+from tlbvfi.training.stages import STAGES, refine
+from tlbvfi.training.stages.flow import FlowStage
+from tlbvfi.training.stages.latent import LatentStage
+from tlbvfi.training.stages.refine import DISTURBANCE, RefineStage, disturbed
+from tlbvfi.training.stages.stage import Stage
+from tlbvfi.training.train import train
+from tlbvfi.training.views import Batch, View, affordable
 
 SIDE = 128
 
@@ -43,12 +54,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "load_params", lambda name: TINY)
-    monkeypatch.setattr(train.Stage, "crop", SIDE)
+    monkeypatch.setattr(run, "load_params", lambda name: TINY)
+    monkeypatch.setattr(Stage, "crop", SIDE)
 
 
 def trained(stage: str, data: Path, run: Path, steps: int) -> dict[str, Tensor]:
-    train.train(Options(stage, data, run, batch=2, lr=1e-3, steps=steps))
+    train(Options(stage, data, run, batch=2, lr=1e-3, steps=steps))
     return load_file(run / "weights.safetensors")
 
 
@@ -79,9 +90,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 ) -> None:
     whole = trained("flow", data, tmp_path / "whole", 3)
 
-    usual = train.FlowStage.loss
+    usual = FlowStage.loss
 
-    def stopping(stage: train.FlowStage, batch: train.Batch, view: train.View, generator: torch.Generator) -> Any:
+    def stopping(stage: FlowStage, batch: Batch, view: View, generator: torch.Generator) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -89,7 +100,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 
     calls: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(train.FlowStage, "loss", stopping)
+        patch.setattr(FlowStage, "loss", stopping)
         with pytest.raises(KeyboardInterrupt):
             trained("flow", data, tmp_path / "halves", 3)
     halves = trained("flow", data, tmp_path / "halves", 3)
@@ -106,11 +117,11 @@ def test_the_log_has_a_line_for_every_fifty_steps(data: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_parameter_of_a_stage_gets_a_gradient(data: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = train.fresh_model(Options(stage, data, data / "nowhere", batch=2, lr=1e-3))
+    model = fresh_model(Options(stage, data, data / "nowhere", batch=2, lr=1e-3))
     learner = STAGES[stage](model)
-    batch = next(train.ShardDataset(data, SIDE).batches(2))
-    monkeypatch.setattr(train, "DEPTHS", ((4, 1.0, 1),))
-    loss, _ = learner.loss(batch, train.View(SIDE, False, 0.5), torch.Generator().manual_seed(1))
+    batch = next(ShardDataset(data, SIDE).batches(2))
+    monkeypatch.setattr(refine, "DEPTHS", ((4, 1.0, 1),))
+    loss, _ = learner.loss(batch, View(SIDE, False, 0.5), torch.Generator().manual_seed(1))
     loss.backward()
     names = {id(p): name for name, p in model.named_parameters()}
     assert not [names.get(id(p), "readout") for p in learner.parameters() if p.grad is None]
@@ -118,8 +129,8 @@ def test_every_parameter_of_a_stage_gets_a_gradient(data: Path, stage: str, monk
 
 def test_features_of_a_fresh_model_tell_neighbours_apart(data: Path) -> None:
     """Else all nine cosines of a place are 1, and the refinement has nothing to learn from."""
-    model = train.fresh_model(Options("refine", data, data / "nowhere", batch=2, lr=1e-3))
-    picture = train.ShardDataset(data, SIDE, augment=False)[0]["x0"][None] / 4 + 0.6  # bright
+    model = fresh_model(Options("refine", data, data / "nowhere", batch=2, lr=1e-3))
+    picture = ShardDataset(data, SIDE, augment=False)[0]["x0"][None] / 4 + 0.6  # bright
     with torch.no_grad():
         for level in model.vqgan.encoder.pyramid(picture, 3):
             assert level is not None
@@ -130,7 +141,7 @@ def test_features_of_a_fresh_model_tell_neighbours_apart(data: Path) -> None:
 
 def test_detail_comes_through_a_fresh_decoder_as_it_is(data: Path) -> None:
     """Twice the difference in what the last level attends to makes twice the difference before the head."""
-    decoder = train.fresh_model(Options("decoder", data, data / "nowhere", batch=2, lr=1e-3)).vqgan.decoder
+    decoder = fresh_model(Options("decoder", data, data / "nowhere", batch=2, lr=1e-3)).vqgan.decoder
     generator = torch.Generator().manual_seed(0)
     side, last = 2 * TINY.autoencoder.window, decoder.up[0]
     x = 0.3 * torch.randn(1, last.block[0].conv1.in_channels, side, side, generator=generator)
@@ -149,20 +160,21 @@ def test_detail_comes_through_a_fresh_decoder_as_it_is(data: Path) -> None:
 
 def test_what_is_drawn_are_clips_of_mixed_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents that are the frames themselves draw them without error, where each is drawn beside foreign ones."""
-    stage = train.LatentStage(train.fresh_model(Options("latent", Path(), Path("nowhere"), batch=2, lr=1e-3)))
+    stage = LatentStage(fresh_model(Options("latent", Path(), Path("nowhere"), batch=2, lr=1e-3)))
     seen: list[Tensor] = []
 
     def as_they_are(deepest: Any, images: Any) -> tuple[Tensor, Tensor]:
         clip = torch.stack(list(deepest), dim=1)
         seen.append(clip)
-        return clip.flatten(0, 1), torch.zeros(())
+        return clip, torch.zeros(())
 
-    monkeypatch.setattr(stage, "_taken", as_they_are)
+    monkeypatch.setattr(stage, "_quantised", as_they_are)
+    monkeypatch.setattr(pipeline, "decoder_input", lambda model, codes: codes.flatten(0, 1))
     frames = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     images = tuple(F.interpolate(frames, scale_factor=8.0).chunk(3))
     own, _, drawn = stage.coded([frames], images)  # type: ignore[arg-type]
     assert drawn < 2e-3  # the loss itself gives 0.001 for no error
-    assert torch.equal(own, seen[0].flatten(0, 1))
+    assert torch.equal(own, seen[0])
     assert torch.equal(seen[1][:, 1], seen[0][:, 1].flip(0))
     assert torch.equal(seen[1][:, ::2], seen[0][:, ::2])
 
@@ -173,15 +185,15 @@ def test_the_blend_is_told_the_nearer_frame() -> None:
     last[..., 16:] = 0.2
     right = torch.full((1, 1, 32, 32), -5.0)
     right[..., 16:] = 5.0
-    assert train.blend_loss(right, (first, last)) < 0.1
-    assert train.blend_loss(-right, (first, last)) > 3.0
-    assert train.blend_loss(-right, (first, first)) == 0.0
+    assert blend_loss(right, (first, last)) < 0.1
+    assert blend_loss(-right, (first, last)) > 3.0
+    assert blend_loss(-right, (first, first)) == 0.0
 
 
 def test_every_depth_of_the_refinement_meets_every_scale(data: Path) -> None:
     """What a step draws for its view tells nothing of what its loss draws."""
     options = Options("refine", data, data / "nowhere", batch=2, lr=1e-3)
-    stage, generator, met = train.RefineStage(train.fresh_model(options)), torch.Generator(), set()
+    stage, generator, met = RefineStage(fresh_model(options)), torch.Generator(), set()
     for step in range(200):
         full = stage.view(options.reseed(generator, step, "view")).scale == 1.0
         met.add((full, float(torch.rand((), generator=options.reseed(generator, step, "loss"))) > 0.8))
@@ -196,21 +208,21 @@ def test_at_full_size_the_farthest_pairs_are_taken() -> None:
     batch = {"flow0": flow, "number": far}
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
-        taken = train.affordable(batch, train.View(SIDE, False, 1.0), generator)["number"].tolist()
+        taken = affordable(batch, View(SIDE, False, 1.0), generator)["number"].tolist()
         assert len(taken) == len(set(taken)) == 4
         assert {9, 10, 11} <= set(taken)
-    assert train.affordable(batch, train.View(SIDE, True, 0.5), torch.Generator()) is batch
+    assert affordable(batch, View(SIDE, True, 0.5), torch.Generator()) is batch
     alone = {name: value[:1] for name, value in batch.items()}
-    assert len(train.affordable(alone, train.View(SIDE, False, 1.0), torch.Generator())["number"]) == 1
+    assert len(affordable(alone, View(SIDE, False, 1.0), torch.Generator())["number"]) == 1
 
 
 def test_a_share_of_coarse_flows_is_disturbed() -> None:
     flow = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for share, low, high in ((0.0, 0, 0), (0.5, 20, 44), (1.0, 64, 64)):
-        made = train.disturbed(flow, share, torch.Generator().manual_seed(1))
+        made = disturbed(flow, share, torch.Generator().manual_seed(1))
         changed = (made != flow).flatten(1).any(dim=1)
         assert low <= int(changed.sum()) <= high
-        assert float((made - flow).std()) < train.DISTURBANCE
+        assert float((made - flow).std()) < DISTURBANCE
 
 
 def test_each_weight_is_stepped_once_whatever_its_layout() -> None:
@@ -222,7 +234,7 @@ def test_each_weight_is_stepped_once_whatever_its_layout() -> None:
     before = [p.detach().clone() for p in parameters]
     for p in parameters:
         p.grad = torch.randn(p.shape, generator=generator)
-    train.Optimizer(parameters, 1e-2).step(0.5)
+    Optimizer(parameters, 1e-2).step(0.5)
     moved = [float((p.detach() - old).square().mean().sqrt()) for p, old in zip(parameters, before, strict=True)]
     assert all(5e-4 < distance < 1e-2 for distance in moved), moved
 

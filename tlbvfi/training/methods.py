@@ -1,0 +1,76 @@
+"""Ways to the hidden frames of a clip: simple ones, FFmpeg's, and models of ours with their bridge and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .. import interpolate_frames, load_model, padding_for
+from ..peers import average, minterpolated
+from . import pipeline
+from .measured_clips import Clip, to_rgb
+
+Method = Callable[[Clip], list[Tensor]]
+
+
+def previous_frames(clip: Clip) -> list[Tensor]:
+    """For each gap the given frame before it."""
+    return clip.frames[:-1:2]
+
+
+def average_frames(clip: Clip) -> list[Tensor]:
+    """For each gap the mean of the frames around it."""
+    return average(clip.frames[::2])
+
+
+def minterpolate_frames(clip: Clip) -> list[Tensor]:
+    """For each gap what FFmpeg's minterpolate puts there."""
+    found = minterpolated(clip.native[::2])
+    return [to_rgb(found[position]) for position in range(1, len(clip.frames) - 1, 2)]
+
+
+def model_method(source: str | None, flow_scale: float, steps: int | None, dtype: torch.dtype) -> Method:
+    """A model of ours through the public interface, with as many sampling steps or the usual ones."""
+    model = load_model(source, dtype=dtype)
+    interpolate = partial(interpolate_frames, times=1, flow_scale=flow_scale, seed=0)
+    if steps is not None:
+        interpolate = partial(interpolate, sample_steps=steps)
+
+    def run(clip: Clip) -> list[Tensor]:
+        frames = list(interpolate(model, clip.frames[::2]))
+        if len(frames) != len(clip.frames):
+            raise RuntimeError(f"{clip.name}: {len(frames)} frames instead of {len(clip.frames)}")
+        return frames[1::2]
+
+    return run
+
+
+def decoded_method(source: str | None, flow_scale: float, dtype: torch.dtype, *, true_middle: bool) -> Method:
+    """A model of ours without its bridge: the latent of (x0, nothing, x1), or of (x0, truth, x1), is decoded."""
+    model = load_model(source, dtype=dtype)
+
+    @torch.no_grad()
+    def run(clip: Clip) -> list[Tensor]:
+        height, width = clip.frames[0].shape[:2]
+        padding = padding_for(height, width, multiple=model.multiple)
+        encoded = [
+            model.encode_frame(padding.pad(rearrange(frame, "h w c -> 1 c h w")) * 2.0 - 1.0, flow_scale)
+            for frame in clip.frames
+        ]
+        empty = model.encode_empty(*padding.padded)
+        made = []
+        for first, truth, last in zip(encoded[:-2:2], encoded[1::2], encoded[2::2], strict=True):
+            images = first.image, last.image
+            middle = truth.deepest if true_middle else empty
+            z = model.latent((first.deepest, middle, last.deepest), *images)
+            codes = pipeline.nearest_codes(model, z)
+            flow = model.flows(first, last).full
+            frame = model.decode(codes, images, (list(first.pyramid), list(last.pyramid)), flow)
+            made.append(rearrange(padding.crop(frame), "1 c h w -> h w c"))
+        return made
+
+    return run
