@@ -24,7 +24,7 @@ def counted(
     params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, scale: float, strips: Strips,
     monkeypatch: pytest.MonkeyPatch,
 ) -> int:  # fmt: skip
-    """Peak live bytes of two pairs of a video, weights excluded, on tensors without data, as a graphics card has them."""
+    """Peak live bytes of two pairs, weights excluded, on tensors without data, cut as for a graphics card."""
     monkeypatch.setattr(warp, "_LEAST_CHUNK", warp.LONG_CHUNK)
     monkeypatch.setattr("tlbvfi.strips._CHUNK", 1 << 30)
     monkeypatch.setattr("tlbvfi.strips._CACHED", strips_module._LONG)
@@ -152,7 +152,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("case", STAGES, ids=str)
+@pytest.mark.parametrize("case", STAGES)
 def test_every_stage_is_what_it_was(case: tuple[ModelParams, tuple[int, int], torch.dtype, float, int]) -> None:
     params, size, dtype, scale, rows = case
     strips = Plan(size, 0, 0, rows, 1).strips

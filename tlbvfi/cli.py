@@ -34,12 +34,12 @@ from .checkpoint import (
     PUBLISHED_REPOSITORY,
     CheckpointError,
     built_in_path,
-    convert,
     load_model,
     resolve_source,
 )
 from .compilation import compile_model
 from .config import BridgeParams, ModelParams
+from .conversion import convert
 from .files import unwritable, whole
 from .interpolate import MAX_TIMES, DeviceMemoryError, check_frame, interpolate_frames, is_out_of_memory
 from .model import TLBVFI

@@ -38,8 +38,8 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..checkpoint import FORMAT
 from ..config import load_params
+from ..conversion import FORMAT
 from ..model import TLBVFI
 from ..modules.autoencoder import FLOW_LEVELS, Decoder
 from ..modules.warp import resize, resize_flow, warp
