@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
 from tests.tiny import TINY, frames, tiny_model
@@ -25,7 +26,7 @@ from tlbvfi.commands import bench as bench_command
 from tlbvfi.commands import models
 from tlbvfi.commands.main import main, parser
 from tlbvfi.model import TLBVFI
-from tlbvfi.peers import PEERS, average, minterpolate
+from tlbvfi.peers import PEERS, average, dis_flow, minterpolate
 from tlbvfi.quality import psnr, ssim
 from tlbvfi.rows.cuts import WHOLE, Strips
 
@@ -145,10 +146,9 @@ def test_similarity_of_known_pictures() -> None:
 
 
 def test_similarity_is_scikit_image_s() -> None:
-    metrics = pytest.importorskip("skimage.metrics")
     picture = frames(1, 40, 50)[0]
     noisy = (picture + 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
-    expected = metrics.structural_similarity(
+    expected = structural_similarity(
         picture.double().numpy(), noisy.double().numpy(), data_range=1.0, channel_axis=-1, gaussian_weights=True,
         sigma=1.5, use_sample_covariance=False,
     )  # fmt: skip
@@ -163,16 +163,17 @@ def test_peers_give_the_middle_of_a_pan() -> None:
     clip = [texture[:, 4 * i : 4 * i + 160] for i in range(7)]
     inner = (slice(16, -16), slice(16, -16))
     given, truths = clip[::2], clip[1::2]
-    found = [psnr(made[inner], truth[inner]) for made, truth in zip(minterpolate(given), truths, strict=True)]
     mixed = [psnr(made[inner], truth[inner]) for made, truth in zip(average(given), truths, strict=True)]
-    assert len(found) == len(mixed) == 3
-    assert min(found) > max(mixed) + 4
+    for peer in (minterpolate, dis_flow):
+        found = [psnr(made[inner], truth[inner]) for made, truth in zip(peer(given), truths, strict=True)]
+        assert len(found) == len(mixed) == 3
+        assert min(found) > max(mixed) + 4, peer
 
 
 def test_comparison_lists_ours_beside_the_peers() -> None:
     model = tiny_model()
     scores = compare(frames(6, 48, 64), {**PEERS, "ours": as_peer(model, (48, 64), 0.5, steps=3)})
-    assert {"average of the two frames", "FFmpeg minterpolate", "ours"} <= set(scores)
+    assert set(scores) == {*PEERS, "ours"}
     assert all(math.isfinite(value) for score in scores.values() for value in score.values())
     assert all({"seconds", "psnr", "ssim"} == set(score) for score in scores.values())
     assert "| FFmpeg minterpolate |" in peer_table(scores)
@@ -189,7 +190,6 @@ def test_a_method_without_its_library_is_left_out(caplog: pytest.LogCaptureFixtu
 
 class TestFigures:
     def test_time_and_stages(self) -> None:
-        pytest.importorskip("matplotlib")
         results = [
             a_result(),
             a_result(case=Case(48, 64, strip_rows=32), stages={f"stage {i}": 0.04 for i in range(25)}),
@@ -197,7 +197,6 @@ class TestFigures:
         assert plot(results).startswith(b"\x89PNG")
 
     def test_quality_against_time(self) -> None:
-        pytest.importorskip("matplotlib")
         scores = {"average": {"seconds": 0.01, "psnr": 30.0, "ssim": 0.9}}
         assert b"<svg" in plot_scores(scores, ".SVG")
 
@@ -413,7 +412,6 @@ class TestCommandLine:
         self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Such as .pgf, which needs TeX."""
-        pytest.importorskip("matplotlib")
 
         def failing(*_: object) -> bytes:
             raise RuntimeError("xelatex not found\nMore.")
@@ -435,13 +433,11 @@ class TestCommandLine:
         assert err == "tlbvfi bench: --plot needs matplotlib, which is not installed: pip install matplotlib.\n"
 
     def test_a_figure_of_no_kind(self, run: Runner, tmp_path: Path) -> None:
-        pytest.importorskip("matplotlib")
         code, _, err = run("--plot", tmp_path / "out.docx")
         assert code == 2
         assert "out.docx is no kind of picture that --plot can write" in err
 
     def test_a_figure(self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("matplotlib")
         monkeypatch.setattr(bench_command, "measure", lambda *_: a_result())
         target = tmp_path / "out.svg"
         assert run("--model", "MODEL", "--size", "64x48", "--plot", target)[0] == 0

@@ -21,9 +21,9 @@ from torch import Tensor
 
 import tlbvfi
 from tests.tiny import TINY
-from tlbvfi import CheckpointError, checkpoint, convert, load_model
+from tlbvfi import CheckpointError, checkpoint, conversion, convert, load_model
 from tlbvfi.checkpoint import read_params
-from tlbvfi.config import ModelParams
+from tlbvfi.config import ModelParams, params_from_dict
 from tlbvfi.model import FLOAT32_PARTS, TLBVFI
 
 State = dict[str, Tensor]
@@ -401,9 +401,9 @@ class TestConvert:
         assert names < set(hollow_state)
         assert metadata["format"] == "tlbvfi"
         assert metadata["source_name"] == "vimeo.pth"
-        assert metadata["source_sha256"] == checkpoint.sha256(source)
+        assert metadata["source_sha256"] == conversion.sha256(source)
         assert metadata["ema"] == "false"
-        assert checkpoint.params_from_dict(json.loads(metadata["config"])) == ModelParams()
+        assert params_from_dict(json.loads(metadata["config"])) == ModelParams()
         original, converted = (load_model(path).state_dict() for path in (source, target))
         assert original.keys() == converted.keys()
         assert all(torch.equal(value, converted[key]) for key, value in original.items())
@@ -460,7 +460,7 @@ class TestConvert:
             Path(path).write_bytes(b"half")
             raise OSError("No space left on device")
 
-        monkeypatch.setattr(checkpoint, "save_file", full)
+        monkeypatch.setattr(conversion, "save_file", full)
         with pytest.raises(OSError, match="No space"):
             convert(tiny_checkpoint, target)
         assert target.read_bytes() == b"old"

@@ -5,7 +5,8 @@
 >>> for frame in tlbvfi.interpolate_frames(model, frames, times=1): ...
 """
 
-from .checkpoint import BUILT_IN, CheckpointError, convert, load_model
+from .checkpoint import BUILT_IN, CheckpointError, load_model
+from .conversion import convert
 from .features import FrameFeatures
 from .interpolate import interpolate_frames
 from .model import TLBVFI

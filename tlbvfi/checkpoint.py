@@ -7,13 +7,11 @@ Two layouts are understood. The official one is a state dict with the autoencode
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import pickle
 import re
-import shutil
 import struct
 import warnings
 import zipfile
@@ -26,29 +24,31 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .bridge import Schedule
 from .compilation import compile_model
 from .config import ModelParams, load_params, params_from_dict
-from .files import whole
 from .model import FLOAT32_PARTS, TLBVFI, check_dtype, convert_precision
 from .modules.preparation import laid_out_copy
 
 log = logging.getLogger(__name__)
 
-FORMAT = "tlbvfi"
 #: How files of torch.save begin: as a zip archive, or (before torch 1.6) as a pickle.
 _ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
-#: Weight files that :func:`load_model` reads.
-SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
-#: What to do about a damaged file.
+#: The suffix of safetensors files, and those of all weight files that :func:`load_model` reads.
+SAFETENSORS = ".safetensors"
+SUFFIXES = (SAFETENSORS, ".pth", ".ckpt", ".pt")
+#: What torch.load raises for damaged files, besides an UnpicklingError.
+_DAMAGED = (
+    RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, ImportError, struct.error,
+)  # fmt: skip
+#: What to do about them.
 _AGAIN = "if it was downloaded, it may have been cut off: fetch it again"
 #: The published weights: their file, and its repository on Hugging Face.
 PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
-#: The configuration of files that carry none.
-_PUBLISHED = "vimeo_unet"
+#: The configuration of the official layout, which holds none.
+_OFFICIAL_CONFIG = "vimeo_unet"
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
 BUILT_IN = {"tlbvfi-small": "tlbvfi-small.safetensors"}
 #: What torch.load raises for files that were cut off or altered.
@@ -63,9 +63,14 @@ _DAMAGED = (
     ImportError,
     struct.error,
 )
+#: Prefixes of the official layout: of the autoencoder's second copy, and of the denoiser.
+_ALIAS, _DENOISER = "cond_stage_model.", "denoise_fn."
+#: Batch norms' counters, of no use for inference.
+_COUNTER = ".num_batches_tracked"
 #: Entries of the official layout that take no part in inference.
 _UNUSED = re.compile(
-    r"^cond_stage_model\.|\.num_batches_tracked$|^vqgan\.decoder\.up\.\d+\.cross_attn\.out_conv\.|^vqgan\.loss\."
+    rf"^{re.escape(_ALIAS)}|{re.escape(_COUNTER)}$"
+    r"|^vqgan\.decoder\.up\.\d+\.cross_attn\.out_conv\.|^vqgan\.loss\."
     r"|^vqgan\..*\.block\.0\.nin_shortcut\.(weight|bias)$"
 )
 
@@ -110,7 +115,7 @@ def load_model(
     contents = read_checkpoint(path, ema=ema)
     with torch.device("meta"):
         model = TLBVFI(contents.params)
-    state = _matching_state(model, contents, path)
+    state = matching_state(model, contents, path)
     del contents
     weights = {}
     for key in list(state):
@@ -141,8 +146,7 @@ def resolve_source(source: str | os.PathLike[str] | None) -> Path:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, not a weight file.")
     if not path.is_file():
-        known = ", ".join(BUILT_IN)
-        raise CheckpointError(f"{path} does not exist (built-in models: {known}).")
+        raise CheckpointError(f"{path} does not exist (built-in models: {', '.join(BUILT_IN)}).")
     return path
 
 
@@ -157,7 +161,7 @@ class CheckpointContents:
 
 def read_checkpoint(path: Path, *, ema: bool = True) -> CheckpointContents:
     """Read a weight file of either layout; see :func:`load_model` for the errors."""
-    if path.suffix.lower() == ".safetensors":
+    if path.suffix.lower() == SAFETENSORS:
         return _read_safetensors(path)
     return _read_pickle(path, ema)
 
@@ -182,7 +186,7 @@ def read_params(path: Path) -> ModelParams:
             raise _unreadable(path, error) from None
         if not any(entry.endswith("/data.pkl") for entry in entries):
             raise CheckpointError(f"{path}: not a checkpoint; it is an archive of something else.")
-    return load_params(_PUBLISHED)
+    return load_params(_OFFICIAL_CONFIG)
 
 
 @contextmanager
@@ -198,7 +202,7 @@ def _opened_safetensors(path: Path) -> Iterator[Any]:
 def _params_in(metadata: Mapping[str, str], path: Path) -> ModelParams:
     """The configuration in a safetensors file's metadata; a file without one is the published model."""
     if "config" not in metadata:
-        return load_params(_PUBLISHED)
+        return load_params(_OFFICIAL_CONFIG)
     try:
         return params_from_dict(json.loads(metadata["config"]), path.name)
     except (ValueError, TypeError) as error:
@@ -210,7 +214,7 @@ def _read_safetensors(path: Path) -> CheckpointContents:
         metadata = file.metadata() or {}
         keys = list(file.keys())
         prefix = "model." if keys and all(k.startswith("model.") for k in keys) else ""
-        skipped = {k for k in keys if k[len(prefix) :].startswith("cond_stage_model.")}
+        skipped = {k for k in keys if k[len(prefix) :].startswith(_ALIAS)}
         state = {k[len(prefix) :]: file.get_tensor(k) for k in keys if k not in skipped}
     return CheckpointContents(state, _params_in(metadata, path))
 
@@ -237,11 +241,11 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
     """torch.load with `weights_only=True`, mapped where the file's format allows."""
-    mapped = _read_head(path).startswith(_ARCHIVE)
+    head = _read_head(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle's protocol
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(_ARCHIVE))
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: holds something other than tensors and plain containers, such as code; it was not executed."
@@ -250,49 +254,40 @@ def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
         raise _unreadable(path, error) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict.")
-    state = content
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-            break
+    wrapped = (content.get(key) for key in ("model", "state_dict"))
+    state = next((inner for inner in wrapped if isinstance(inner, Mapping)), content)
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-    averaged = content.get("ema")
-    used = False
-    if ema and isinstance(averaged, Mapping) and averaged:
-        used = True
-        named = _averaged_denoiser(averaged, path)
-        if plain := [key for key in tensors if key.startswith("denoise_fn.") and key not in named]:
+    averaged = content.get("ema") if ema else None
+    named = _averaged_denoiser(averaged, path) if isinstance(averaged, Mapping) else {}
+    if named:
+        if plain := [key for key in tensors if key.startswith(_DENOISER) and key not in named]:
             log.warning("%s: %d weights of the denoiser have no average (ema): %s.", path.name, len(plain), _few(plain))
         tensors.update(named)
         log.debug("%s: using its averaged (ema) denoiser weights.", path.name)
-    return CheckpointContents(tensors, load_params(_PUBLISHED), used)
+    return CheckpointContents(tensors, load_params(_OFFICIAL_CONFIG), used_ema=bool(named))
 
 
 def _averaged_denoiser(averaged: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """The `ema` entries under their full names, `denoise_fn.` first."""
-    prefix = "denoise_fn."
+    """The `ema` entries under their full names, which begin with the denoiser's prefix."""
     named = {str(k): v for k, v in averaged.items() if isinstance(v, Tensor)}
-    named = {k if k.startswith(prefix) else prefix + k: v for k, v in named.items()}
+    named = {k if k.startswith(_DENOISER) else _DENOISER + k: v for k, v in named.items()}
     if len(named) != len(averaged):
         raise CheckpointError(f"{path}: its averaged weights (ema) are not all tensors; load it with ema=False.")
     return named
 
 
-def _matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> dict[str, Tensor]:
-    """The entries the model takes, shapes and schedule checked; anything else is an error."""
+def matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> dict[str, Tensor]:
+    """The file's entries that the model takes, and zeros for its counters; anything else is a CheckpointError."""
     state = contents.state
     _check_schedule(state, model.schedule, path)
-    wanted = {
-        key: tensor.shape for key, tensor in model.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
+    wanted = without_counters(model.state_dict())
     missing = [key for key in wanted if key not in state]
     buffers = model.schedule.buffers()
     foreign = [k for k in state if k not in wanted and k not in buffers and not _UNUSED.search(k)]
     if missing or foreign:
         raise CheckpointError(f"{path}: not a TLB-VFI checkpoint of this shape: {_differences(missing, foreign)}.")
-    wrong = [
-        f"{k} is {_shape(state[k].shape)} instead of {_shape(s)}" for k, s in wanted.items() if state[k].shape != s
-    ]
+    shapes = {key: (state[key].shape, tensor.shape) for key, tensor in wanted.items()}
+    wrong = [f"{key} is {_shape(a)} instead of {_shape(b)}" for key, (a, b) in shapes.items() if a != b]
     if wrong:
         raise CheckpointError(f"{path}: {len(wrong)} entries have another shape: {_few(wrong)}.")
     integers = [key for key in wanted if not state[key].is_floating_point()]
@@ -303,11 +298,13 @@ def _matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> 
         raise CheckpointError(
             f"{path}: {len(damaged)} entries hold NaN or infinity, such as {_few(damaged, 1)}; {_AGAIN}."
         )
-    matched = {key: state[key] for key in wanted}
-    for key in model.state_dict():
-        if key.endswith("num_batches_tracked"):
-            matched[key] = torch.zeros((), dtype=torch.long)
-    return matched
+    zero = torch.zeros((), dtype=torch.long)
+    return {key: state[key] if key in wanted else zero.clone() for key in model.state_dict()}
+
+
+def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the counters of its batch norms, which files of our layout do not hold."""
+    return {key: tensor for key, tensor in state.items() if not key.endswith(_COUNTER)}
 
 
 def _check_schedule(state: Mapping[str, Tensor], schedule: Schedule, path: Path) -> None:
@@ -346,46 +343,3 @@ def _shape(shape: Iterable[int]) -> str:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return (text[0].split(". This is")[0] if text else type(error).__name__)[:160].rstrip(".")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, ema: bool = True) -> None:
-    """Write a weight file in our layout: no duplicates, configuration and the source's hash in the metadata.
-
-    The target appears whole or not at all.
-
-    Raises:
-        CheckpointError: as :func:`load_model`.
-        ValueError: a dtype other than float32 and float16, or a target that is no .safetensors file or is the source.
-    """
-    if dtype not in (torch.float32, torch.float16):
-        raise ValueError(f"A converted file holds float32 or float16, not {dtype}.")
-    if target.suffix.lower() != ".safetensors":
-        raise ValueError(f"The converted file must end in .safetensors, not {target.name!r}.")
-    if target.exists() and target.resolve() == source.resolve():
-        raise ValueError(f"{target} is the source itself; choose another name.")
-    contents = read_checkpoint(source, ema=ema)
-    with torch.device("meta"):
-        model = TLBVFI(contents.params)
-    state = _matching_state(model, contents, source)
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(contents.params.to_dict()),
-        "source_name": source.name,
-        "source_sha256": sha256(source),
-        "ema": str(contents.used_ema).lower(),
-    }
-    tensors = {
-        key: value.to(dtype).contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")
-    }
-    with whole(target) as partial:
-        save_file(tensors, partial, metadata)
-        shutil.copymode(source, partial)  # it is made for its owner alone

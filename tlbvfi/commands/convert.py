@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from ..checkpoint import convert, load_model, resolve_source
+from ..conversion import convert, load_model, resolve_source
 from ..files import unwritable
 from . import grammar
 from .running import RunError

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..checkpoint import FORMAT
 from ..config import load_params
+from ..conversion import FORMAT
 from ..model import TLBVFI
 from .initialise import initialise
 from .optimizer import Average, Optimizer

@@ -1,0 +1,66 @@
+"""Writing weights in our layout: a safetensors file without duplicates, the configuration in its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .checkpoint import SAFETENSORS, matching_state, read_checkpoint, without_counters
+from .config import ModelParams
+from .files import whole
+from .model import TLBVFI
+
+#: What the metadata of a file in our layout gives as its format.
+FORMAT = "tlbvfi"
+#: What :func:`convert` stores weights in.
+_DTYPES = (torch.float32, torch.float16)
+
+
+def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, ema: bool = True) -> None:
+    """Write a weight file in our layout: no duplicates, configuration and the source's hash in the metadata.
+
+    The target appears whole or not at all.
+
+    Raises:
+        CheckpointError: as :func:`tlbvfi.load_model`.
+        ValueError: a dtype other than float32 and float16, or a target that is no .safetensors file or is the source.
+    """
+    if dtype not in _DTYPES:
+        known = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        raise ValueError(f"A converted file holds {known}, not {dtype}.")
+    if target.suffix.lower() != SAFETENSORS:
+        raise ValueError(f"The converted file must end in {SAFETENSORS}, not {target.name!r}.")
+    if target.exists() and target.resolve() == source.resolve():
+        raise ValueError(f"{target} is the source itself; choose another name.")
+    contents = read_checkpoint(source, ema=ema)
+    with torch.device("meta"):
+        model = TLBVFI(contents.params)
+    matched = without_counters(matching_state(model, contents, source))
+    state = {key: tensor.to(dtype) for key, tensor in matched.items()}
+    facts = {"source_name": source.name, "source_sha256": sha256(source), "ema": str(contents.used_ema).lower()}
+    with whole(target) as partial:
+        write_weights(partial, state, contents.params, facts)
+        shutil.copymode(source, partial)  # it is made for its owner alone
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], params: ModelParams, facts: Mapping[str, str]) -> None:
+    """Write a state dict in our layout, with further facts for the metadata."""
+    metadata = {"format": FORMAT, "config": json.dumps(params.to_dict()), **facts}
+    tensors = {key: tensor.contiguous() for key, tensor in without_counters(state).items()}
+    save_file(tensors, path, metadata)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
