@@ -21,10 +21,10 @@ from torch import Tensor
 
 import tlbvfi
 from tests.tiny import TINY
-from tlbvfi import CheckpointError, checkpoint, conversion, convert, load_model
-from tlbvfi.checkpoint import read_params
+from tlbvfi import CheckpointError, checkpoint, conversion, convert, load_model, weight_file
 from tlbvfi.config import ModelParams, params_from_dict
 from tlbvfi.model import FLOAT32_PARTS, TLBVFI
+from tlbvfi.weight_file import read_params
 
 State = dict[str, Tensor]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -173,7 +173,7 @@ class TestParams:
                 assert name in ("metadata", "keys"), f"{name} was asked for"
                 return getattr(self._file, name)
 
-        monkeypatch.setattr(checkpoint, "safe_open", HeaderOnly)
+        monkeypatch.setattr(weight_file, "safe_open", HeaderOnly)
         monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was read"))
 
     @pytest.mark.usefixtures("no_tensors")

@@ -5,13 +5,14 @@
 >>> for frame in tlbvfi.interpolate_frames(model, frames, times=1): ...
 """
 
-from .checkpoint import BUILT_IN, CheckpointError, load_model
+from .checkpoint import BUILT_IN, load_model
 from .conversion import convert
 from .features import FrameFeatures
 from .interpolate import interpolate_frames
 from .model import TLBVFI
 from .padding import padding_for
 from .planning import Plan, plan
+from .weight_file import CheckpointError
 
 __version__ = "0.1.0"
 

@@ -1,82 +1,34 @@
-"""Reading weights: safely, strictly, and into memory once.
-
-Two layouts are understood. The official one is a state dict with the autoencoder stored twice (under ``vqgan.`` and
-``cond_stage_model.``) and six schedule buffers, in a pickle or a safetensors file, bare or wrapped as
-``{"model": ..., "ema": ...}``. Ours is a safetensors file without duplicates whose metadata holds the configuration.
-"""
+"""Loading models from weight files, strictly: every entry must be there, of its shape, finite, and known."""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import pickle
 import re
-import struct
-import warnings
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .bridge import Schedule
 from .compilation import compile_model
-from .config import ModelParams, load_params, params_from_dict
 from .model import FLOAT32_PARTS, TLBVFI, check_dtype, convert_precision
 from .modules.preparation import laid_out_copy
+from .weight_file import ALIAS, FETCH_AGAIN, CheckpointContents, CheckpointError, few, read_checkpoint
 
-log = logging.getLogger(__name__)
-
-#: How files of torch.save begin: as a zip archive, or (before torch 1.6) as a pickle.
-_ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
-#: The suffix of safetensors files, and those of all weight files that :func:`load_model` reads.
-SAFETENSORS = ".safetensors"
-SUFFIXES = (SAFETENSORS, ".pth", ".ckpt", ".pt")
-#: What torch.load raises for damaged files, besides an UnpicklingError.
-_DAMAGED = (
-    RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, ImportError, struct.error,
-)  # fmt: skip
-#: What to do about them.
-_AGAIN = "if it was downloaded, it may have been cut off: fetch it again"
 #: The published weights: their file, and its repository on Hugging Face.
 PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
-#: The configuration of the official layout, which holds none.
-_OFFICIAL_CONFIG = "vimeo_unet"
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
 BUILT_IN = {"tlbvfi-small": "tlbvfi-small.safetensors"}
-#: What torch.load raises for files that were cut off or altered.
-_DAMAGED = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ImportError,
-    struct.error,
-)
-#: Prefixes of the official layout: of the autoencoder's second copy, and of the denoiser.
-_ALIAS, _DENOISER = "cond_stage_model.", "denoise_fn."
 #: Batch norms' counters, of no use for inference.
 _COUNTER = ".num_batches_tracked"
 #: Entries of the official layout that take no part in inference.
 _UNUSED = re.compile(
-    rf"^{re.escape(_ALIAS)}|{re.escape(_COUNTER)}$"
+    rf"^{re.escape(ALIAS)}|{re.escape(_COUNTER)}$"
     r"|^vqgan\.decoder\.up\.\d+\.cross_attn\.out_conv\.|^vqgan\.loss\."
     r"|^vqgan\..*\.block\.0\.nin_shortcut\.(weight|bias)$"
 )
-
-
-class CheckpointError(ValueError):
-    """A weight file that is missing, damaged or of another model. One sentence, naming the file."""
 
 
 def built_in_path(name: str) -> Path:
@@ -150,132 +102,6 @@ def resolve_source(source: str | os.PathLike[str] | None) -> Path:
     return path
 
 
-@dataclass
-class CheckpointContents:
-    """What a weight file holds: tensors (possibly mapped from it), configuration, and whether averaged."""
-
-    state: dict[str, Tensor]
-    params: ModelParams
-    used_ema: bool = False
-
-
-def read_checkpoint(path: Path, *, ema: bool = True) -> CheckpointContents:
-    """Read a weight file of either layout; see :func:`load_model` for the errors."""
-    if path.suffix.lower() == SAFETENSORS:
-        return _read_safetensors(path)
-    return _read_pickle(path, ema)
-
-
-def read_params(path: Path) -> ModelParams:
-    """The configuration of a weight file, without reading a tensor.
-
-    A file that was cut off is noticed by its directory of entries; which entries it has is not looked at.
-
-    Raises:
-        CheckpointError: the file cannot be read or is no weight file.
-    """
-    if path.suffix.lower() == ".safetensors":
-        with _opened_safetensors(path) as file:
-            metadata = file.metadata() or {}
-        return _params_in(metadata, path)
-    if _read_head(path).startswith(_ARCHIVE):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.namelist()
-        except (zipfile.BadZipFile, OSError) as error:
-            raise _unreadable(path, error) from None
-        if not any(entry.endswith("/data.pkl") for entry in entries):
-            raise CheckpointError(f"{path}: not a checkpoint; it is an archive of something else.")
-    return load_params(_OFFICIAL_CONFIG)
-
-
-@contextmanager
-def _opened_safetensors(path: Path) -> Iterator[Any]:
-    """The file, whose header was checked against its length."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({_first_line(error)}); {_AGAIN}.") from None
-
-
-def _params_in(metadata: Mapping[str, str], path: Path) -> ModelParams:
-    """The configuration in a safetensors file's metadata; a file without one is the published model."""
-    if "config" not in metadata:
-        return load_params(_OFFICIAL_CONFIG)
-    try:
-        return params_from_dict(json.loads(metadata["config"]), path.name)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its configuration cannot be used ({_first_line(error)}).") from None
-
-
-def _read_safetensors(path: Path) -> CheckpointContents:
-    with _opened_safetensors(path) as file:
-        metadata = file.metadata() or {}
-        keys = list(file.keys())
-        prefix = "model." if keys and all(k.startswith("model.") for k in keys) else ""
-        skipped = {k for k in keys if k[len(prefix) :].startswith(_ALIAS)}
-        state = {k[len(prefix) :]: file.get_tensor(k) for k in keys if k not in skipped}
-    return CheckpointContents(state, _params_in(metadata, path))
-
-
-def _read_head(path: Path) -> bytes:
-    """The first bytes of a file of torch.save.
-
-    Raises:
-        CheckpointError: it cannot be read, or begins otherwise.
-    """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(24)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({_first_line(error)}).") from None
-    if not head.startswith((_ARCHIVE, _PICKLE)):
-        raise CheckpointError(f"{path}: not a checkpoint; it {f'begins with {head[:12]!r}' if head else 'is empty'}.")
-    return head
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)}); {_AGAIN}.")
-
-
-def _read_pickle(path: Path, ema: bool) -> CheckpointContents:
-    """torch.load with `weights_only=True`, mapped where the file's format allows."""
-    head = _read_head(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's protocol
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(_ARCHIVE))
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: holds something other than tensors and plain containers, such as code; it was not executed."
-        ) from None
-    except _DAMAGED as error:
-        raise _unreadable(path, error) from None
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict.")
-    wrapped = (content.get(key) for key in ("model", "state_dict"))
-    state = next((inner for inner in wrapped if isinstance(inner, Mapping)), content)
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-    averaged = content.get("ema") if ema else None
-    named = _averaged_denoiser(averaged, path) if isinstance(averaged, Mapping) else {}
-    if named:
-        if plain := [key for key in tensors if key.startswith(_DENOISER) and key not in named]:
-            log.warning("%s: %d weights of the denoiser have no average (ema): %s.", path.name, len(plain), _few(plain))
-        tensors.update(named)
-        log.debug("%s: using its averaged (ema) denoiser weights.", path.name)
-    return CheckpointContents(tensors, load_params(_OFFICIAL_CONFIG), used_ema=bool(named))
-
-
-def _averaged_denoiser(averaged: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """The `ema` entries under their full names, which begin with the denoiser's prefix."""
-    named = {str(k): v for k, v in averaged.items() if isinstance(v, Tensor)}
-    named = {k if k.startswith(_DENOISER) else _DENOISER + k: v for k, v in named.items()}
-    if len(named) != len(averaged):
-        raise CheckpointError(f"{path}: its averaged weights (ema) are not all tensors; load it with ema=False.")
-    return named
-
-
 def matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> dict[str, Tensor]:
     """The file's entries that the model takes, and zeros for its counters; anything else is a CheckpointError."""
     state = contents.state
@@ -289,14 +115,14 @@ def matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> d
     shapes = {key: (state[key].shape, tensor.shape) for key, tensor in wanted.items()}
     wrong = [f"{key} is {_shape(a)} instead of {_shape(b)}" for key, (a, b) in shapes.items() if a != b]
     if wrong:
-        raise CheckpointError(f"{path}: {len(wrong)} entries have another shape: {_few(wrong)}.")
+        raise CheckpointError(f"{path}: {len(wrong)} entries have another shape: {few(wrong)}.")
     integers = [key for key in wanted if not state[key].is_floating_point()]
     if integers:
-        raise CheckpointError(f"{path}: {len(integers)} entries are not floating point: {_few(integers)}.")
+        raise CheckpointError(f"{path}: {len(integers)} entries are not floating point: {few(integers)}.")
     damaged = [key for key in wanted if not bool(torch.isfinite(state[key].float()).all())]
     if damaged:
         raise CheckpointError(
-            f"{path}: {len(damaged)} entries hold NaN or infinity, such as {_few(damaged, 1)}; {_AGAIN}."
+            f"{path}: {len(damaged)} entries hold NaN or infinity, such as {few(damaged, 1)}; {FETCH_AGAIN}."
         )
     zero = torch.zeros((), dtype=torch.long)
     return {key: state[key] if key in wanted else zero.clone() for key in model.state_dict()}
@@ -325,21 +151,11 @@ def _own_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return laid_out_copy(tensor, dtype if tensor.is_floating_point() else tensor.dtype)
 
 
-def _few(items: Iterable[str], count: int = 3) -> str:
-    items = list(items)
-    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
-
-
 def _differences(missing: list[str], foreign: list[str]) -> str:
-    parts = [f"{len(missing)} missing, first {_few(missing)}"] if missing else []
-    parts += [f"{len(foreign)} unknown, first {_few(foreign)}"] if foreign else []
+    parts = [f"{len(missing)} missing, first {few(missing)}"] if missing else []
+    parts += [f"{len(foreign)} unknown, first {few(foreign)}"] if foreign else []
     return "; ".join(parts)
 
 
 def _shape(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "a scalar"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0].split(". This is")[0] if text else type(error).__name__)[:160].rstrip(".")

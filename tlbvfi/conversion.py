@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import SAFETENSORS, matching_state, read_checkpoint, without_counters
+from .checkpoint import matching_state, without_counters
 from .config import ModelParams
 from .files import whole
 from .model import TLBVFI
+from .weight_file import SAFETENSORS, read_checkpoint
 
 #: What the metadata of a file in our layout gives as its format.
 FORMAT = "tlbvfi"

@@ -17,7 +17,7 @@ from ..bench.comparing import as_peer, compare
 from ..bench.measuring import Case, Result, measure
 from ..bench.reports import check_plot, peer_table, plot, plot_scores, stage_table, table
 from ..bench.stand_in import STAND_IN, stand_in_model
-from ..checkpoint import BUILT_IN, read_params
+from ..checkpoint import BUILT_IN
 from ..compilation import compile_model
 from ..config import ModelParams
 from ..device_memory import free_memory
@@ -27,6 +27,7 @@ from ..model import TLBVFI
 from ..peers import PEERS
 from ..planning import plan, usable
 from ..quality import SSIM_WINDOW
+from ..weight_file import read_params
 from . import grammar
 from .models import device_named, load, weight_file
 from .process import keep_freed_memory

@@ -6,7 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from ..conversion import convert, load_model, resolve_source
+from ..checkpoint import load_model, resolve_source
+from ..conversion import convert
 from ..files import unwritable
 from . import grammar
 from .running import RunError

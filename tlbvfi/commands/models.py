@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import BUILT_IN, CheckpointError, built_in_path, load_model, resolve_source
+from ..checkpoint import BUILT_IN, built_in_path, load_model, resolve_source
 from ..model import TLBVFI
+from ..weight_file import CheckpointError
 
 
 def weight_file(model: str | None) -> Path:
