@@ -19,7 +19,7 @@ from tlbvfi.bench import Case, Result, compare, measure
 from tlbvfi.model import TLBVFI
 from tlbvfi.peers import PEERS, average, minterpolate
 from tlbvfi.quality import psnr, ssim
-from tlbvfi.strips import WHOLE, Strips
+from tlbvfi.rows.cuts import WHOLE, Strips
 
 
 @pytest.fixture

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tlbvfi
 from tests.tiny import TINY, tiny_model
-from tlbvfi import strips as strips_module
 from tlbvfi.config import ModelParams, load_params
 from tlbvfi.memory import LiveBytes, candidates, counting, usable
 from tlbvfi.model import TLBVFI, convert_precision
-from tlbvfi.modules import warp
-from tlbvfi.strips import Strips
+from tlbvfi.rows.cuts import Strips
+from tlbvfi.rows.owned import Owned
 
 
 def test_live_bytes_follow_allocation_and_release() -> None:
@@ -54,25 +52,18 @@ def test_the_empty_frame_needs_no_memory_for_gradients() -> None:
 SMALL = load_params("tlbvfi-small")
 
 
-def counted(
-    params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, scale: float, strips: Strips,
-    monkeypatch: pytest.MonkeyPatch,
-) -> int:  # fmt: skip
+def counted(params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, scale: float, strips: Strips) -> int:
     """Peak live bytes of two pairs of a video, weights apart, on tensors without data, as a graphics card has them."""
-    monkeypatch.setattr(warp, "_LEAST_CHUNK", warp.LONG_CHUNK)
-    monkeypatch.setattr("tlbvfi.strips._CHUNK", 1 << 30)
-    monkeypatch.setattr("tlbvfi.strips._CACHED", strips_module._LONG)
-    with FakeTensorMode(), torch.no_grad():
+    with torch.device("meta"), torch.no_grad():
         model = convert_precision(TLBVFI(params).finalize(), dtype)
-        model.encode_empty(*padded, strips)
+        empty = model.encode_empty(*padded, strips)
         frame = torch.empty(1, 3, *padded)
         with counting(model) as counter:
-            left = model.encode_frame(frame * 2 - 1, scale, strips)
+            left = Owned(model.encode_frame(frame * 2 - 1, scale, strips, empty))
             for _ in range(2):
-                right = model.encode_frame(frame * 2 - 1, scale, strips)
-                model.midpoint(left, right, [0], strips=strips, spent=(strips.frugal, False))
-                left = right
-                del right
+                right = model.encode_frame(frame * 2 - 1, scale, strips, empty)
+                model.midpoint(left if strips.frugal else left.take(), right, [0], strips=strips)
+                left = Owned(right)
         return counter.peak
 
 
@@ -89,13 +80,13 @@ CASES = [
 
 @pytest.mark.parametrize(("params", "size", "dtype", "scale"), CASES)
 def test_every_plan_is_what_a_run_takes(
-    params: ModelParams, size: tuple[int, int], dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch
+    params: ModelParams, size: tuple[int, int], dtype: torch.dtype, scale: float
 ) -> None:
     """Predicted within a tenth of what is counted, whole and in strips."""
     found = candidates(*size, dtype, scale, params)
     for candidate in {found[0], found[-1]}:
         assert candidate.padded_size == size
-        peak = counted(params, size, dtype, scale, candidate.strips, monkeypatch)
+        peak = counted(params, size, dtype, scale, candidate.strips)
         assert candidate.peak_bytes - candidate.weight_bytes == pytest.approx(peak, rel=0.1), candidate
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from tlbvfi.modules.maxvit import MBConv, WindowAttention
 from tlbvfi.modules.quantize import VectorQuantizer
 from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp
 from tlbvfi.modules.wavelet import haar_bands, wavelet_channels
-from tlbvfi.strips import WHOLE, stored
+from tlbvfi.rows.cuts import WHOLE
+from tlbvfi.rows.lazy import stored
+from tlbvfi.rows.tuning import Tuning
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -83,15 +86,15 @@ def test_warp_moves_where_the_flow_points() -> None:
 def test_neighbourhood_equals_nine_warped_copies() -> None:
     """The correlation without unfolding against the plain way, flows across every border."""
     a, m, flow = randn(2, 12, 21, 30), randn(2, 12, 21, 30, seed=1), randn(2, 2, 21, 30, seed=2) * 8
-    around = Neighbourhood(a, flow)
+    seen = Neighbourhood(a, flow)
     padded = F.pad(a, (1, 1, 1, 1))
     copies = [warp(padded[:, :, dy : dy + 21, dx : dx + 30], flow) for dy in range(3) for dx in range(3)]
-    assert (around.centre() - copies[4]).abs().max() < 1e-5
+    assert (seen.centre() - copies[4]).abs().max() < 1e-5
     length = lambda x: (x.square().sum(dim=1) + 1e-12).sqrt()  # noqa: E731
     expected = torch.stack([(m * c).sum(dim=1) / (length(m) * length(c)) for c in copies], dim=1)
     far = torch.stack([length(c) for c in copies], dim=1) > 1e-2  # a vanishing copy has no direction
     assert far.float().mean() > 0.8
-    assert ((around.cosine(m) - expected).abs() * far).max() < 2e-4
+    assert ((seen.cosine(m) - expected).abs() * far).max() < 2e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -159,11 +162,10 @@ def test_quantizer_in_chunks(count: int) -> None:
     assert (chosen - distances.min(dim=1).values).max() < 1e-5
 
 
-def test_attention_in_slices_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_in_slices_of_the_queries() -> None:
     q, k, v = randn(1, 1, 101, 16), randn(1, 1, 101, 16, seed=1), randn(1, 1, 101, 16, seed=2)
     whole = attention(q, k, v)
-    monkeypatch.setattr("tlbvfi.modules.attention.MAX_LOGITS", 7 * 101)
-    assert (attention(q, k, v) - whole).abs().max() < 1e-5
+    assert (attention(q, k, v, tuning=Tuning(attention_logits=7 * 101)) - whole).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("windows", [False, True])
@@ -179,8 +181,8 @@ def test_attention_in_bfloat16_by_products(monkeypatch: pytest.MonkeyPatch, wind
     monkeypatch.setattr(F, "scaled_dot_product_attention", None)
     with torch.no_grad():
         for most in (1 << 24, 7 * length):
-            monkeypatch.setattr("tlbvfi.modules.attention.MAX_PRODUCTS", most)
-            found = attention(q, k, v, bias)
+            tuning = replace(Tuning.of(torch.device("cpu")), attention_products=most)
+            found = attention(q, k, v, bias, tuning)
             assert found.shape == exact.shape
             assert found.dtype == torch.bfloat16
             assert (found - exact).abs().max() < 0.04
@@ -222,6 +224,6 @@ def test_folded_batch_norms_change_nothing() -> None:
     x = randn(1, 6, 9, 9)
     rows = stored(x)
     before = block(rows, WHOLE).read(0, 9)
-    block.fold_batch_norms()
+    block.prepare()
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in block)
     assert (block(rows, WHOLE).read(0, 9) - before).abs().max() < 1e-5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,34 +17,39 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.tiny import TINY, frames, tiny_model
-from tlbvfi import strips as strips_module
 from tlbvfi.memory import counting
 from tlbvfi.model import TLBVFI
 from tlbvfi.modules import autoencoder, blocks, flow, maxvit, wavelet
 from tlbvfi.modules.autoencoder import FLOW_LEVELS
-from tlbvfi.modules.blocks import ClipConv, Deriving, Upsample
+from tlbvfi.modules.blocks import ClipConv, Upsample
 from tlbvfi.modules.maxvit import MaxViT, PreNorm
+from tlbvfi.modules.preparation import Deriving, laid_out, laid_out_copy, prepare, stacked
 from tlbvfi.modules.unet import BandedConv
-from tlbvfi.strips import (
-    WHOLE,
-    Cut,
-    Moments,
+from tlbvfi.rows import lazy
+from tlbvfi.rows.cpu import positionwise
+from tlbvfi.rows.cuts import WHOLE, Cut, Strips
+from tlbvfi.rows.lazy import (
     Rows,
-    Strips,
-    collect,
     convolved,
+    materialise,
+    materialise_over,
     normed,
     pointwise,
-    positionwise,
     read_once,
-    remembering,
     stored,
 )
+from tlbvfi.rows.moments import Moments, channel_sums
+from tlbvfi.rows.owned import Owned
+from tlbvfi.rows.tuning import Tuning
 
 #: Decibels by which strips and whole may differ at most: rounding gives more, any mistake gives less.
 EQUAL = 110.0
-#: Modules that take the layers of :mod:`tlbvfi.strips` by name.
-USERS = (autoencoder, blocks, maxvit, wavelet)
+#: Modules that take the layers of :mod:`tlbvfi.rows.lazy` by name.
+USERS = (autoencoder, blocks, lazy, maxvit, wavelet)
+#: The tuning of this machine.
+CPU = Tuning.of(torch.device("cpu"))
+#: Without the small pieces that what is wide otherwise goes in.
+ONE_PIECE = Strips(tuning=replace(CPU, piece_positions=1 << 40))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,7 +103,7 @@ def decibels(result: Tensor, whole: Tensor) -> float:
 
 def all_rows(rows: Rows, strips: Strips, least: int = 1) -> Tensor:
     """A map read in strips."""
-    return collect(rows, strips.cuts(rows.shape, least=least)).read(0, rows.height)
+    return materialise(rows, strips.cuts(rows.shape, least=least)).tensor()
 
 
 # --- Cuts ---
@@ -140,16 +146,24 @@ def test_convolutions_in_any_cuts(
     expected = conv(F.pad(x, (0, below or 0, 0, below or 0)))
     rows = convolved(stored(x), conv, below)
     assert rows.shape == expected.shape
-    result = collect(rows, cuts_of(rows.height, marks)).read(0, rows.height)
+    result = materialise(rows, cuts_of(rows.height, marks)).tensor()
     assert decibels(result, expected) > EQUAL
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_positionwise_is_a_convolution(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """With one thread as a linear map."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+@pytest.mark.parametrize("linear", [False, True])
+def test_positionwise_is_a_convolution(linear: bool) -> None:
     conv, x = randomised(nn.Conv2d(12, 5, 1)), uneven(2, 12, 13, 7)
-    assert decibels(positionwise(x, conv), F.conv2d(x, conv.weight, conv.bias)) > EQUAL
+    found = positionwise(x, conv, tuning=replace(CPU, linear_pointwise=linear))
+    assert decibels(found, F.conv2d(x, conv.weight, conv.bias)) > EQUAL
+
+
+def test_what_is_counted_without_a_card_is_what_a_card_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Tuning.of(torch.device("cuda"))
+    assert Tuning.of(torch.device("meta")) == cuda != CPU
+    assert cuda.fused_gather and not Tuning.of(torch.device("mps")).fused_gather
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert Tuning.of(torch.device("cpu")).linear_pointwise == (threads == 1)
 
 
 @given(st.integers(1, 24), st.integers(1, 2), st.sets(st.integers(1, 47), max_size=6))
@@ -159,7 +173,7 @@ def test_enlarging_is_repeating_pixels_then_a_convolution(height: int, batch: in
     x = uneven(batch, 6, height, 5)
     expected = layer.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
     rows = layer(stored(x))
-    result = collect(rows, cuts_of(2 * height, marks, step=2)).read(0, rows.height)
+    result = materialise(rows, cuts_of(2 * height, marks, step=2)).tensor()
     assert decibels(result, expected) > EQUAL
 
 
@@ -172,7 +186,7 @@ def test_clip_convolutions_are_three_dimensional_ones(size: int | tuple[int, int
     for _ in range(2):
         as_batch = conv(rearrange(x, "b c t h w -> (b t) c h w"))
         assert decibels(rearrange(as_batch, "(b t) c h w -> b c t h w", t=3), expected) > EQUAL
-        conv.lay_out()
+        prepare(conv)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -183,7 +197,7 @@ def test_banded_convolutions_are_three_dimensional_ones(size: int, batch: int) -
     expected = F.conv3d(x, conv.weight, conv.bias, padding=size // 2)
     for _ in range(2):
         assert decibels(conv(x), expected) > EQUAL
-        conv.build_buffers()
+        conv.prepare()
 
 
 CLIP = randn(1, 6, 3, 7, 5)
@@ -217,18 +231,18 @@ def test_what_is_derived_from_weights_follows_them(kind: str) -> None:
         assert decibels(result, expected(layer)) > EQUAL
 
     check(kept=False)
-    layer.build_buffers()
+    layer.prepare()
     check(kept=True)
     holder: Any = layer.conv if isinstance(layer, Upsample) else layer
     holder.weight.mul_(2.0)
     check(kept=False)
-    layer.build_buffers()
+    layer.prepare()
     holder.weight = nn.Parameter(holder.weight * 3.0)
     check(kept=False)
-    layer.build_buffers()
+    layer.prepare()
     layer.load_state_dict({name: value + 1.0 for name, value in layer.state_dict().items()})
     check(kept=False)
-    layer.build_buffers()
+    layer.prepare()
     layer.to(torch.device("cpu"))
     check(kept=True)
     assert set(layer.state_dict()) == plain
@@ -247,9 +261,9 @@ def test_clip_convolutions_that_merge_the_frames(side: int) -> None:
 
 @given(st.integers(5, 60), st.integers(4, 12), st.integers(1, 2))
 @settings(max_examples=40, deadline=None)
-def test_remembered_rows_may_be_overwritten(height: int, rows: int, batch: int) -> None:
-    """Two convs over a map that is overwritten by the result; every row is read once."""
-    first, second = randomised(nn.Conv2d(4, 4, 3, padding=1)), randomised(nn.Conv2d(4, 4, 3, padding=1), 1)
+def test_a_map_is_stored_over_what_it_is_computed_from(height: int, rows: int, batch: int) -> None:
+    """Two convs over a map that is overwritten by the result, which is narrower; every row is read once."""
+    first, second = randomised(nn.Conv2d(4, 4, 3, padding=1)), randomised(nn.Conv2d(4, 3, 3, padding=1), 1)
     x = uneven(batch, 4, height, 6)
     expected = second(first(torch.sin(x)))
     read: list[int] = []
@@ -258,12 +272,13 @@ def test_remembered_rows_may_be_overwritten(height: int, rows: int, batch: int) 
         read.extend(range(a, b))
         return torch.sin(x[:, :, a:b])
 
-    wide = remembering(Rows((batch, 4, height, 6), counted), 2)
     cuts = Strips(rows * 6 * batch).cuts((batch, 4, height, 6))
-    result = collect(convolved(convolved(wide, first), second), cuts, out=x)
+    result = materialise_over(x, Rows((batch, 4, height, 6), counted), (first, second), cuts)
     assert read == list(range(height))
-    assert result.read(0, height) is x
-    assert decibels(x, expected) > EQUAL
+    assert result.tensor().data_ptr() == x.data_ptr() and not result.writable
+    assert decibels(result.tensor(), expected) > EQUAL
+    assert result.moments is not None
+    torch.testing.assert_close(result.moments.channels()[0], expected.mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
 
 
 # --- Moments ---
@@ -281,11 +296,9 @@ def test_merged_moments_are_those_of_the_map(
     """Against float64, where sums of squares in float32 would lose all."""
     mean, std = centre
     x = (uneven(batch, 8, height, 11) * std + mean).contiguous(memory_format=layout)
-    moments = Moments()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strips_module, "_CHUNK", chunk)
-        for a, b in cuts_of(height, marks):
-            moments.add(x[:, :, a:b])
+    moments = Moments(replace(CPU, summed_elements=chunk))
+    for a, b in cuts_of(height, marks):
+        moments.add(x[:, :, a:b])
     step = torch.finfo(torch.float32).eps * abs(mean)  # what a number of this size is rounded by
     for dims, (found_mean, found_variance) in (
         ((2,), moments.channels()), ((2, 3), moments.groups(4)),
@@ -302,13 +315,12 @@ def test_merged_moments_are_those_of_the_map(
 @pytest.mark.parametrize("shape", [(2, 5, 7, 9), (1, 64, 40, 33)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_sums_of_channels_are_float32_sums(
-    dtype: torch.dtype, shape: tuple[int, int, int, int], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, shape: tuple[int, int, int, int], layout: torch.memory_format
 ) -> None:
     """In pieces too, of which the last is shorter; half precision would be off by a thousandth and more."""
-    monkeypatch.setattr(strips_module, "_CHUNK", 1 << 13)
     x = (uneven(*shape) + 2.0).to(dtype).contiguous(memory_format=layout)
     with torch.no_grad():
-        sums = strips_module.channel_sums(x)
+        sums = channel_sums(x, replace(CPU, summed_elements=1 << 13))
     assert sums.dtype == torch.float32
     torch.testing.assert_close(sums.double(), x.double().sum(dim=(2, 3)), rtol=1e-6, atol=0.0)
 
@@ -338,7 +350,7 @@ def decoder_level(level: int) -> Stage:
         layer = model.vqgan.decoder.up[level]
         x = uneven(batch, layer.block[0].conv1.in_channels, 88, WIDTH)
         context = uneven(batch, layer.cross_attn.proj_in[0].in_channels, 88, WIDTH, seed=1)
-        return all_rows(layer([stored(x)], stored(context), strips), strips)
+        return all_rows(layer(Owned(stored(x)), stored(context), strips), strips)
 
     return run
 
@@ -386,9 +398,9 @@ def head(model: TLBVFI, batch: int, strips: Strips, height: int = 90) -> Tensor:
     """From the last decoder map to the frame; strips have sixteen rows at least."""
     decoder = model.vqgan.decoder
     x = stored(uneven(batch, decoder.conv_out.in_channels, height, WIDTH))
-    x = collect(x, strips.cuts(x.shape), measure=True)
+    x = materialise(x, strips.cuts(x.shape), measure=True)
     pair = (uneven(batch, 3, height, WIDTH, seed=1) * 0.1, uneven(batch, 3, height, WIDTH, seed=2) * 0.1)
-    return decoder._synthesised([x], pair, smooth_flow(batch, height, WIDTH), strips)
+    return decoder._synthesised(Owned(x), pair, smooth_flow(batch, height, WIDTH), strips)
 
 
 STAGES: dict[str, Stage] = {
@@ -409,14 +421,6 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def in_one_piece(run: Callable[[], Tensor]) -> Tensor:
-    """Without the small pieces that what is wide otherwise goes in."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (maxvit, strips_module):
-            patch.setattr(module, "pieces", lambda strips, device: strips)
-        return run()
-
-
 @pytest.fixture(scope="module")
 def whole(model: TLBVFI) -> Callable[[str, int], Tensor]:
     """A stage's result in one piece, computed once."""
@@ -424,7 +428,7 @@ def whole(model: TLBVFI) -> Callable[[str, int], Tensor]:
 
     def find(name: str, batch: int) -> Tensor:
         if (name, batch) not in known:
-            known[name, batch] = in_one_piece(lambda: STAGES[name](model, batch, WHOLE))
+            known[name, batch] = STAGES[name](model, batch, ONE_PIECE)
         return known[name, batch]
 
     return find
@@ -463,12 +467,12 @@ def test_attention_in_strips_is_the_plain_formula(batch: int, with_context: bool
 
 def test_attention_on_the_cpu_goes_in_pieces_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = randomised(MaxViT(8, 4)), uneven(1, 8, 44, 12)
-    expected = in_one_piece(lambda: layer(x.clone()))
+    expected = layer(x.clone(), strips=ONE_PIECE)
     calls: list[int] = []
     plain = MaxViT._attended
     monkeypatch.setattr(MaxViT, "_attended", staticmethod(lambda *args: calls.append(1) or plain(*args)))
-    monkeypatch.setattr(strips_module, "_CACHED", 8 * 12)
-    assert decibels(layer(x.clone()), expected) > EQUAL
+    strips = Strips(tuning=replace(CPU, piece_positions=8 * 12))
+    assert decibels(layer(x.clone(), strips=strips), expected) > EQUAL
     assert len(calls) == 2 * 6
 
 
@@ -490,7 +494,6 @@ MODEL_PIXELS = (28 * SIDE + 3, 76 * SIDE + 3)
 def interpolated(model: TLBVFI, strips: Strips, scale: float = 0.5, batch: int = 1, height: int = HEIGHT) -> Tensor:
     """The middle of a moving picture, with the same noise every time."""
     pair = (torch.stack([frames(2, height, SIDE, seed=b)[i] for b in range(batch)]) for i in range(2))
-    model._empty_frames.clear()  # computed again, in these strips
     features = [model.encode_frame(x.permute(0, 3, 1, 2) * 2 - 1, scale, strips) for x in pair]
     noise = torch.Generator().manual_seed(1)
     return model.midpoint(features[0], features[1], 3, noise, strips=strips)
@@ -502,7 +505,7 @@ def whole_model(model: TLBVFI) -> Callable[[float, int], Tensor]:
 
     def find(scale: float, batch: int) -> Tensor:
         if (scale, batch) not in known:
-            known[scale, batch] = in_one_piece(lambda: interpolated(model, WHOLE, scale, batch))
+            known[scale, batch] = interpolated(model, ONE_PIECE, scale, batch)
         return known[scale, batch]
 
     return find
@@ -518,17 +521,66 @@ def test_the_model_in_strips(
     assert decibels(result, whole_model(scale, batch)) > EQUAL
 
 
-def test_spent_features_change_nothing(model: TLBVFI) -> None:
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_features_that_are_handed_over_are_freed_and_others_kept(model: TLBVFI, scale: float) -> None:
     strips = Strips(MODEL_PIXELS[0], frugal=True)
     pair = [x.permute(2, 0, 1)[None] * 2 - 1 for x in frames(2, 128, SIDE)]
     results = []
-    for spent in ((False, False), (True, False), (True, True)):
-        features = [model.encode_frame(x, strips=strips) for x in pair]
-        noise = torch.Generator().manual_seed(1)
-        results.append(model.midpoint(features[0], features[1], 3, noise, strips=strips, spent=spent))
-        for one, done in zip(features, spent, strict=True):
-            assert (one.pyramid[1] is None) == (one.flow_levels() == []) == done
+    for handed_over in ((False, False), (True, False), (True, True)):
+        features: list[Any] = [model.encode_frame(x, scale, strips) for x in pair]
+        levels = [
+            [weakref.ref(level) for level in (*f.pyramid, *f.flow_pyramid) if level is not None] for f in features
+        ]
+        ends = [Owned(f) if handed else f for f, handed in zip(features, handed_over, strict=True)]
+        kept = [f for f, handed in zip(features, handed_over, strict=True) if not handed]
+        features.clear()
+        results.append(model.midpoint(*ends, 3, torch.Generator().manual_seed(1), strips=strips))
+        for end, handed, references in zip(ends, handed_over, levels, strict=True):
+            assert all((reference() is None) == handed for reference in references)
+            if handed:
+                with pytest.raises(RuntimeError, match="taken already"):
+                    end.take()
+        for f in kept:
+            model.midpoint(f, f, [0], strips=strips)  # once more
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_the_empty_frame_is_computed_once_for_features_that_know_it(
+    model: TLBVFI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = [x.permute(2, 0, 1)[None] * 2 - 1 for x in frames(2, 128, SIDE)]
+    noise = [randn(1, *model.latent_shape(128, SIDE)) for _ in range(2)]
+    empty = model.encode_empty(128, SIDE)
+    calls: list[int] = []
+    plain = TLBVFI.encode_empty
+    monkeypatch.setattr(TLBVFI, "encode_empty", lambda *args: calls.append(1) or plain(*args))
+    first, last = (model.encode_frame(x) for x in pair)
+    expected = model.midpoint(first, last, 3, noise)
+    assert len(calls) == 1 and first.empty is last.empty and torch.equal(first.empty, empty)
+    third = model.encode_frame(pair[0])
+    assert torch.equal(model.midpoint(third, last, 3, noise), expected) and third.empty is last.empty
+    known = model.encode_frame(pair[0], empty=empty)
+    assert torch.equal(model.midpoint(known, model.encode_frame(pair[1]), 3, noise), expected)
+    assert known[:1].empty is empty and type(known).cat([first[:0], known]).empty is first.empty
+    assert len(calls) == 1
+
+
+def test_a_midpoint_is_its_steps(model: TLBVFI) -> None:
+    pair = [x.permute(2, 0, 1)[None] * 2 - 1 for x in frames(2, 128, SIDE)]
+    noise = [randn(1, *model.latent_shape(128, SIDE)) for _ in range(2)]
+    first, last = (model.encode_frame(x) for x in pair)
+    expected = model.midpoint(first, last, 3, noise)
+    latent = model.latent((first.deepest, model.encode_empty(128, SIDE), last.deepest), first.image, last.image)
+    indices = model.vqgan.quantize.code_indices(model.denoise(latent, 3, noise))
+    codes = model.vqgan.decoder_input(model.vqgan.quantize.lookup(indices))
+    pyramids = list(first.pyramid), list(last.pyramid)
+    found = model.decode(codes, (first.image, last.image), pyramids, model.flows(first, last).full)
+    assert torch.equal(found * 2 - 1, expected)
+
+
+def test_sizes_that_do_not_go_are_named_width_first(model: TLBVFI) -> None:
+    with pytest.raises(ValueError, match=r"^Width x height must be multiples of 128, not 200x300; "):
+        model.encode_frame(torch.zeros(1, 3, 300, 200))
 
 
 # --- No seams ---
@@ -584,7 +636,7 @@ def averaged_variances(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def short_halo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last row that a convolution reads for a strip is missing."""
-    plain = strips_module.convolved
+    plain = lazy.convolved
 
     def faulty(rows: Rows, conv: nn.Conv2d, below: int | None = None) -> Rows:
         def read(a: int, b: int) -> Tensor:
@@ -607,15 +659,15 @@ def dropped_strip(fill: float) -> Callable[[pytest.MonkeyPatch], None]:
     """The second strip never arrives where maps are stored; the statistics know it."""
 
     def inject(monkeypatch: pytest.MonkeyPatch) -> None:
-        plain = strips_module.collect
+        plain = lazy.materialise
 
         def faulty(rows: Rows, cuts: list[Cut], measure: bool = False, out: Tensor | None = None) -> Rows:
             result = plain(rows, cuts, measure, out)
             if len(cuts) > 1:
-                result.read(0, rows.height)[:, :, slice(*cuts[1])] = fill
+                result.tensor()[:, :, slice(*cuts[1])] = fill
             return result
 
-        replace_everywhere(monkeypatch, "collect", faulty)
+        replace_everywhere(monkeypatch, "materialise", faulty)
 
     return inject
 
@@ -690,11 +742,14 @@ def test_a_seam_shows(monkeypatch: pytest.MonkeyPatch, model: TLBVFI) -> None:
 
 
 def peak_of_a_midpoint(model: TLBVFI, strips: Strips) -> int:
-    """Of features that serve nobody else."""
-    features = [model.encode_frame(x.permute(2, 0, 1)[None] * 2 - 1, strips=strips) for x in frames(2, 512, 256)]
-    model.encode_empty(512, 256, strips)
+    """Of features that are handed over."""
+    empty = model.encode_empty(512, 256, strips)
+    first, last = (
+        Owned(model.encode_frame(x.permute(2, 0, 1)[None] * 2 - 1, strips=strips, empty=empty))
+        for x in frames(2, 512, 256)
+    )
     with counting(model) as counter:
-        model.midpoint(features[0], features[1], [0], strips=strips, spent=(True, True))
+        model.midpoint(first, last, [0], strips=strips)
     return counter.peak
 
 
@@ -722,8 +777,36 @@ def test_a_map_that_is_read_once_is_its_readers() -> None:
         taken = normed(once, norm, WHOLE, blocks.silu).read(0, 8)
         assert taken.data_ptr() == x.data_ptr()
         assert torch.equal(taken, kept)
-        with pytest.raises(IndexError):
+        with pytest.raises(RuntimeError, match="taken already"):
             once.read(0, 8)
-        assert not read_once(stored(before), [(0, 4), (4, 8)]).fresh
+        assert not read_once(stored(before), [(0, 4), (4, 8)]).writable
     with torch.enable_grad():  # which may need it
-        assert not read_once(stored(before), [(0, 8)]).fresh
+        assert not read_once(stored(before), [(0, 8)]).writable
+
+
+def test_what_is_owned_is_taken_once_and_not_kept() -> None:
+    owned = Owned(torch.zeros(4))
+    reference = weakref.ref(owned.borrow())
+    assert owned.borrow() is owned.borrow()
+    taken = owned.take()
+    assert reference() is taken
+    del taken
+    assert reference() is None
+    for again in (owned.take, owned.borrow):
+        with pytest.raises(RuntimeError, match="taken already; it can be taken once"):
+            again()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (4, 3, 3, 3, 3), (5, 4), (7,), (8, 4, 1, 1), (8, 4, 3, 1, 1)])
+def test_weights_lie_as_they_are_used(shape: tuple[int, ...]) -> None:
+    weight = randn(*shape)
+    for found in (laid_out(weight), laid_out_copy(weight, torch.float32)):
+        assert torch.equal(found, weight)
+        assert len(shape) != 4 or found.is_contiguous(memory_format=torch.channels_last)
+        if len(shape) == 5:
+            kernel = stacked(found)
+            assert torch.equal(kernel, torch.cat(weight.unbind(2), dim=1))
+            assert kernel.is_contiguous(memory_format=torch.channels_last)
+            assert kernel.data_ptr() == found.data_ptr()
+        assert laid_out(found).data_ptr() == found.data_ptr()
+    assert laid_out_copy(weight, torch.float16).dtype == torch.float16

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from tests.tiny import TINY
 from tlbvfi.checkpoint import load_model
 from tlbvfi.modules.warp import Neighbourhood
-from tlbvfi.strips import WHOLE, stored
+from tlbvfi.rows.cuts import WHOLE
+from tlbvfi.rows.lazy import stored
+from tlbvfi.rows.owned import Owned
 from tlbvfi.training import train
 from tlbvfi.training.train import STAGES, Options
 
@@ -138,8 +140,8 @@ def test_detail_comes_through_a_fresh_decoder_as_it_is(data: Path) -> None:
     frames, flow = (torch.zeros(1, 3, 2 * side, 2 * side),) * 2, torch.zeros(1, 4, 2 * side, 2 * side)
     with torch.no_grad():
         for share in (0.0, 0.25, 0.5):
-            rows = last([stored(x)], stored(context[0] + share * context[1]), WHOLE)
-            decoder._synthesised([rows], frames, flow, WHOLE)
+            rows = last(Owned(stored(x)), stored(context[0] + share * context[1]), WHOLE)
+            decoder._synthesised(Owned(rows), frames, flow, WHOLE)
     once, twice = seen[1] - seen[0], seen[2] - seen[0]
     assert float(once.std()) > 0.02
     assert float((twice - 2 * once).std()) < 0.2 * float(twice.std())

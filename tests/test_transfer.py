@@ -21,10 +21,9 @@ from tests.tiny import TINY, frames, tiny_model
 from tlbvfi import interpolate
 from tlbvfi.memory import candidates, counting
 from tlbvfi.model import TLBVFI, convert_precision
-from tlbvfi.modules import warp
 from tlbvfi.padding import padding_for
-from tlbvfi.strips import WHOLE, Strips
-from tlbvfi.transfer import Aside, HostCopies, HostCopy
+from tlbvfi.rows.cuts import WHOLE, Strips
+from tlbvfi.transfer import HostCopies, HostCopy, Offloaded
 
 #: What makes a tensor of numbers of the host, or numbers of a tensor.
 _FROM_NUMBERS = {"torch.tensor", "torch.as_tensor", "torch.from_numpy", "torch.Tensor.new_tensor"}
@@ -65,26 +64,21 @@ def test_crossings_are_seen(crossing: Callable[[Tensor], Tensor]) -> None:
 @pytest.mark.parametrize("strips", [WHOLE, Strips(64 * 256)])
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 @pytest.mark.parametrize("size", [(200, 130), (20, 200)])
-def test_no_model_call_waits_for_the_host(
-    size: tuple[int, int], scale: float, strips: Strips, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_model_call_waits_for_the_host(size: tuple[int, int], scale: float, strips: Strips) -> None:
     padding = padding_for(*size, multiple=128)
     with torch.no_grad():
         model = convert_precision(TLBVFI(TINY).finalize(), torch.float16).to("meta")
-        # Kept on the host, in pinned memory where the device is a card.
-        empty = torch.empty_like(model._encode_empty(*padding.padded, strips))
-        monkeypatch.setattr(TLBVFI, "encode_empty", lambda *_: empty)
-        monkeypatch.setattr(warp, "_FUSED", ("meta",))
         frame = torch.empty(2, 3, *size, device="meta")
         noise = [torch.empty(2, *model.latent_shape(*padding.padded), device="meta") for _ in range(9)]
         with Crossings() as crossings:
-            ends = [model.encode_frame(padding.pad(frame), scale, strips) for _ in range(2)]
+            empty = model.encode_empty(*padding.padded, strips)
+            ends = [model.encode_frame(padding.pad(frame), scale, strips, empty) for _ in range(2)]
             padding.crop(model.midpoint(*ends, 10, noise, strips=strips))
     assert crossings.names == []
 
 
 class Slow(HostCopies):
-    """Copies that come when they are waited for, and what is put aside is taken when it is let go."""
+    """Copies that come when they are waited for; what is offloaded is copied when it is released."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
@@ -98,7 +92,7 @@ class Slow(HostCopies):
         self.log.append(f"begin {number}")
         return HostCopy(tensor, Event(lambda: self.log.append(f"wait {number}")))
 
-    def put_aside(self, tensor: Tensor) -> Aside:
+    def offload(self, tensor: Tensor) -> Offloaded:
         return Later(tensor)
 
 
@@ -114,12 +108,12 @@ class Later:
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = weakref.ref(tensor)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         tensor = self._tensor()
-        assert tensor is not None, "given up before it was let go"
+        assert tensor is not None, "given up before it was released"
         self._copy = tensor.clone()
 
-    def back(self) -> Tensor:
+    def restore(self) -> Tensor:
         return self.__dict__.pop("_copy")
 
 
@@ -157,22 +151,24 @@ def test_a_frame_is_waited_for_when_the_device_has_more_to_do(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_what_is_put_aside_comes_back_the_same(dtype: torch.dtype, layout: torch.memory_format) -> None:
+def test_what_is_offloaded_is_restored_the_same(dtype: torch.dtype, layout: torch.memory_format) -> None:
     tensor = torch.randn(2, 5, 6, 7).to(dtype).contiguous(memory_format=layout)
     with counting() as counter:
         copy = tensor.clone()
-        aside = HostCopies(tensor.device).put_aside(copy)
-        aside.let_go()
+        offloaded = HostCopies(tensor.device).offload(copy)
+        offloaded.release()
         del copy
         assert counter.current == 0
-        again = aside.back()
+        again = offloaded.restore()
     assert torch.equal(again, tensor) and again.stride() == tensor.stride() and again.dtype == dtype
 
 
-def test_features_put_aside_keep_what_they_share() -> None:
+def test_offloaded_features_keep_what_they_share() -> None:
     model = tiny_model()
     with torch.no_grad():
-        features = model.encode_frame(torch.zeros(1, 3, 128, 128), 1.0)
-    again = features.put_aside(HostCopies(model.device)).back()
+        empty = model.encode_empty(128, 128)
+        features = model.encode_frame(torch.zeros(1, 3, 128, 128), 1.0, empty=empty)
+    again = features.offload(HostCopies(model.device)).restore()
     assert again.pyramid[0] is again.flow_pyramid[0] and again.image is again.flow_image
+    assert again.image is not features.image and again.empty is empty  # which all frames share
     assert all(torch.equal(a, b) for a, b in zip(again.flow_pyramid, features.flow_pyramid, strict=True))

@@ -6,9 +6,10 @@
 """
 
 from .checkpoint import BUILT_IN, CheckpointError, convert, load_model
+from .features import FrameFeatures
 from .interpolate import interpolate_frames
 from .memory import Plan, plan
-from .model import TLBVFI, FrameFeatures
+from .model import TLBVFI
 from .padding import padding_for
 
 __version__ = "0.1.0"

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,6 +32,7 @@ from .compilation import compile_model
 from .config import ModelParams, load_params, params_from_dict
 from .files import whole
 from .model import FLOAT32_PARTS, TLBVFI, check_dtype, convert_precision
+from .modules.preparation import laid_out_copy
 
 log = logging.getLogger(__name__)
 
@@ -262,13 +262,8 @@ def _check_schedule(state: Mapping[str, Tensor], schedule: Schedule, path: Path)
 
 
 def _own_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy that does not hold the file open; convolution weights in the order in which they are used."""
-    layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-    dtype = tensor.dtype if not tensor.is_floating_point() else dtype
-    if tensor.ndim == 5:  # as ClipConv.lay_out would
-        ordered = rearrange(tensor, "o i t y x -> o y x t i")
-        return rearrange(torch.empty(ordered.shape, dtype=dtype).copy_(ordered), "o y x t i -> o i t y x")
-    return torch.empty(tensor.shape, dtype=dtype, memory_format=layout).copy_(tensor)
+    """A copy that does not hold the file open, as inference uses it."""
+    return laid_out_copy(tensor, dtype if tensor.is_floating_point() else tensor.dtype)
 
 
 def _few(items: Iterable[str], count: int = 3) -> str:

@@ -14,10 +14,12 @@ from einops import rearrange
 from torch import Tensor
 
 from .bridge import generator_at
+from .features import FrameFeatures
 from .memory import Plan, candidates
-from .model import TLBVFI, FrameFeatures
+from .model import TLBVFI
 from .padding import Padding, PaddingMode, check_flow_scale, padding_for
-from .strips import WHOLE, Strips
+from .rows.cuts import WHOLE, Strips
+from .rows.owned import Owned
 from .transfer import HostCopies, HostCopy
 
 log = logging.getLogger(__name__)
@@ -67,8 +69,9 @@ class _Bisection:
         strips: Strips,
         on_step: Callable[[int], object] | None,
         copies: HostCopies,
+        empty: Tensor,
     ) -> None:
-        self.model, self.padding, self.strips = model, padding, strips
+        self.model, self.padding, self.strips, self.empty = model, padding, strips, empty
         self.flow_scale, self.sample_steps, self.seed = flow_scale, sample_steps, seed
         self.offload, self.copies = offload, copies
         self.on_step, self.new_frames = on_step, 0
@@ -84,16 +87,20 @@ class _Bisection:
         on_device = rearrange(self.copies.to_device(frames), "b h w c -> b c h w").to(torch.float32)
         frame = self.padding.pad(on_device.clamp(0.0, 1.0)) * 2.0 - 1.0
         del on_device
-        return self.model.encode_frame(frame, self.flow_scale, self.strips)
+        return self.model.encode_frame(frame, self.flow_scale, self.strips, self.empty)
 
     @torch.no_grad()
     def _midpoints(
-        self, left: FrameFeatures, right: FrameFeatures, gaps: range, place: _Place, spent: tuple[bool, bool]
+        self,
+        left: FrameFeatures | Owned[FrameFeatures],
+        right: FrameFeatures | Owned[FrameFeatures],
+        gaps: range,
+        place: _Place,
     ) -> Tensor:
         """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device."""
         self._before_model_call()
         noise = self._noise(gaps, place)
-        frame = self.model.midpoint(left, right, self.sample_steps, noise, strips=self.strips, spent=spent)
+        frame = self.model.midpoint(left, right, self.sample_steps, noise, strips=self.strips)
         self.new_frames += len(gaps)
         return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
 
@@ -117,39 +124,42 @@ class _Bisection:
         """For each of the 2**times - 1 places between the ends of the gaps, in order, the gaps' frames
         (B, H, W, 3) on their way to the host, or still on the device. Returns `right`.
 
-        Features of an end that has to wait for its turn are put aside, so that the model's device holds one batch of
+        Features of an end that has to wait for its turn are offloaded, so that the model's device holds one batch of
         pairs at any depth. For that the caller must not keep the features it passes.
         """
         frugal = self.strips.frugal
         if times == 1:
-            middle = self._midpoints(left, right, gaps, place, (frugal, False))
+            end = Owned(left) if frugal else left
             del left
+            middle = self._midpoints(end, right, gaps, place)
+            del end
             yield self._leaving(middle)
             return right
-        waiting = right.put_aside(self.copies)
+        waiting = right.offload(self.copies)
         if frugal:
-            begin = left.put_aside(self.copies)
-            begin.let_go()
-            waiting.let_go()
-            middle = self._midpoints(left, right, gaps, place, (True, True))
+            begin = left.offload(self.copies)
+            begin.release()
+            waiting.release()
+            ends = Owned(left), Owned(right)
             del left, right
+            middle = self._midpoints(*ends, gaps, place)
             features, leaving = self.encode(middle), self._leaving(middle)
             del middle
-            first_half = self.between(begin.back(), features, gaps, times - 1, place.before)
+            first_half = self.between(begin.restore(), features, gaps, times - 1, place.before)
             del begin, features
         else:
             try:
-                middle = self._midpoints(left, right, gaps, place, (False, False))
+                middle = self._midpoints(left, right, gaps, place)
                 features, leaving = self.encode(middle), self._leaving(middle)
             finally:
-                waiting.let_go()
+                waiting.release()
             del middle, right
             first_half = self.between(left, features, gaps, times - 1, place.before)
             del left, features
         features = yield from first_half
         yield leaving
         del leaving
-        second_half = self.between(features, waiting.back(), gaps, times - 1, place.after)
+        second_half = self.between(features, waiting.restore(), gaps, times - 1, place.after)
         del features, waiting
         return (yield from second_half)
 
@@ -285,6 +295,7 @@ class _Run:
         self.copies = HostCopies(model.device)
         self.new_frames = 0
         self.ended = False  # by the caller's on_step
+        self.empty: Tensor | None = None  # what the empty frame gives at the size of the run
         self.ends: list[FrameFeatures] = []  # of the last frame so far, for the gap after it
 
     def frames(self, sources: Iterator[Tensor], first_gap: int, batch_size: int) -> Iterator[Tensor | _Coming]:
@@ -347,12 +358,14 @@ class _Run:
     def _gaps(self, first: Tensor, batch: list[Tensor], gap: int) -> Iterator[Tensor | _Coming]:
         padding = padding_for(*self.size, self.mode, self.model.multiple)
         strips = self.plan.strips if self.plan else WHOLE
+        if self.empty is None:  # once, while nothing else is there
+            with torch.no_grad():
+                self.empty = self.model.encode_empty(*padding.padded, strips)
         bisection = _Bisection(
             self.model, padding, self.flow_scale, self.sample_steps, self.seed, self.offload, strips, self._step,
-            self.copies,
+            self.copies, self.empty,
         )  # fmt: skip
         if not self.ends:
-            self.model.encode_empty(*padding.padded, strips)  # once for a size, while nothing else is there
             self.ends.append(bisection.encode(first[None]))
         for begin in range(0, len(batch), self.together):
             yield from self._as_one(bisection, batch[begin : begin + self.together], gap + begin)

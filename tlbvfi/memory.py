@@ -19,9 +19,9 @@ from .config import ModelParams
 from .model import TLBVFI, check_dtype, convert_precision
 from .modules.autoencoder import FLOW_LEVELS
 from .modules.flow import LEAST_ROWS, REACH
-from .modules.warp import LONG_CHUNK
 from .padding import PaddingMode, flow_size, padding_for
-from .strips import WHOLE, Strips, wide_cuts
+from .rows.cuts import WHOLE, Strips, wide_cuts
+from .rows.tuning import Tuning
 
 
 class LiveBytes(TorchDispatchMode):
@@ -230,7 +230,7 @@ def _stages(
     flow_strip = min(cut + 2 * REACH, flow_height) * flow_width if cut < flow_height else flow_pixels
     coarse = 90 + (10 * size if size < 4 else 0) + size * params.autoencoder.flow_widths[-1] / 4
     own = size * widths[0]
-    sampled = min(flow_strip, LONG_CHUNK) * ((2 if size == 4 else 3) * own + _SAMPLED)
+    sampled = min(flow_strip, Tuning.of(_DEVICE).gathered_positions) * ((2 if size == 4 else 3) * own + _SAMPLED)
     banded = maps[0] / 4 * (1.1 + 2 * min(1.0, 4 * strip(0) / pixels))
     stages = {
         "wavelet branch": 2 * frame + max(_WAVELET * strip(0, around=4, wide=True) + 1.1 * maps[0] / 4, banded),

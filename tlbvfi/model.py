@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from einops import repeat
@@ -13,106 +11,15 @@ from torch import Tensor, nn
 from . import bridge
 from .bridge import Noise, Schedule
 from .config import ModelParams
-from .modules.autoencoder import FLOW_LEVELS, VQGAN
-from .modules.blocks import FRAMES, ClipConv, version_of
-from .modules.maxvit import MBConv
+from .features import FrameFeatures, own_copy
+from .modules.autoencoder import FLOW_LEVELS, VQGAN, Flows
+from .modules.blocks import FRAMES
+from .modules.preparation import prepare
 from .modules.unet import UNet
 from .modules.warp import resize
 from .padding import flow_size
-from .strips import WHOLE, Strips
-from .transfer import Aside, HostCopies, kept_on_host
-
-_EMPTY_FRAMES_KEPT = 4
-
-
-@dataclass
-class FrameFeatures:
-    """What one frame contributes to every pair it is in. B frames at once; sides as the padding rule says.
-
-    Attributes:
-        image: (B, 3, H, W) float32 in [0, 1].
-        flow_image: (B, 3, Hf, Wf) float32, the frame as the coarse flow takes it: in [0, 1] at flow scale 1,
-            in [-1, 1] below (the published model's way).
-        pyramid: feature levels 0..L, level k at 1 / 2**k; level 0 is None where nothing reads it.
-        flow_pyramid: feature levels 0..3 at the flow size.
-    """
-
-    image: Tensor
-    flow_image: Tensor
-    pyramid: list[Tensor | None]
-    flow_pyramid: list[Tensor | None]
-
-    def __getitem__(self, which: slice) -> FrameFeatures:
-        """Some of the B frames."""
-        return self._each(lambda tensor: tensor[which])
-
-    @staticmethod
-    def cat(parts: Sequence[FrameFeatures]) -> FrameFeatures:
-        """The frames of several, in order."""
-
-        def joined(levels: Sequence[Tensor | None]) -> Tensor | None:
-            present = [level for level in levels if level is not None]
-            return torch.cat(present) if present else None
-
-        return FrameFeatures(
-            image=torch.cat([part.image for part in parts]),
-            flow_image=torch.cat([part.flow_image for part in parts]),
-            pyramid=[joined(levels) for levels in zip(*(part.pyramid for part in parts), strict=True)],
-            flow_pyramid=[joined(levels) for levels in zip(*(part.flow_pyramid for part in parts), strict=True)],
-        )
-
-    def put_aside(self, copies: HostCopies) -> FeaturesAside:
-        """Start putting the features aside, so that their memory on their device can be given up for a while."""
-        parts: list[Aside] = []
-
-        def begun(tensor: Tensor) -> Tensor:
-            parts.append(copies.put_aside(tensor))
-            return torch.tensor(len(parts) - 1)
-
-        return FeaturesAside(self._each(begun), parts)
-
-    def flow_levels(self) -> list[Tensor]:
-        """The levels of :attr:`flow_pyramid`; empty once they are spent."""
-        return [level for level in self.flow_pyramid if level is not None]
-
-    def spend_flow(self) -> None:
-        """Let go of what only the flow reads; the flow cannot be computed again."""
-        self.flow_pyramid = [None] * len(self.flow_pyramid)
-        self.pyramid[0] = None
-        self.flow_image = self.image
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
-        """Change every tensor, once where it serves in two places."""
-        changed: dict[int, Tensor] = {}
-
-        def once(tensor: Tensor) -> Tensor:
-            if id(tensor) not in changed:
-                changed[id(tensor)] = change(tensor)
-            return changed[id(tensor)]
-
-        return FrameFeatures(
-            image=once(self.image),
-            flow_image=once(self.flow_image),
-            pyramid=[None if level is None else once(level) for level in self.pyramid],
-            flow_pyramid=[None if level is None else once(level) for level in self.flow_pyramid],
-        )
-
-
-class FeaturesAside:
-    """Features put aside (see :class:`.transfer.Aside`)."""
-
-    def __init__(self, numbers: FrameFeatures, parts: list[Aside]) -> None:
-        """numbers: in the place of each tensor, which of the parts it is."""
-        self._numbers, self._parts = numbers, parts
-
-    def let_go(self) -> None:
-        """To be called before the features are given up."""
-        for part in self._parts:
-            part.let_go()
-
-    def back(self) -> FrameFeatures:
-        """The features again. To be called once."""
-        return self._numbers._each(lambda number: self._parts[int(number)].back())
+from .rows.cuts import WHOLE, Strips
+from .rows.owned import Owned
 
 
 class TLBVFI(nn.Module):
@@ -128,7 +35,6 @@ class TLBVFI(nn.Module):
         self.vqgan = VQGAN(self.params.autoencoder)
         self.denoise_fn = UNet(self.params.autoencoder.z_channels, self.params.denoiser)
         self.schedule = Schedule(self.params.bridge)
-        self._empty_frames: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
 
     @property
     def multiple(self) -> int:
@@ -150,15 +56,8 @@ class TLBVFI(nn.Module):
         return params.z_channels, FRAMES, height // params.downscale, width // params.downscale
 
     def finalize(self) -> TLBVFI:
-        """Make a model with weights ready for inference: derived buffers, folded norms, layout, no gradients."""
-        for module in self.modules():
-            if isinstance(module, MBConv):
-                module.fold_batch_norms()
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
-            if isinstance(module, ClipConv):
-                module.lay_out()
-        _build_buffers(self)
+        """Make a model with weights ready for inference (:mod:`.modules.preparation`), without gradients."""
+        prepare(self)
         return self.eval().requires_grad_(False)
 
     def _check_frames(self, *frames: Tensor) -> None:
@@ -172,17 +71,20 @@ class TLBVFI(nn.Module):
                 raise ValueError(f"Frames must be floating point in [-1, 1], not {frame.dtype}.")
             if not frame.numel() or frame.shape[-2] % self.multiple or frame.shape[-1] % self.multiple:
                 raise ValueError(
-                    f"Height and width must be multiples of {self.multiple}, not {frame.shape[-2]}x{frame.shape[-1]}; "
+                    f"Width x height must be multiples of {self.multiple}, not {frame.shape[-1]}x{frame.shape[-2]}; "
                     "tlbvfi.padding_for(height, width) says how to pad."
                 )
 
-    def encode_frame(self, frame: Tensor, flow_scale: float = 0.5, strips: Strips | None = None) -> FrameFeatures:
+    def encode_frame(
+        self, frame: Tensor, flow_scale: float = 0.5, strips: Strips | None = None, empty: Tensor | None = None
+    ) -> FrameFeatures:
         """Everything about a frame that does not depend on its partner.
 
         Args:
             frame: (B, 3, H, W) in [-1, 1].
             flow_scale: the flow is computed at this fraction of the size, within [0.1, 1].
             strips: how wide maps are cut, which changes rounding alone; by default they are not.
+            empty: from :meth:`encode_empty` for this size, to go with the features.
         """
         self._check_frames(frame)
         strips = strips or WHOLE
@@ -196,93 +98,135 @@ class TLBVFI(nn.Module):
         if same:
             # A flow scale near 1 may come to the same size; the range is that of every scale below 1 all the same.
             flow_image = image if flow_scale == 1.0 else frame
-            return FrameFeatures(image, flow_image, pyramid, list(pyramid[:FLOW_LEVELS]))
+            return FrameFeatures(image, flow_image, pyramid, list(pyramid[:FLOW_LEVELS]), empty)
         small = resize(frame, size)
-        return FrameFeatures(image, small, pyramid, encoder.pyramid(small * 0.5 + 0.5, FLOW_LEVELS - 1, strips))
+        return FrameFeatures(image, small, pyramid, encoder.pyramid(small * 0.5 + 0.5, FLOW_LEVELS - 1, strips), empty)
 
     def encode_empty(self, height: int, width: int, strips: Strips | None = None) -> Tensor:
         """Deepest features (1, C, h, w) of the empty middle frame (zeros in [-1, 1]), which depend on the size alone.
 
-        The last few sizes are kept, on the host.
+        They have a gradient only where the encoder learns.
         """
-        encoder = self.vqgan.encoder
-        weights = [*encoder.conv_in.parameters(), *encoder.down.parameters()]
-        if self.training or torch.is_grad_enabled() and any(w.requires_grad for w in weights):
-            return self._encode_empty(height, width, strips)
-        key = (height, width, self.dtype, *((id(w), version_of(w)) for w in weights))
-        if key not in self._empty_frames:
-            with torch.no_grad():
-                self._empty_frames[key] = kept_on_host(self._encode_empty(height, width, strips))
-            while len(self._empty_frames) > _EMPTY_FRAMES_KEPT:
-                self._empty_frames.popitem(last=False)
-        self._empty_frames.move_to_end(key)
-        return self._empty_frames[key].to(self.device, non_blocking=self.device.type == "cuda")
-
-    def _encode_empty(self, height: int, width: int, strips: Strips | None) -> Tensor:
-        strips = strips or WHOLE
+        encoder, levels = self.vqgan.encoder, self.params.autoencoder.num_levels
+        learns = torch.is_grad_enabled() and any(weight.requires_grad for weight in encoder.parameters())
         grey = torch.full((1, 3, height, width), 0.5, device=self.device, dtype=torch.float32)
-        deepest = self.vqgan.encoder.pyramid(grey, self.params.autoencoder.num_levels, strips, first=False)[-1]
+        with torch.set_grad_enabled(learns):
+            deepest = encoder.pyramid(grey, levels, strips or WHOLE, first=False)[-1]
         assert deepest is not None
         return deepest
 
     def midpoint(
         self,
-        features0: FrameFeatures,
-        features1: FrameFeatures,
+        features0: FrameFeatures | Owned[FrameFeatures],
+        features1: FrameFeatures | Owned[FrameFeatures],
         sample_steps: int | Sequence[int] = 10,
         noise: Noise = None,
         record: dict[str, Tensor] | None = None,
         strips: Strips | None = None,
-        spent: tuple[bool, bool] = (False, False),
     ) -> Tensor:
         """The frame half-way between two encoded frames: (B, 3, H, W) float32 in [-1, 1].
 
+        Composed of :meth:`latent`, :meth:`denoise`, :meth:`flows` and :meth:`decode`.
+
         Args:
-            features0, features1: from :meth:`encode_frame`, of one shape and flow scale.
+            features0, features1: from :meth:`encode_frame`, of one shape and flow scale. Borrowed, or handed over
+                (:class:`.rows.owned.Owned`): then they are freed level by level as they are read. Where neither holds
+                what the empty frame gives (:meth:`encode_empty`), it is computed and left with both.
             sample_steps: steps of the bridge, or their list.
             noise: sample_steps - 1 tensors (B, 3, 3, h, w) at the latent size, a generator, or None (torch's own).
             record: where given, receives the intermediates `latent`, `bridge`, `code_indices`, `coarse_flow`,
                 `refined_flow` and `flow`.
             strips: as for :meth:`encode_frame`.
-            spent: whether each frame's features serve nobody after this: they are let go as soon as they are read,
-                and cannot be used again.
         """
-        strips = strips or WHOLE
-        timesteps = self.schedule.timesteps(sample_steps)
-        vqgan = self.vqgan
-        batch, _, height, width = features0.image.shape
-        first, last = features0.pyramid[-1], features1.pyramid[-1]
-        assert first is not None and last is not None
-        empty = repeat(self.encode_empty(height, width, strips), "1 c h w -> b c h w", b=batch)
-        latent = vqgan.latent((first, empty, last), features0.image, features1.image, strips)
-        del first, last
-        denoised = bridge.sample(self.denoise_fn, latent, self.schedule, timesteps, noise)
-        indices = vqgan.quantize.code_indices(denoised)
-        flows = vqgan.decoder.flows(
-            (features0.flow_image, features1.flow_image),
-            (features0.flow_levels(), features1.flow_levels()),
-            (height, width),
-            strips,
-        )
-        for features, done in zip((features0, features1), spent, strict=True):
-            if done:
-                features.spend_flow()
+        self.schedule.timesteps(sample_steps)  # raises before any work
+        empty = self._empty_for(features0, features1, strips)
+        first, last = own_copy(features0), own_copy(features1)
+        images = first.image, last.image
+        empty = repeat(empty, "1 c h w -> b c h w", b=len(first.image))
+        latent = self.latent((first.deepest, empty, last.deepest), *images, strips)
+        denoised = self.denoise(latent, sample_steps, noise)
+        indices = self.vqgan.quantize.code_indices(denoised)
+        flow = self._flow(first, last, strips, record)
         if record is not None:
             record.update(latent=latent, bridge=denoised, code_indices=indices)
-            record.update(coarse_flow=flows.coarse, refined_flow=flows.refined, flow=flows.full)
-        flow = flows.full
-        del flows
-        output = vqgan.decoder(
-            vqgan.decoder_input(vqgan.quantize.lookup(indices)),
-            (features0.image, features1.image),
-            (features0.pyramid, features1.pyramid),
-            flow,
-            strips,
-            spent,
-        )
+        codes = self.vqgan.decoder_input(self.vqgan.quantize.lookup(indices))
+        output = self.decode(codes, images, (first.pyramid, last.pyramid), flow, strips)
         if torch.is_grad_enabled():
             return output * 2.0 - 1.0
         return output.mul_(2.0).sub_(1.0)
+
+    def latent(self, deepest: Sequence[Tensor], image0: Tensor, image1: Tensor, strips: Strips | None = None) -> Tensor:
+        """The latent of a clip: (B, z_channels, 3, h, w) float32.
+
+        Args:
+            deepest: the deepest features of x0, of the frame between (the empty one, or the true one) and of x1,
+                (B, C, h, w) each.
+            image0, image1: (B, 3, H, W) in [0, 1].
+            strips: as for :meth:`encode_frame`.
+        """
+        return self.vqgan.latent(deepest, image0, image1, strips or WHOLE)
+
+    def denoise(self, latent: Tensor, sample_steps: int | Sequence[int] = 10, noise: Noise = None) -> Tensor:
+        """The bridge from the latent of (x0, nothing, x1) to that of (x0, the middle, x1): the same shape, float32.
+
+        Arguments as for :meth:`midpoint`.
+        """
+        timesteps = self.schedule.timesteps(sample_steps)
+        return bridge.sample(self.denoise_fn, latent, self.schedule, timesteps, noise)
+
+    def flows(self, features0: FrameFeatures, features1: FrameFeatures, strips: Strips | None = None) -> Flows:
+        """The flows from the middle frame to two encoded frames (see :mod:`.modules.flow`)."""
+        return self.vqgan.decoder.flows(
+            (features0.flow_image, features1.flow_image),
+            (features0.flow_levels, features1.flow_levels),
+            (features0.image.shape[-2], features0.image.shape[-1]),
+            strips or WHOLE,
+        )
+
+    def decode(
+        self,
+        codes: Tensor,
+        images: tuple[Tensor, Tensor],
+        pyramids: tuple[list[Tensor | None], list[Tensor | None]],
+        flow: Tensor,
+        strips: Strips | None = None,
+    ) -> Tensor:
+        """The middle frame (B, 3, H, W) float32 in [0, 1].
+
+        Args:
+            codes: (B 3, z_channels, h, w), from :meth:`.VQGAN.decoder_input`.
+            images: the two frames (B, 3, H, W) in [0, 1].
+            pyramids: their feature levels. The lists are emptied, so that a level is freed where nobody else has it.
+            flow: (B, 4, H, W) at the frames' size.
+            strips: as for :meth:`encode_frame`.
+        """
+        return self.vqgan.decoder(codes, images, pyramids, flow, strips or WHOLE)
+
+    def _empty_for(
+        self,
+        features0: FrameFeatures | Owned[FrameFeatures],
+        features1: FrameFeatures | Owned[FrameFeatures],
+        strips: Strips | None,
+    ) -> Tensor:
+        """What the empty frame gives at the features' size: theirs, or computed and left with both."""
+        ends = [end.borrow() if isinstance(end, Owned) else end for end in (features0, features1)]
+        empty = next((end.empty for end in ends if end.empty is not None), None)
+        if empty is None:
+            empty = self.encode_empty(ends[0].image.shape[-2], ends[0].image.shape[-1], strips)
+        for end in ends:
+            end.empty = empty
+        return empty
+
+    def _flow(
+        self, first: FrameFeatures, last: FrameFeatures, strips: Strips | None, record: dict[str, Tensor] | None
+    ) -> Tensor:
+        """The flow at the frames' size; what it alone reads is dropped from the features."""
+        flows = self.flows(first, last, strips)
+        for own in (first, last):
+            own.release_flow()
+        if record is not None:
+            record.update(coarse_flow=flows.coarse, refined_flow=flows.refined, flow=flows.full)
+        return flows.full
 
     @torch.no_grad()
     def sample(
@@ -330,17 +274,9 @@ def check_dtype(dtype: torch.dtype) -> None:
         raise ValueError(f"dtype must be torch.float32, torch.float16 or torch.bfloat16, not {dtype!r}.")
 
 
-def _build_buffers(model: TLBVFI) -> None:
-    """Fill what modules derive from their weights, or from nothing (a model is built on ``meta`` and then filled)."""
-    for module in model.modules():
-        build = getattr(module, "build_buffers", None)
-        if build is not None:
-            build()
-
-
 def convert_precision(model: TLBVFI, dtype: torch.dtype) -> TLBVFI:
     """Give the weights their dtype in place: `dtype`, but float32 for the parts that choose the codes."""
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if name.startswith(FLOAT32_PARTS) else dtype)
-    _build_buffers(model)
+    prepare(model)
     return model

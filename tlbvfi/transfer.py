@@ -1,4 +1,4 @@
-"""Copies between host and device that neither waits for, and putting tensors aside.
+"""Copies between host and device that neither waits for, and tensors offloaded for a while.
 
 On CUDA, copies go through pinned memory, on one side stream for each direction, ordered by events. On other devices
 they are ordinary, blocking ones.
@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-#: Bytes put aside in pinned memory at a time, at most: the system cannot page them out.
+#: Bytes offloaded into pinned memory at a time, at most: the system cannot page them out.
 MOST_PINNED = 1 << 30
 
 
@@ -81,16 +81,16 @@ class HostCopies:
         tensor.record_stream(self._out)
         return HostCopy(on_host, arrived)
 
-    def put_aside(self, tensor: Tensor) -> Aside:
-        """Start putting a tensor of the device aside: on the host, or, where the device is the host, in an unnamed
-        temporary file (in memory where there is no room for that)."""
+    def offload(self, tensor: Tensor) -> Offloaded:
+        """Start moving a tensor of the device to the host, or, where the device is the host, to an unnamed temporary
+        file (it stays in memory where there is no room for that)."""
         if (
             self.device.type == "cuda"
-            and sum(aside.size for aside in self._pinned) + pinned_size(tensor) <= MOST_PINNED
+            and sum(other.size for other in self._pinned) + pinned_size(tensor) <= MOST_PINNED
         ):
-            aside = _Pinned(tensor, self._out)
-            self._pinned.add(aside)
-            return aside
+            pinned = _Pinned(tensor, self._out)
+            self._pinned.add(pinned)
+            return pinned
         if self.device.type != "cpu":
             return _Kept(tensor.cpu(), self.device)
         try:
@@ -118,11 +118,6 @@ def pinned_like(tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor, device="cpu")
 
 
-def kept_on_host(tensor: Tensor) -> Tensor:
-    """The tensor on the host, from where it can be copied back to its device without anybody waiting."""
-    return pinned_like(tensor).copy_(tensor) if tensor.device.type == "cuda" else tensor.cpu()
-
-
 def _copied(tensor: Tensor, stream: torch.cuda.Stream) -> tuple[Tensor, torch.cuda.Event]:
     """A copy on the host, begun on a side stream after the current one's work so far; and its end."""
     stream.wait_stream(torch.cuda.current_stream(tensor.device))
@@ -132,14 +127,14 @@ def _copied(tensor: Tensor, stream: torch.cuda.Stream) -> tuple[Tensor, torch.cu
         return on_host, stream.record_event()
 
 
-class Aside(Protocol):
-    """A tensor put aside."""
+class Offloaded(Protocol):
+    """A tensor off its device."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """To be called before the tensor's memory is given up, in failure too: the device's next work comes after the
         copy."""
 
-    def back(self) -> Tensor:
+    def restore(self) -> Tensor:
         """The same tensor again: values, layout and device. To be called once."""
         ...
 
@@ -151,11 +146,11 @@ class _Pinned:
         self._device, self.size = tensor.device, pinned_size(tensor)
         self._tensor, self._copied = _copied(tensor, stream)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         torch.cuda.current_stream(self._device).wait_event(self._copied)
 
-    def back(self) -> Tensor:
-        self.let_go()
+    def restore(self) -> Tensor:
+        self.release()
         return self._tensor.to(self._device, non_blocking=True)
 
 
@@ -165,10 +160,10 @@ class _Kept:
     def __init__(self, tensor: Tensor, device: torch.device) -> None:
         self._tensor, self._device = tensor, device
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         pass
 
-    def back(self) -> Tensor:
+    def restore(self) -> Tensor:
         return self._tensor.to(self._device)
 
 
@@ -185,10 +180,10 @@ class _Filed:
         while view:
             view = view[self._file.write(view) :]
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         pass
 
-    def back(self) -> Tensor:
+    def restore(self) -> Tensor:
         rows = torch.empty(self._shape, dtype=self._dtype)
         view = rows.view(torch.uint8).numpy().reshape(-1).data
         self._file.seek(0)

@@ -6,33 +6,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Elements of logits that a slice may hold: where the kernel keeps them (the mathematical fallback), and of products.
-MAX_LOGITS, MAX_PRODUCTS = 1 << 26, 1 << 24
+from ..rows.tuning import Tuning
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, tuning: Tuning | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v.
 
     Args:
         q: (N, heads, Lq, d).
         k, v: (N, heads, Lk, d).
         bias: broadcastable to (N, heads, Lq, Lk), or None.
+        tuning: None for the device's own.
 
     Long queries go in slices: each row of the softmax still sees every key, so the result is the same.
     """
-    products = _products_are_faster(q)
-    most = MAX_PRODUCTS if products else MAX_LOGITS
+    tuning = tuning or Tuning.of(q.device)
+    products = _products_are_faster(q, tuning)
+    most = tuning.attention_products if products else tuning.attention_logits
     attend = _by_products if products else F.scaled_dot_product_attention
-    rows = max(1, most // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
-    if bias is not None or rows >= q.shape[2]:
+    length = max(1, most // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
+    if bias is not None or length >= q.shape[2]:
         return attend(q, k, v, bias)
-    return torch.cat([attend(part, k, v) for part in q.split(rows, dim=2)], dim=2)
+    return torch.cat([attend(part, k, v) for part in q.split(length, dim=2)], dim=2)
 
 
-def _products_are_faster(q: Tensor) -> bool:
+def _products_are_faster(q: Tensor, tuning: Tuning) -> bool:
     """On the CPU PyTorch's kernel does not use the processor's bfloat16; its matrix products do."""
     plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] == 1 and not plain
+    return tuning.bfloat16_products and q.dtype == torch.bfloat16 and q.shape[1] == 1 and not plain
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,18 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderParams
-from ..strips import WHOLE, Rows, Strips, collect, convolved, halved, normed, read_once, remembering, stored
+from ..rows.cuts import WHOLE, Cut, Strips, halved
+from ..rows.lazy import (
+    Rows,
+    computed,
+    convolved,
+    materialise,
+    materialise_over,
+    normed,
+    read_once,
+    stored,
+)
+from ..rows.owned import Owned
 from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
 from .flow import CoarseFlow, FlowRefinement
 from .maxvit import CrossAttention, MaxViT
@@ -22,13 +33,19 @@ from .wavelet import FrequencyExtractor, gate
 #: Pyramid levels that the flow refinement reads, and that are warped for the decoder (level 0 is not).
 FLOW_LEVELS = 4
 
-#: Rows of a strip of the output head, at least: four of them are computed twice.
+#: Rows of a strip of the output head, at least: a halo of two on either side is computed twice.
 _HEAD_ROWS = 16
 
 
 @dataclass
 class Flows:
-    """The optical flow of a pair at its stages, each (B, 4, ., .) float32 (see :mod:`.flow`)."""
+    """The optical flow of a pair, each (B, 4, ., .) float32 (see :mod:`.flow`).
+
+    Attributes:
+        coarse: from the frames alone, at half the flow size.
+        refined: from the features, at the flow size.
+        full: at the frames' size.
+    """
 
     coarse: Tensor
     refined: Tensor
@@ -47,9 +64,8 @@ class EncoderLevel(nn.Module):
         cuts = strips.cuts(x.shape)
         x = self.block[0](x, strips)
         for attn in self.attn:
-            whole = collect(x, cuts)
-            x = stored(attn(whole.read(0, whole.height), strips=strips))
-        return collect(self.downsample(x), halved(cuts), measure=True)
+            x = stored(attn(computed(x, strips), strips=strips))
+        return materialise(self.downsample(x), halved(cuts), measure=True)
 
 
 class Encoder(nn.Module):
@@ -76,13 +92,13 @@ class Encoder(nn.Module):
             (frame.shape[0], *frame.shape[1:]),
             lambda a, b: frame[:, :, a:b].to(dtype).contiguous(memory_format=torch.channels_last),
         )
-        level_rows = convolved(pixels, self.conv_in)
+        x = convolved(pixels, self.conv_in)
         if first:
-            level_rows = collect(level_rows, strips.cuts(level_rows.shape), measure=True)
-        features = [level_rows.read(0, level_rows.height) if first else None]
+            x = materialise(x, strips.cuts(x.shape), measure=True)
+        features = [x.tensor() if first else None]
         for level in self.down[:levels]:
-            level_rows = level(level_rows, strips)
-            features.append(level_rows.read(0, level_rows.height))
+            x = level(x, strips)
+            features.append(x.tensor())
         return features
 
     def clip(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor, strips: Strips = WHOLE) -> Tensor:
@@ -110,16 +126,12 @@ class DecoderLevel(nn.Module):
         self.cross_attn = CrossAttention(out_channels, context, params.window)
         self.upsample = Upsample(out_channels)
 
-    def forward(self, taken: list[Rows], context: Rows, strips: Strips) -> Rows:
-        """The level's map, taken out of a list so that it goes once read, to the next one's, which is not stored."""
-        x = taken.pop()
-        cuts = strips.cuts(x.shape)
-        x = collect(self.block[0](x, strips), cuts)
-        whole = x.read(0, x.height)
-        del x
+    def forward(self, source: Owned[Rows], context: Rows, strips: Strips) -> Rows:
+        """The level's map (B, C, H, W), stored, to the next one's, which is not."""
+        x = computed(self.block[0](source.take(), strips), strips)
         for attn in self.attn:
-            whole = attn(whole, strips=strips)
-        return self.upsample(stored(self.cross_attn(whole, context, strips)))
+            x = attn(x, strips=strips)
+        return self.upsample(stored(self.cross_attn(x, context, strips)))
 
 
 class Decoder(nn.Module):
@@ -165,85 +177,62 @@ class Decoder(nn.Module):
         pyramids: tuple[list[Tensor | None], list[Tensor | None]],
         flow: Tensor,
         strips: Strips = WHOLE,
-        spent: tuple[bool, bool] = (False, False),
     ) -> Tensor:
         """The middle frame.
 
         Args:
             latent: the clip's frames (B 3, z_channels, h, w), after `post_quant_conv`.
             frames: the two frames (B, 3, H, W) in [0, 1].
-            pyramids: their feature levels 0.. (level 0 is not read).
+            pyramids: their feature levels 0.. (level 0 is not read). The lists are the decoder's own: each level is
+                removed as it is read, and freed where nobody else has it.
             flow: (B, 4, H, W) at the frames' size.
             strips: how wide maps are cut.
-            spent: whether a frame's features serve nobody else: its levels are removed from the list once read.
 
         Returns:
             (B, 3, H, W) float32 in [0, 1].
         """
-        level_flows = self._level_flows(flow)
-        maps = [stored(self.mid(self.conv_in(latent)))]
-        for i in reversed(range(len(self.up))):
-            h = self.up[i](maps, self._context(i + 1, pyramids, level_flows), strips)
-            for pyramid, done in zip(pyramids, spent, strict=True):
-                if done:
-                    pyramid[i + 1] = None
-            level_flows.pop(i + 1, None)
-            maps.append(collect(h, strips.cuts(h.shape), measure=True))
-            del h
-        return self._synthesised(maps, frames, flow, strips)
+        flows = self._level_flows(flow)
+        x = Owned(stored(self.mid(self.conv_in(latent))))
+        for level in reversed(self.up):
+            levels = map(list.pop, pyramids)
+            x = _materialised(level(x, self._context(levels, flows.pop(), strips), strips), strips)
+        return self._synthesised(x, frames, flow, strips)
 
-    @staticmethod
-    def _level_flows(flow: Tensor) -> dict[int, Tensor]:
-        """The flow at each pyramid level that is warped, each level's from the level above."""
-        flows = {}
-        for level in range(1, FLOW_LEVELS):
+    def _level_flows(self, flow: Tensor) -> list[Tensor | None]:
+        """The flow at each decoder level's size, outermost first; None for levels that are not warped."""
+        flows: list[Tensor | None] = [None] * len(self.up)
+        for i in range(FLOW_LEVELS - 1):
             flow = resize(flow, (flow.shape[-2] // 2, flow.shape[-1] // 2)) * 0.5
-            flows[level] = flow
+            flows[i] = flow
         return flows
 
     @staticmethod
-    def _context(
-        level: int, pyramids: tuple[Sequence[Tensor | None], Sequence[Tensor | None]], flows: dict[int, Tensor]
-    ) -> Rows:
-        """What a decoder level attends to: both frames' features, up to level 3 also warped to the middle."""
-        features = [f for pyramid in pyramids if (f := pyramid[level]) is not None]
-        flow = flows.get(level)
+    def _context(levels: Iterable[Tensor | None], flow: Tensor | None, strips: Strips) -> Rows:
+        """What a decoder level attends to: both frames' features (B, C, H, W), and where there is a flow (B, 4, H, W)
+        also these warped to the middle."""
+        features = [level for level in levels if level is not None]
 
         def read(a: int, b: int) -> Tensor:
             parts: list[Tensor | Neighbourhood] = [f[:, :, a:b] for f in features]
             if flow is not None:
                 to_frames = flow[:, :, a:b].chunk(2, dim=1)
-                parts += [Neighbourhood(f, to_frame, a) for f, to_frame in zip(features, to_frames, strict=True)]
+                pairs = zip(features, to_frames, strict=True)
+                parts += [Neighbourhood(f, to_frame, a, strips.tuning) for f, to_frame in pairs]
             return join_channels((batch, b - a, width), parts)
 
         batch, _, height, width = features[0].shape
         channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
         return Rows((batch, channels, height, width), read)
 
-    def _synthesised(self, taken: list[Rows], frames: tuple[Tensor, Tensor], flow: Tensor, strips: Strips) -> Tensor:
-        """From the last decoder map, taken out of a list so that it goes once read: blend mask and residual, four
-        channels, and the frame (B, 3, H, W) in [0, 1]."""
-        h = taken.pop()
+    def _synthesised(self, source: Owned[Rows], frames: tuple[Tensor, Tensor], flow: Tensor, strips: Strips) -> Tensor:
+        """From the last decoder map, stored: blend mask and residual, four channels, and the frame (B, 3, H, W) in
+        [0, 1]."""
         layers: list[Any] = list(self.moduleout)
         conv, norm, _, conv2, norm2, _, conv3 = layers
-        cuts = strips.cuts(h.shape, least=_HEAD_ROWS)
-        out = None
-        over = strips.frugal and len(cuts) > 1 and h.shape[1] == conv.out_channels >= conv2.out_channels
-        h = read_once(h, cuts)
-        wide = normed(h, self.norm_out, strips, silu)
-        if over:
-            # Over the map it comes from, of which no strip reads again what another wrote.
-            wide, out = remembering(wide, 2), h.read(0, h.height)
-        h = collect(convolved(convolved(wide, self.conv_out), conv), cuts, measure=True, out=out)
-        h = read_once(h, cuts)
-        wide = normed(h, norm, strips, relu)
-        if over:
-            assert out is not None
-            wide, out = remembering(wide, 1), out[:, : conv2.out_channels]
-        h = collect(convolved(wide, conv2), cuts, measure=True, out=out)
-        del wide, out
-        h = read_once(h, cuts)
-        head = convolved(normed(h, norm2, strips, relu), conv3)
+        cuts = strips.cuts(flow.shape, least=_HEAD_ROWS)
+        inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
+        outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
+        head = convolved(normed(read_once(outer.take(), cuts), norm2, strips, relu), conv3)
 
         def read(a: int, b: int) -> Tensor:
             gates = torch.sigmoid(head.read(a, b).float())
@@ -252,8 +241,30 @@ class Decoder(nn.Module):
             first, last = (warp(frame, to_frame, a) for frame, to_frame in zip(frames, to_frames, strict=True))
             return (torch.lerp(last, first, mask) + residual).clamp(0.0, 1.0)
 
-        result = collect(Rows((h.shape[0], 3, *h.shape[2:]), read), cuts)
-        return result.read(0, result.height)
+        return materialise(Rows((flow.shape[0], 3, *flow.shape[2:]), read), cuts).tensor()
+
+
+def _materialised(rows: Rows, strips: Strips) -> Owned[Rows]:
+    """A map stored for one reader."""
+    return Owned(materialise(rows, strips.cuts(rows.shape), measure=True))
+
+
+def _head_step(
+    source: Owned[Rows],
+    norm: nn.GroupNorm,
+    activation: Callable[[Tensor], Tensor],
+    convs: Sequence[nn.Conv2d],
+    cuts: list[Cut],
+    strips: Strips,
+) -> Owned[Rows]:
+    """Norm, activation and convs of a stored map (B, C, H, W); where memory is short, stored in the map's own place."""
+    rows = read_once(source.take(), cuts)
+    wide = normed(rows, norm, strips, activation)
+    if strips.frugal and len(cuts) > 1 and convs[-1].out_channels <= rows.shape[1]:
+        return Owned(materialise_over(rows.tensor(), wide, convs, cuts))
+    for conv in convs:
+        wide = convolved(wide, conv)
+    return Owned(materialise(wide, cuts, measure=True))
 
 
 class VQGAN(nn.Module):

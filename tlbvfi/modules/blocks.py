@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,20 +9,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..strips import (
-    Rows,
-    Strips,
-    added,
-    affine,
-    channel_moments,
-    collect,
-    convolved,
-    grouped,
-    normed,
-    read_once,
-    scaled,
-)
+from ..rows.cuts import Strips
+from ..rows.lazy import Rows, added, convolved, materialise, normed, read_once
+from ..rows.moments import group_normed
 from .attention import attention
+from .preparation import Deriving, laid_out, stacked
 
 
 def silu(x: Tensor) -> Tensor:
@@ -41,71 +31,11 @@ def accumulate(x: Tensor, y: Tensor) -> Tensor:
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
-def version_of(weight: Tensor) -> int:
-    """Counts the changes made to a weight in place; 0 for one made under torch.inference_mode, which keeps no count."""
-    try:
-        return weight._version
-    except RuntimeError:
-        return 0
-
-
-class Deriving(nn.Module, ABC):
-    """A module that computes with tensors derived from its weights, and keeps them for inference.
-
-    They are buffers outside of the state, built by :meth:`build_buffers`, and derived anew at every call where there
-    are none, where a weight wants a gradient, or where one has changed since.
-    """
-
-    _derived_from: tuple[object, ...] = ()
-    _derived: tuple[str, ...] = ()
-
-    @abstractmethod
-    def derive(self) -> dict[str, Tensor]:
-        """The tensors, by the names of the buffers."""
-
-    @abstractmethod
-    def sources(self) -> tuple[Tensor, ...]:
-        """The weights that they are derived from."""
-
-    @torch.no_grad()
-    def build_buffers(self) -> None:
-        if self._derived and not self._outdated():
-            return
-        tensors = self.derive()
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor, persistent=False)
-        self._derived, self._derived_from = tuple(tensors), self._state()
-
-    def derived(self) -> dict[str, Tensor]:
-        learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.sources())
-        if not self._derived or learning or self._outdated():
-            return self.derive()
-        return {name: self._buffers[name] for name in self._derived}  # type: ignore[misc]
-
-    def _state(self) -> tuple[object, ...]:
-        return tuple((id(weight), version_of(weight), weight.dtype) for weight in self.sources())
-
-    def _outdated(self) -> bool:
-        # Compiled code takes the weights not to change.
-        return not torch.compiler.is_compiling() and self._derived_from != self._state()
-
-
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics are exact in float32, in any memory layout.
+    """GroupNorm of maps (B, C, H, W) whose statistics are exact (:func:`..rows.moments.group_normed`)."""
 
-    PyTorch's own kernel for channels-last maps on the CPU takes the variance as E[x^2] - E[x]^2 in float32, which
-    costs this model 25 dB at 512 x 512.
-    """
-
-    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
-        """With `overwrite` the result may take the place of x (B, C, ...)."""
-        # Training wants the kernel's backward; and in half precision what it loses does not show, while it is faster.
-        if torch.is_grad_enabled() or (x.device.type == "cpu" and x.dtype != torch.float32):
-            return super().forward(x)
-        scale, shift = affine(*grouped(*channel_moments(x), self.num_groups), self)
-        if x.ndim == 3:
-            scale, shift = scale.flatten(2), shift.flatten(2)
-        return scaled(x, scale, shift, overwrite)
+    def forward(self, x: Tensor) -> Tensor:
+        return group_normed(x, self)
 
 
 def group_norm(groups: int, channels: int) -> GroupNorm:
@@ -160,15 +90,8 @@ class ClipConv(nn.Conv3d):
         return F.conv2d(stacked, self._stacked_weight(), self.bias, padding=side // 2)
 
     def _stacked_weight(self) -> Tensor:
-        """(out, T in, y, x), channels last: a view of the weight in the layout that :meth:`lay_out` gives it."""
-        weight = rearrange(self.weight, "o i t y x -> o (t i) y x")
-        return weight.contiguous(memory_format=torch.channels_last)
-
-    def lay_out(self) -> None:
-        """Order the weight in memory as the 2-D convolution wants it."""
-        out, channels, reach = self.weight.shape[:3]
-        stacked = self._stacked_weight().unflatten(1, (reach, channels))
-        self.weight.data = rearrange(stacked, "o t i y x -> o i t y x")
+        """(out, T in, y, x), channels last: a view of the weight where it is laid out for inference."""
+        return laid_out(stacked(self.weight))
 
 
 class ResnetBlock(nn.Module):
@@ -186,7 +109,7 @@ class ResnetBlock(nn.Module):
         """The first conv's map is stored, the result is not."""
         h = convolved(normed(x, self.norm1, strips, silu), self.conv1)
         cuts = strips.cuts(h.shape)
-        h = read_once(collect(h, cuts, measure=True), cuts)
+        h = read_once(materialise(h, cuts, measure=True), cuts)
         h = convolved(normed(h, self.norm2, strips, silu), self.conv2)
         return added(h, x if self.nin_shortcut is None else convolved(x, self.nin_shortcut))
 
@@ -280,9 +203,9 @@ class Upsample(Deriving):
         def read(a: int, b: int) -> Tensor:
             """Rows of the enlarged map; a and b are even, or the map's end."""
             first, last = a // 2 - 1, (b + 1) // 2 + 1
-            rows = x.read(max(first, 0), min(last, height))
             # Rows past a strip's ends are cut off with the padding; past the map's ends nothing comes.
-            y = F.conv_transpose2d(rows, kernel, self.conv.bias, stride=2, padding=1)
+            source = x.read(max(first, 0), min(last, height))
+            y = F.conv_transpose2d(source, kernel, self.conv.bias, stride=2, padding=1)
             skip = a - 2 * max(first, 0)
             return y if y.shape[2] == b - a else y[:, :, skip : skip + b - a]
 

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..strips import WHOLE, Strips, positionwise
+from ..rows.cpu import positionwise
+from ..rows.cuts import WHOLE, Strips
+from ..rows.tuning import Tuning
 from .blocks import accumulate
 from .warp import Neighbourhood, join_channels, resize, warp
 
@@ -110,18 +112,21 @@ class RefineBlock(nn.Module):
         height = flow.shape[2]
         cuts = strips.cuts(flow.shape, least=LEAST_ROWS)
         if len(cuts) == 1:
-            return self._corrected(features0, features1, flow, 0)
+            return self._corrected(features0, features1, flow, 0, strips.tuning)
         result = torch.empty_like(flow, memory_format=torch.contiguous_format)
         for a, b in cuts:
             first, last = max(a - REACH, 0), min(b + REACH, height)
-            strip = self._corrected(features0, features1, flow[:, :, first:last], first)
+            strip = self._corrected(features0, features1, flow[:, :, first:last], first, strips.tuning)
             result[:, :, a:b] = strip[:, :, a - first : b - first]
         return result
 
-    def _corrected(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int) -> Tensor:
+    def _corrected(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int, tuning: Tuning | None) -> Tensor:
         """The corrected flows for rows `top`.. of the flow."""
-        around0, around1 = Neighbourhood(features0, flow[:, :2], top), Neighbourhood(features1, flow[:, 2:], top)
-        centres = join_channels(around0.shape, [around0, around1])
+        seen0, seen1 = (
+            Neighbourhood(features, own_flow, top, tuning)
+            for features, own_flow in zip((features0, features1), flow.chunk(2, dim=1), strict=True)
+        )
+        centres = join_channels(seen0.shape, [seen0, seen1])
         centre0, centre1 = centres.chunk(2, dim=1)
         weight = _positionwise(self.occl_convs, centres)
         middle = torch.lerp(centre1, centre0, weight)
@@ -131,8 +136,8 @@ class RefineBlock(nn.Module):
         # The part of the first conv over the middle serves both flows.
         shared = F.conv2d(middle, conv.weight[:, : middle.shape[1]], conv.bias, padding=1)
         # Near 1, where cosines lie, half precision has two or three digits: what they lack of 1 goes in.
-        lacking = [around.cosine(middle).sub_(1.0).to(middle.dtype) for around in (around0, around1)]
-        del around0, around1, middle
+        lacking = [seen.cosine(middle).sub_(1.0).to(middle.dtype) for seen in (seen0, seen1)]
+        del seen0, seen1, middle
         # One flow after the other: half of the maps are never there together.
         deltas = [
             self._delta(each, centre, own_flow, shared)

@@ -9,9 +9,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..strips import WHOLE, Rows, Strips, channel_sums, collect, convolved, pieces, pointwise, positionwise, wide_cuts
+from ..rows.cpu import positionwise
+from ..rows.cuts import WHOLE, Strips, pieces, wide_cuts
+from ..rows.lazy import Rows, convolved, materialise, pointwise
+from ..rows.moments import channel_sums
 from .attention import attention
 from .blocks import accumulate
+from .preparation import Prepared
 
 #: Cuts of a token map into windows of w x w tokens: neighbours, or every (H / w)-th row and column.
 _WINDOWS = {
@@ -24,7 +28,7 @@ _MERGED = {
 }
 
 
-class RelativePositionBias(nn.Embedding):
+class RelativePositionBias(Prepared, nn.Embedding):
     """A learnt bias for each offset (dy, dx) = query - key inside a window, one head."""
 
     relative_index: Tensor
@@ -33,10 +37,10 @@ class RelativePositionBias(nn.Embedding):
         super().__init__((2 * window - 1) ** 2, 1)
         self.window = window
         self.register_buffer("relative_index", torch.empty(window**2, window**2, dtype=torch.long), persistent=False)
-        self.build_buffers()
+        self.prepare()
 
-    def build_buffers(self) -> None:
-        """Fill the derived buffer on the device of the table (a model is built on ``meta`` and then filled)."""
+    def prepare(self) -> None:
+        """Fill the derived buffer on the device of the table."""
         device, span = self.weight.device, self.window
         y, x = torch.meshgrid(*(torch.arange(span, device=device) for _ in range(2)), indexing="ij")
         y, x = y.flatten(), x.flatten()
@@ -157,10 +161,10 @@ class SqueezeExcitation(nn.Module):
         return self.gate(mean.to(next(self.gate.parameters()).dtype))
 
 
-class MBConv(nn.Sequential):
+class MBConv(Prepared, nn.Sequential):
     """Inverted bottleneck without residual: 1x1, depthwise 3x3, squeeze-excitation, 1x1 (paper's context path).
 
-    :meth:`fold_batch_norms` merges the three BatchNorms (evaluation mode) into the convs before them.
+    :meth:`prepare` merges the three BatchNorms (evaluation mode) into the convs before them, once.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -183,24 +187,24 @@ class MBConv(nn.Sequential):
         expand, norm1, act1, depthwise, norm2, act2, excite, project, norm3 = layers
         cuts = wide_cuts(x.shape, strips, expand.weight.device)
 
-        def widened(rows: Tensor) -> Tensor:
-            return act1(norm1(positionwise(rows, expand)))
+        def widened(part: Tensor) -> Tensor:
+            return act1(norm1(positionwise(part, expand, tuning=strips.tuning)))
 
         wide = Rows((x.shape[0], expand.out_channels, *x.shape[2:]), lambda a, b: widened(x.read(a, b)))
-        wide = pointwise(convolved(wide, depthwise), lambda rows: act2(norm2(rows)))
+        wide = pointwise(convolved(wide, depthwise), lambda part: act2(norm2(part)))
         if len(cuts) == 1 or not strips.frugal:
-            wide = collect(wide, cuts)
-        mean = sum(channel_sums(wide.read(a, b)) for a, b in cuts) / math.prod(x.shape[2:])
+            wide = materialise(wide, cuts)
+        mean = sum(channel_sums(wide.read(a, b), strips.tuning) for a, b in cuts) / math.prod(x.shape[2:])
         gates = excite(mean)
 
-        def projected(rows: Tensor) -> Tensor:
-            return norm3(gated_projection(rows, gates, project))
+        def projected(part: Tensor) -> Tensor:
+            return norm3(gated_projection(part, gates, project))
 
         narrow = Rows((x.shape[0], project.out_channels, *x.shape[2:]), lambda a, b: projected(wide.read(a, b)))
-        return collect(narrow, cuts)
+        return materialise(narrow, cuts)
 
     @torch.no_grad()
-    def fold_batch_norms(self) -> None:
+    def prepare(self) -> None:
         for index in (0, 3, 7):
             conv, norm = self[index], self[index + 1]
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -234,4 +238,4 @@ class CrossAttention(MaxViT):
 
     def forward(self, x: Tensor, context: Rows, strips: Strips) -> Tensor:  # type: ignore[override]
         brought = self.proj_in(context, strips)
-        return super().forward(x, brought.read(0, brought.height), strips)
+        return super().forward(x, brought.tensor(), strips)

@@ -6,8 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-#: Distances are taken for this many positions at a time: 8192 codes x 2048 positions are 64 MiB.
-_ROWS = 2048
+from ..rows.tuning import Tuning
 
 
 class VectorQuantizer(nn.Module):
@@ -22,16 +21,17 @@ class VectorQuantizer(nn.Module):
         codes = self.embedding.weight.float()  # (n_embed, C)
         positions = rearrange(z.float(), "b c t h w -> (b t h w) c")
         code_norms = codes.square().sum(dim=1)
-        nearest = [self._nearest(rows, codes, code_norms) for rows in positions.split(_ROWS)]
+        parts = positions.split(Tuning.of(z.device).distance_positions)
+        nearest = [self._nearest(part, codes, code_norms) for part in parts]
         b, _, t, h, w = z.shape
         return rearrange(torch.cat(nearest), "(b t h w) -> b t h w", b=b, t=t, h=h, w=w)
 
     @staticmethod
-    def _nearest(rows: Tensor, codes: Tensor, code_norms: Tensor) -> Tensor:
+    def _nearest(positions: Tensor, codes: Tensor, code_norms: Tensor) -> Tensor:
         """|z|^2 + |e|^2 - 2 z.e, channel by channel: a matrix product would be rounded where TF32 is on."""
-        distances = rows.square().sum(dim=1, keepdim=True) + code_norms  # (P, n_embed)
-        for channel in range(rows.shape[1]):
-            distances.addcmul_(rows[:, channel, None], codes[:, channel], value=-2.0)
+        distances = positions.square().sum(dim=1, keepdim=True) + code_norms  # (P, n_embed)
+        for channel in range(positions.shape[1]):
+            distances.addcmul_(positions[:, channel, None], codes[:, channel], value=-2.0)
         return distances.argmin(dim=1)
 
     def lookup(self, indices: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..config import DenoiserParams
 from .attention import attention
-from .blocks import FRAMES, Deriving, silu
+from .blocks import FRAMES, silu
+from .preparation import Deriving
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:

@@ -14,12 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-#: Bytes of features handled at a time where they are gathered: on the CPU a chunk stays in the processor's cache.
-_CHUNK_BYTES = 1 << 20
-#: Positions of a chunk: at least on the CPU, and on other devices, which want long kernels.
-_LEAST_CHUNK, LONG_CHUNK = 1 << 12, 1 << 18
-#: Devices whose `embedding_bag` sums weighted rows in one pass.
-_FUSED = ("cpu", "cuda")
+from ..rows.tuning import Tuning
+
 #: With gradients: how near a position comes to a tap outside of the map, in pixels, before that tap counts.
 _SLACK = 1e-4
 
@@ -112,8 +108,14 @@ class Neighbourhood:
     is ever made. Positions are float32; weights and sums over features have the map's dtype.
     """
 
-    def __init__(self, x: Tensor, flow: Tensor, top: int = 0) -> None:
-        """x: (B, C, H, W); flow: (B, 2, rows, W), rows `top`.. of the flow over x."""
+    def __init__(self, x: Tensor, flow: Tensor, top: int = 0, tuning: Tuning | None = None) -> None:
+        """Take a map along a flow.
+
+        Args:
+            x: (B, C, H, W).
+            flow: (B, 2, rows, W), rows `top`.. of the flow over x.
+            tuning: None for the device's own.
+        """
         b, _, self.height, self.width = x.shape
         px, py = _positions(flow, (self.height, self.width), top)
         self.shape = (b, *px.shape[1:])
@@ -121,25 +123,25 @@ class Neighbourhood:
         self.px, self.py = px.flatten(), py.flatten()
         self.image = px.shape[1:].numel()
         self._map = x if torch.is_grad_enabled() else None
+        self._tuning = tuning or Tuning.of(x.device)
 
     def _chunks(self) -> list[slice]:
-        size = LONG_CHUNK
-        if self.table.device.type == "cpu":
-            size = max(_CHUNK_BYTES // (self.table.shape[1] * self.table.element_size()), _LEAST_CHUNK)
+        size = self._tuning.gathered_bytes // (self.table.shape[1] * self.table.element_size())
+        size = max(size, self._tuning.gathered_positions)
         return [slice(i, i + size) for i in range(0, self.px.shape[0], size)]
 
-    def _taps(self, rows: slice, reach: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _taps(self, chunk: slice, reach: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices and weights (P, 4) of the taps of each neighbour within `reach` of some positions, row by row.
 
         A tap outside of the map has weight zero; what its index meets does not matter.
         """
         count = self.table.shape[0]
         index = torch.int32 if count < 2**31 - 2 * self.width else torch.int64
-        left, across = _axis(self.px[rows], self.width, reach)
-        top, down = _axis(self.py[rows], self.height, reach)
+        left, across = _axis(self.px[chunk], self.width, reach)
+        top, down = _axis(self.py[chunk], self.height, reach)
         first = top.to(index) * self.width + left.to(index)
         if self.shape[0] > 1:
-            which = torch.arange(rows.start, rows.start + first.shape[0], device=first.device) // self.image
+            which = torch.arange(chunk.start, chunk.start + first.shape[0], device=first.device) // self.image
             first += which.to(index) * (self.height * self.width)
         corner = torch.stack([first, first + 1, first + self.width, first + self.width + 1], dim=1)
         beside = [torch.stack([a, b, a, b], dim=1) for a, b in across]
@@ -151,7 +153,7 @@ class Neighbourhood:
 
     def _sampled(self, taps: Tensor, weights: Tensor) -> Tensor:
         """Sums of weighted taps: (P, C)."""
-        if self.table.device.type in _FUSED:
+        if self._tuning.fused_gather:
             return F.embedding_bag(taps, self.table, mode="sum", per_sample_weights=weights)
         return torch.einsum("ptc,pt->pc", self.table[taps.long()], weights)
 
@@ -182,9 +184,9 @@ class Neighbourhood:
         if out is None:
             out = self.table.new_empty(b, h, w, self.table.shape[1])
         positions = out.view(b * h * w, -1)
-        for rows in self._chunks():
-            for taps in self._taps(rows, 0):
-                positions[rows] = self._sampled(*taps)
+        for chunk in self._chunks():
+            for taps in self._taps(chunk, 0):
+                positions[chunk] = self._sampled(*taps)
         return out.permute(0, 3, 1, 2)
 
     def cosine(self, m: Tensor) -> Tensor:
@@ -196,10 +198,10 @@ class Neighbourhood:
             return torch.stack([(c * target).sum(dim=1) / (_length(c) * own) for c in copies], dim=1)
         vectors = rearrange(m, "b c h w -> (b h w) c")
         parts = []
-        for rows in self._chunks():
-            target = vectors[rows]
+        for chunk in self._chunks():
+            target = vectors[chunk]
             own = _length(target)
-            copies = (self._sampled(*taps) for taps in self._taps(rows, 1))
+            copies = (self._sampled(*taps) for taps in self._taps(chunk, 1))
             parts.append(torch.stack([_product(c, target) / (_length(c) * own) for c in copies], dim=1))
         b, h, w = self.shape
         return rearrange(torch.cat(parts), "(b h w) k -> b k h w", b=b, h=h, w=w)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..strips import Rows, Strips, added, collect, convolved, halved, normed, wide_cuts
+from ..rows.cuts import Strips, halved, wide_cuts
+from ..rows.lazy import Rows, added, convolved, materialise, normed
 from .blocks import group_norm, relu
 
 _TAP = 0.5 / math.sqrt(2.0)
@@ -63,9 +64,9 @@ class FrequencyBlock(nn.Module):
 
     def forward(self, x: Rows, strips: Strips) -> Rows:
         cuts = halved(strips.cuts(x.shape, multiple=4))
-        h = collect(convolved(normed(x, self.norm1, strips, relu), self.conv1), cuts, measure=True)
+        h = materialise(convolved(normed(x, self.norm1, strips, relu), self.conv1), cuts, measure=True)
         h = added(convolved(normed(h, self.norm2, strips, relu), self.conv2), convolved(x, self.shortcut))
-        return collect(h, halved(cuts), measure=True)
+        return materialise(h, halved(cuts), measure=True)
 
 
 class FrequencyExtractor(nn.Module):
@@ -90,13 +91,13 @@ class FrequencyExtractor(nn.Module):
             channels = wavelet_channels(clip)[:, :, : b - a]
             return channels.to(dtype).contiguous(memory_format=torch.channels_last)
 
-        whole = Rows((frame0.shape[0], 21, height, frame0.shape[3]), bands)
+        clip_bands = Rows((frame0.shape[0], 21, height, frame0.shape[3]), bands)
         # Two rows of the frames make one: the cuts are those of the frames' size.
-        h = convolved(whole, self.conv_in)
-        h = collect(h, halved(wide_cuts(whole.shape, strips, frame0.device)), measure=strips.pixels is not None)
+        cuts = halved(wide_cuts(clip_bands.shape, strips, frame0.device))
+        h = materialise(convolved(clip_bands, self.conv_in), cuts, measure=strips.pixels is not None)
         for block in self.Blocks:
             h = block(h, strips)
-        return h.read(0, h.height)
+        return h.tensor()
 
 
 def gate(features: Tensor, frequency: Tensor) -> Tensor:

@@ -137,9 +137,9 @@ def decoded_method(source: str | None, flow_scale: float, dtype: torch.dtype, *,
             assert middle is not None and ends[0] is not None and ends[1] is not None
             z = vqgan.latent((ends[0], middle, ends[1]), first.image, last.image)
             codes = vqgan.quantize.lookup(vqgan.quantize.code_indices(z))
-            levels = (first.flow_levels(), last.flow_levels())
+            levels = (first.flow_levels, last.flow_levels)
             flow = vqgan.decoder.flows((first.flow_image, last.flow_image), levels, padding.padded).full
-            images, pyramids = (first.image, last.image), (first.pyramid, last.pyramid)
+            images, pyramids = (first.image, last.image), (list(first.pyramid), list(last.pyramid))
             frame = vqgan.decoder(vqgan.decoder_input(codes), images, pyramids, flow)
             made.append(rearrange(padding.crop(frame), "1 c h w -> h w c"))
         return made

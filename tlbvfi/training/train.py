@@ -43,7 +43,8 @@ from ..config import load_params
 from ..model import TLBVFI
 from ..modules.autoencoder import FLOW_LEVELS, Decoder
 from ..modules.warp import resize, resize_flow, warp
-from ..strips import WHOLE, stored
+from ..rows.cuts import WHOLE
+from ..rows.lazy import stored
 from .render import ShardDataset
 
 log = logging.getLogger(__name__)
@@ -387,7 +388,7 @@ class AutoencoderStage(RefineStage):
             maps.append(given[0].read(0, given[0].height))
 
         hooks += [level.block[0].register_forward_pre_hook(keep) for level in decoder.up]
-        frame = decoder(decoder_in, (x0, x1), (first, last), flow)
+        frame = decoder(decoder_in, (x0, x1), (list(first), list(last)), flow)
         for hook in hooks:
             hook.remove()
         size = (refined.shape[-2], refined.shape[-1])
@@ -439,7 +440,7 @@ class DecoderStage(AutoencoderStage):
         level_rows = stored(features[-1].detach().requires_grad_())
         for level in encoder.down[_MOTION_LEVELS:]:
             level_rows = level(level_rows, WHOLE)
-            features.append(level_rows.read(0, level_rows.height))
+            features.append(level_rows.tensor())
         return features  # type: ignore[return-value]
 
 

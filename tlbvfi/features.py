@@ -1,0 +1,121 @@
+"""What one frame contributes to every pair it is in, on its device or offloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .rows.owned import Owned
+from .transfer import HostCopies, Offloaded
+
+
+@dataclass
+class FrameFeatures:
+    """What one frame contributes to every pair it is in. B frames at once; sides as the padding rule says.
+
+    Attributes:
+        image: (B, 3, H, W) float32 in [0, 1].
+        flow_image: (B, 3, Hf, Wf) float32, the frame as the coarse flow takes it: in [0, 1] at flow scale 1,
+            in [-1, 1] below (the published model's way).
+        pyramid: feature levels 0..L, level k at 1 / 2**k; level 0 is None where nothing reads it.
+        flow_pyramid: feature levels 0..3 at the flow size.
+        empty: deepest features (1, C, h, w) of the empty middle frame at this size, where they are there: one tensor
+            for all frames of a run, which stays on its device.
+    """
+
+    image: Tensor
+    flow_image: Tensor
+    pyramid: list[Tensor | None]
+    flow_pyramid: list[Tensor | None]
+    empty: Tensor | None = None
+
+    def __getitem__(self, which: slice) -> FrameFeatures:
+        """Some of the B frames."""
+        return self._each(lambda tensor: tensor[which])
+
+    @staticmethod
+    def cat(parts: Sequence[FrameFeatures]) -> FrameFeatures:
+        """The frames of several, in order."""
+        levels = zip(*(part.pyramid for part in parts), strict=True)
+        flow_levels = zip(*(part.flow_levels for part in parts), strict=True)
+        return FrameFeatures(
+            image=torch.cat([part.image for part in parts]),
+            flow_image=torch.cat([part.flow_image for part in parts]),
+            pyramid=[torch.cat(tensors) if (tensors := _present(level)) else None for level in levels],
+            flow_pyramid=[torch.cat(tensors) for tensors in flow_levels],
+            empty=next((part.empty for part in parts if part.empty is not None), None),
+        )
+
+    @property
+    def deepest(self) -> Tensor:
+        """The last level of :attr:`pyramid`."""
+        return _present(self.pyramid[-1:])[0]
+
+    @property
+    def flow_levels(self) -> list[Tensor]:
+        """The levels of :attr:`flow_pyramid`."""
+        return _present(self.flow_pyramid)
+
+    def offload(self, copies: HostCopies) -> OffloadedFeatures:
+        """Start moving the features off their device, so that their memory there can be given up for a while."""
+        parts: list[Offloaded] = []
+
+        def begun(tensor: Tensor) -> Tensor:
+            parts.append(copies.offload(tensor))
+            return torch.tensor(len(parts) - 1)
+
+        return OffloadedFeatures(self._each(begun), parts)
+
+    def release_flow(self) -> None:
+        """Drop what only the flow reads; the flow cannot be computed again."""
+        self.flow_pyramid.clear()
+        self.pyramid[0] = None
+        self.flow_image = self.image
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+        """Change every tensor of the frames' own, once where it serves in two places."""
+        changed: dict[int, Tensor] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in changed:
+                changed[id(tensor)] = change(tensor)
+            return changed[id(tensor)]
+
+        return FrameFeatures(
+            image=once(self.image),
+            flow_image=once(self.flow_image),
+            pyramid=[None if level is None else once(level) for level in self.pyramid],
+            flow_pyramid=[once(level) for level in self.flow_levels],
+            empty=self.empty,
+        )
+
+
+def _present(levels: Sequence[Tensor | None]) -> list[Tensor]:
+    return [level for level in levels if level is not None]
+
+
+def own_copy(features: FrameFeatures | Owned[FrameFeatures]) -> FrameFeatures:
+    """A shallow copy, in which the caller may drop one tensor after the other: that frees them where the features were
+    handed over, and nothing where they are borrowed."""
+    held = features.take() if isinstance(features, Owned) else features
+    return replace(held, pyramid=list(held.pyramid), flow_pyramid=list(held.flow_pyramid))
+
+
+class OffloadedFeatures:
+    """Features off their device (see :class:`.transfer.Offloaded`)."""
+
+    def __init__(self, numbers: FrameFeatures, parts: list[Offloaded]) -> None:
+        """numbers: in the place of each tensor, which of the parts it is."""
+        self._numbers, self._parts = numbers, parts
+
+    def release(self) -> None:
+        """To be called before the memory of the features is given up."""
+        for part in self._parts:
+            part.release()
+
+    def restore(self) -> FrameFeatures:
+        """The features again, on their device. To be called once."""
+        return self._numbers._each(lambda number: self._parts[int(number)].restore())

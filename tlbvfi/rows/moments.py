@@ -1,0 +1,125 @@
+"""Statistics of maps, exact in float32, whole and from strips, and norms by them.
+
+Those of strips are merged with the between-strip term (Chan, Golub and LeVeque 1983), so that every strip is normed by
+the statistics of the whole map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .cpu import column_sums, own_kernel_norms
+from .tuning import Tuning
+
+
+def channel_moments(x: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel over the positions: float32 (B, C) each, for x (B, C, H, W)."""
+    if torch.compiler.is_compiling() or x.stride(1) != 1:
+        variance, mean = torch.var_mean(x.flatten(2).float(), dim=2, correction=0)
+        return mean, variance
+    tuning = tuning or Tuning.of(x.device)
+    # One pass over differences from a mean of some rows, which is near enough that nothing cancels.
+    near = x[:, :, :: max(1, x.shape[2] // 8)].mean(dim=(2, 3), dtype=torch.float32)
+    sums, squares = torch.zeros_like(near), torch.zeros_like(near)
+    for i, part in _parts(x, tuning):
+        centred = part - near[i]  # float32
+        sums[i] += column_sums(centred, tuning.ones)
+        squares[i] += column_sums(centred.mul_(centred), tuning.ones)
+    offset = sums / (x.shape[2] * x.shape[3])
+    return near + offset, (squares / (x.shape[2] * x.shape[3]) - offset.square()).clamp_min_(0.0)
+
+
+def channel_sums(x: Tensor, tuning: Tuning | None = None) -> Tensor:
+    """Sum of each channel over the positions: float32 (B, C), for x (B, C, H, W)."""
+    tuning = tuning or Tuning.of(x.device)
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.stride(1) != 1
+    if plain or not tuning.half_sums_in_parts or x.dtype == torch.float32:
+        return x.sum(dim=(2, 3), dtype=torch.float32)
+    sums = x.new_zeros(x.shape[:2], dtype=torch.float32)
+    for i, part in _parts(x, tuning):
+        sums[i] += column_sums(part.float(), tuning.ones)
+    return sums
+
+
+def _parts(x: Tensor, tuning: Tuning) -> Iterator[tuple[int, Tensor]]:
+    """A channels-last map some positions at a time, as long sums lose digits: index in the batch, positions (N, C)."""
+    for i, positions in enumerate(rearrange(x, "b c h w -> b (h w) c")):
+        for part in positions.split(max(1, tuning.summed_elements // max(x.shape[1], 64))):
+            yield i, part
+
+
+@dataclass
+class Moments:
+    """Mean and variance of each channel of a map, taken from its strips.
+
+    Attributes:
+        tuning: for :func:`channel_moments`.
+        counts, means, variances: of each strip: positions, and float32 (B, C) each.
+    """
+
+    tuning: Tuning | None = None
+    counts: list[int] = field(default_factory=list)
+    means: list[Tensor] = field(default_factory=list)
+    variances: list[Tensor] = field(default_factory=list)
+
+    def add(self, strip: Tensor) -> None:
+        mean, variance = channel_moments(strip, self.tuning)
+        self.counts.append(strip.shape[2:].numel())
+        self.means.append(mean)
+        self.variances.append(variance)
+
+    def channels(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel over the whole map: float32 (B, C) each."""
+        if len(self.counts) == 1:
+            return self.means[0], self.variances[0]
+        means, variances = torch.stack(self.means), torch.stack(self.variances)  # (strips, B, C)
+        total = sum(self.counts)
+        # Filled in on the device, as a list of numbers would have to be copied there, which waits for it.
+        runs = [means.new_full((len(list(run)), 1, 1), count / total) for count, run in groupby(self.counts)]
+        share = torch.cat(runs)
+        mean = (means * share).sum(dim=0)
+        return mean, ((variances + (means - mean).square()) * share).sum(dim=0)
+
+    def groups(self, groups: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each group of channels: float32 (B, groups) each."""
+        return grouped(*self.channels(), groups)
+
+
+def grouped(mean: Tensor, variance: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Moments (B, C) of channels -> moments (B, groups) of their groups, with the between-channel term."""
+    between, group_mean = torch.var_mean(rearrange(mean, "b (g c) -> b g c", g=groups), dim=2, correction=0)
+    return group_mean, rearrange(variance, "b (g c) -> b g c", g=groups).mean(dim=2) + between
+
+
+def affine(mean: Tensor, variance: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+    """The norm by group moments (B, groups) as x * scale + shift: float32 (B, C, 1, 1) each."""
+    per_group = norm.num_channels // norm.num_groups
+    inverse = torch.rsqrt(variance + norm.eps)
+    weight = rearrange(norm.weight.float(), "(g c) -> g c", c=per_group)
+    scale = inverse[:, :, None] * weight
+    shift = rearrange(norm.bias.float(), "(g c) -> g c", c=per_group) - mean[:, :, None] * scale
+    return rearrange(scale, "b g c -> b (g c) 1 1"), rearrange(shift, "b g c -> b (g c) 1 1")
+
+
+def scaled(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
+    """x * scale + shift in the dtype of x; into `out`, which may be x, where given."""
+    return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype), out=out)
+
+
+def group_normed(x: Tensor, norm: nn.GroupNorm, writable: bool = False, tuning: Tuning | None = None) -> Tensor:
+    """GroupNorm of a map (B, C, H, W) whose statistics are exact in float32, in any memory layout.
+
+    `writable`: x serves nobody else, and may be overwritten.
+    """
+    tuning = tuning or Tuning.of(x.device)
+    if own_kernel_norms(x, tuning):
+        return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    scale, shift = affine(*grouped(*channel_moments(x, tuning), norm.num_groups), norm)
+    return scaled(x, scale, shift, out=x if writable else None)

@@ -1,0 +1,68 @@
+"""What suits a device: sizes and choices that change time, memory and rounding, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Sizes and choices for a device; the defaults are a graphics card's, which wants long kernels.
+
+    Attributes:
+        piece_positions: positions of a piece of a layer that is several times wider than its map.
+        piece_rows: rows of such a piece, at least, where its halo is computed twice.
+        summed_elements: elements of a channels-last map that are summed at a time; longer sums lose digits.
+        ones: positions that a product with ones sums, which is faster than a sum on some devices; 0 for no products.
+        half_sums_in_parts: sum maps in half precision part by part, where PyTorch would copy them to float32 first.
+        own_half_norm: norm maps in half precision by PyTorch's kernel: what it loses does not show there.
+        linear_pointwise: 1x1 convolutions as linear maps, which do not copy their input.
+        attention_logits: logits of a slice of attention, where PyTorch's kernel keeps them.
+        attention_products: logits of a slice of attention that is computed by matrix products.
+        bfloat16_products: attention in bfloat16 by matrix products.
+        gathered_bytes: bytes of features gathered at a time along a flow, but see `gathered_positions`.
+        gathered_positions: positions gathered at a time, at least.
+        fused_gather: `embedding_bag` sums weighted rows in one pass.
+        distance_positions: latent positions whose distances to all codes are there together (of 2048 positions to
+            8192 codes they take 64 MiB).
+    """
+
+    piece_positions: int = 1 << 16
+    piece_rows: int = 16
+    summed_elements: int = 1 << 19
+    ones: int = 0
+    half_sums_in_parts: bool = False
+    own_half_norm: bool = False
+    linear_pointwise: bool = False
+    attention_logits: int = 1 << 26
+    attention_products: int = 1 << 24
+    bfloat16_products: bool = False
+    gathered_bytes: int = 0
+    gathered_positions: int = 1 << 18
+    fused_gather: bool = True
+    distance_positions: int = 2048
+
+    @staticmethod
+    def of(device: torch.device) -> Tuning:
+        """The device's own. The ``meta`` device has a CUDA card's: what is counted there is what a card does."""
+        if device.type == "cpu":
+            return _ONE_THREAD if torch.get_num_threads() == 1 else _CPU
+        return _CUDA if device.type in ("cuda", "meta") else _OTHER
+
+
+_CUDA = Tuning()
+_OTHER = replace(_CUDA, fused_gather=False)
+#: Pieces and chunks stay in the processor's cache.
+_CPU = replace(
+    _CUDA,
+    piece_positions=1 << 14,
+    ones=32,
+    half_sums_in_parts=True,
+    own_half_norm=True,
+    bfloat16_products=True,
+    gathered_bytes=1 << 20,
+    gathered_positions=1 << 12,
+)
+_ONE_THREAD = replace(_CPU, linear_pointwise=True)
