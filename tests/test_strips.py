@@ -23,7 +23,7 @@ from tlbvfi.modules import autoencoder, blocks, flow, maxvit, wavelet
 from tlbvfi.modules.autoencoder import FLOW_LEVELS
 from tlbvfi.modules.blocks import ClipConv, Upsample
 from tlbvfi.modules.maxvit import MaxViT, PreNorm
-from tlbvfi.modules.preparation import Deriving, laid_out, laid_out_copy, prepare
+from tlbvfi.modules.preparation import Deriving, laid_out, laid_out_copy, prepare, stacked
 from tlbvfi.modules.unet import BandedConv
 from tlbvfi.rows import lazy
 from tlbvfi.rows.cpu import positionwise
@@ -572,7 +572,8 @@ def test_a_midpoint_is_its_steps(model: TLBVFI) -> None:
     expected = model.midpoint(first, last, 3, noise)
     latent = model.latent((first.deepest, model.encode_empty(128, SIDE), last.deepest), first.image, last.image)
     indices = model.vqgan.quantize.code_indices(model.denoise(latent, 3, noise))
-    codes, pyramids = model.vqgan.quantize.lookup(indices), (list(first.pyramid), list(last.pyramid))
+    codes = model.vqgan.decoder_input(model.vqgan.quantize.lookup(indices))
+    pyramids = list(first.pyramid), list(last.pyramid)
     found = model.decode(codes, (first.image, last.image), pyramids, model.flows(first, last).full)
     assert torch.equal(found * 2 - 1, expected)
 
@@ -803,8 +804,9 @@ def test_weights_lie_as_they_are_used(shape: tuple[int, ...]) -> None:
         assert torch.equal(found, weight)
         assert len(shape) != 4 or found.is_contiguous(memory_format=torch.channels_last)
         if len(shape) == 5:
-            stacked = rearrange(found, "o i t y x -> o (t i) y x")
-            assert stacked.is_contiguous(memory_format=torch.channels_last)
-            assert stacked.data_ptr() == found.data_ptr()
+            kernel = stacked(found)
+            assert torch.equal(kernel, torch.cat(weight.unbind(2), dim=1))
+            assert kernel.is_contiguous(memory_format=torch.channels_last)
+            assert kernel.data_ptr() == found.data_ptr()
         assert laid_out(found).data_ptr() == found.data_ptr()
     assert laid_out_copy(weight, torch.float16).dtype == torch.float16

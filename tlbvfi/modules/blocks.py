@@ -13,7 +13,7 @@ from ..rows.cuts import Strips
 from ..rows.lazy import Rows, added, convolved, materialise, normed, read_once
 from ..rows.moments import group_normed
 from .attention import attention
-from .preparation import Deriving, laid_out
+from .preparation import Deriving, laid_out, stacked
 
 
 def silu(x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ClipConv(nn.Conv3d):
 
     def _stacked_weight(self) -> Tensor:
         """(out, T in, y, x), channels last: a view of the weight where it is laid out for inference."""
-        return rearrange(laid_out(self.weight), "o i t y x -> o (t i) y x")
+        return laid_out(stacked(self.weight))
 
 
 class ResnetBlock(nn.Module):

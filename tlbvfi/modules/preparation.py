@@ -5,32 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-#: Dimensions from the outermost in memory to the innermost, by their number: those of 2-D convolutions (out, in, y, x)
-#: as channels-last, those of 3-D ones (out, in, t, y, x) as :class:`.blocks.ClipConv` stacks them.
-_ORDER = {4: (0, 2, 3, 1), 5: (0, 3, 4, 2, 1)}
+
+def stacked(weight: Tensor) -> Tensor:
+    """The kernel (out, in, t, y, x) of a 3-D convolution as that (out, t in, y, x) of a 2-D one over stacked frames."""
+    return rearrange(weight, "o i t y x -> o (t i) y x")
+
+
+def _unstacked(weight: Tensor, reach: int) -> Tensor:
+    return rearrange(weight, "o (t i) y x -> o i t y x", t=reach)
 
 
 def laid_out(weight: Tensor) -> Tensor:
-    """The weight as it is, its memory in the order in which it is used."""
-    order = _order(weight.ndim)
-    return weight.permute(order).contiguous().permute(_inverse(order))
+    """The weight, its memory as convolutions use it: channels last, 3-D ones as :func:`stacked` has them."""
+    if weight.ndim == 5:
+        return _unstacked(laid_out(stacked(weight)), weight.shape[2])
+    return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight.contiguous()
 
 
 def laid_out_copy(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of the weight in a dtype, its memory in the order in which it is used."""
-    order = _order(weight.ndim)
-    ordered = weight.permute(order)
-    return torch.empty(ordered.shape, dtype=dtype).copy_(ordered).permute(_inverse(order))
-
-
-def _order(dimensions: int) -> tuple[int, ...]:
-    return _ORDER.get(dimensions, tuple(range(dimensions)))
-
-
-def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(order.index(dimension) for dimension in range(len(order)))
+    """A copy of the weight in a dtype, its memory as :func:`laid_out` has it."""
+    if weight.ndim == 5:
+        out, channels, reach, *sides = weight.shape
+        memory = torch.empty(out, reach * channels, *sides, dtype=dtype, memory_format=torch.channels_last)
+        return _unstacked(memory, reach).copy_(weight)
+    layout = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+    return torch.empty(weight.shape, dtype=dtype, memory_format=layout).copy_(weight)
 
 
 class Prepared(ABC):
@@ -45,8 +47,9 @@ class Prepared(ABC):
 @torch.no_grad()
 def prepare(model: nn.Module) -> None:
     """Make all modules of a model ready for inference."""
-    for parameter in model.parameters():
-        parameter.data = laid_out(parameter.data)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            module.weight.data = laid_out(module.weight.data)
     for module in model.modules():
         if isinstance(module, Prepared):
             module.prepare()
