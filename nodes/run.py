@@ -72,7 +72,7 @@ class Run:
             with tf32(settings.tf32):  # a model that is compiled runs once here
                 managed = models.managed(path, device, dtype, self.compile)
             chosen = _plan(managed, (source.info.height, source.info.width), settings)
-            model = managed.load(chosen.peak_bytes - chosen.weight_bytes if chosen else 0)
+            model = managed.load(chosen.peak_bytes - chosen.weight_bytes)
             progress = host.Progress(new_frames)
             cleanup = _Cleanup(frames_per_cleanup)
             result = interpolate_video(
@@ -99,8 +99,8 @@ class _Cleanup:
             host.free_unused_memory()
 
 
-def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings) -> Plan | None:
-    """How a run goes in the memory that ComfyUI can give; None where it cannot tell how much that is.
+def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings) -> Plan:
+    """How a run goes in the memory that ComfyUI can give; whole where it cannot tell how much that is.
 
     Raises:
         ValueError: not even the smallest run fits, in one sentence.
@@ -108,7 +108,7 @@ def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings)
     model = managed.model
     whole = plan(*size, model.dtype, settings.flow_scale, params=model.params, padding=settings.padding)
     room = managed.make_room(whole.peak_bytes)
-    return plan_for(model, size, settings, None if room is None else room - whole.weight_bytes)
+    return plan_for(model, size, settings, room, device=managed.device) or whole
 
 
 def image_target(count: int, info: VideoInfo) -> BatchTarget:

@@ -151,10 +151,10 @@ def test_a_run_is_planned_for_what_is_free(model: TLBVFI, batch: Tensor, monkeyp
     monkeypatch.setattr(engine, "interpolate_timeline", spied)
     small = tlbvfi.plan(300, 300, torch.float32, params=model.params)
     for free, rows in ((None, None), (10 * 2**30, small.padded_size[0])):
-        monkeypatch.setattr(engine, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(engine, "available", lambda model, free=free: free)
         interpolate_video(model, BatchSource(batch), into(5, batch), QUICK)
         assert (plans[-1] and plans[-1].strip_rows) == (rows and 128)
-    monkeypatch.setattr(engine, "free_memory", lambda device: 0)
+    monkeypatch.setattr(engine, "available", lambda model: 0)
     with pytest.raises(ValueError, match=r"^56x40 at flow scale 0.5 in float32 needs .* at least"):
         interpolate_video(model, BatchSource(batch), into(5, batch), QUICK)
     given = tlbvfi.plan(40, 56, torch.float32, params=model.params)

@@ -26,6 +26,7 @@ from torch import Tensor
 from tests import fake_host
 from tests.fake_host import FakeHost, Interrupted
 from tests.tiny import TINY, frames
+from tlbvfi.counting import LiveBytes
 from tlbvfi.model import TLBVFI
 
 NAME = "tlbvfi-pack-of-test-nodes"
@@ -263,14 +264,14 @@ def test_settings_reach_the_model(run: Run, library: Run, pair: Tensor, setting:
 def test_without_offload_the_frames_are_the_same(
     run: Run, library: Run, pair: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interpolator, wishes = part("nodes.interpolator"), []
-    original = interpolator.interpolate_frames
+    engine, wishes = part("tlbvfi.engine"), []
+    original = engine.interpolate_timeline
 
-    def interpolate_frames(*args: Any, **kwargs: Any) -> Any:
-        wishes.append(kwargs["offload"])
-        return original(*args, **kwargs)
+    def interpolate_timeline(model: Any, frames: Any, timeline: Any, settings: Any, **kwargs: Any) -> Any:
+        wishes.append(settings.offload)
+        return original(model, frames, timeline, settings, **kwargs)
 
-    monkeypatch.setattr(interpolator, "interpolate_frames", interpolate_frames)
+    monkeypatch.setattr(engine, "interpolate_timeline", interpolate_timeline)
     run(pair[:1], pair[1:], cpu_offload=True)
     assert torch.equal(run(pair[:1], pair[1:], times_to_interpolate=2, cpu_offload=False), library(pair, 4)[::4])
     assert wishes == [True, False]
@@ -468,9 +469,9 @@ def test_whole_floats_come_from_nodes_that_compute(run: Run, pair: Tensor, linke
 
 
 def test_a_result_that_the_computer_refuses_is_one_sentence(run: Run, host: FakeHost) -> None:
-    first = torch.rand(1, 64, 64, 3).expand(10**9, -1, -1, -1)
+    info = part("tlbvfi.video").VideoInfo(64, 64, None, None)
     with pytest.raises(ValueError, match=r"^The result takes .* GiB of the computer's memory.* Meta Batch Manager"):
-        part("nodes.interpolator")._empty_result(first, 4)
+        part("nodes.run").image_target(17 * 10**9, info)
 
 
 @pytest.mark.parametrize("name", ["older/b.safetensors", "older\\b.safetensors"])
@@ -623,14 +624,19 @@ def imitated(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Chosen:
     """The library's interpolation replaced by frames of one value; the keywords of its calls."""
     calls: Chosen = []
 
-    def interpolate_frames(model: Any, frames: Any, times: int, *_: Any, **keywords: Any) -> Iterator[Tensor]:
+    def interpolate_timeline(
+        model: Any, frames: Any, timeline: Any, settings: Any, **keywords: Any
+    ) -> Iterator[SimpleNamespace]:
         calls.append(keywords)
-        for number, frame in enumerate(frames):
-            for _ in range(2**times - 1 if number else 0):
-                yield torch.full_like(frame, 0.5)
-            yield frame
+        before = None
+        for number, after in enumerate(frames):
+            places = timeline.opening() if before is None else timeline.gap(number - 1, before, after).places
+            for place in places:
+                shown = after if place in (0, 1) else torch.full_like(after, 0.5)
+                yield SimpleNamespace(frame=shown, position=number + place)
+            before = after
 
-    monkeypatch.setattr(part("nodes.interpolator"), "interpolate_frames", interpolate_frames)
+    monkeypatch.setattr(part("tlbvfi.engine"), "interpolate_timeline", interpolate_timeline)
     return calls
 
 
@@ -643,9 +649,10 @@ class Planner:
         whole = part("tlbvfi").plan(1, 1, torch.float32, params=PARAMS)
         self.whole = dataclasses.replace(whole, peak_bytes=10300, weight_bytes=300)
         self.smaller = dataclasses.replace(self.whole, peak_bytes=1300)
-        monkeypatch.setattr(part("nodes.interpolator"), "plan", self)
+        monkeypatch.setattr(part("nodes.run"), "plan", self)
+        monkeypatch.setattr(part("tlbvfi.planning"), "plan", self)
 
-    def __call__(self, *size: Any, params: Any, budget: int | None = None) -> Any:
+    def __call__(self, *size: Any, params: Any, padding: str, budget: int | None = None) -> Any:
         self.asked.append((*size, params))
         self.budgets.append(budget)
         return self.whole if budget is None else self.smaller
@@ -680,25 +687,31 @@ def test_every_part_of_a_video_has_the_plan(
     run: Run, video: Tensor, elsewhere: torch.device, imitated: Chosen, planner: Planner
 ) -> None:
     run(video[[0, 1, 3]], video[[1, 2, 0]])
-    assert [call["plan"] for call in imitated] == [planner.smaller] * 2
+    assert [call["plan"] for call in imitated] == [planner.smaller]
 
 
-def test_on_the_cpu_nothing_is_planned(
+def test_on_the_cpu_the_computers_memory_is_planned_for(
     run: Run, host: FakeHost, pair: Tensor, imitated: Chosen, planner: Planner
 ) -> None:
+    """Nobody else's models make way there, and one pair at a time keeps it busy."""
+    planner.smaller = dataclasses.replace(planner.smaller, batch_size=2, peak_bytes=2300)
+    host.free["cpu"] = 2**31
     run(pair[:1], pair[1:])
-    assert imitated[0]["plan"] is None and not planner.asked and not host.rooms
-    assert host.loads == [(torch.device("cpu"), 0, True)]
+    model = host.managed[-1]().model.model
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    assert planner.budgets == [None, 2**31 + weights - 2**29] and not host.rooms
+    assert imitated[0]["plan"] == dataclasses.replace(planner.smaller, batch_size=1, peak_bytes=1300)
+    assert host.loads == [(torch.device("cpu"), 1000, True)]
 
 
 def test_plan_without_a_limit(pack: ModuleType, pair: Tensor, planner: Planner) -> None:
     """Where ComfyUI cannot tell what is free, as with DirectML."""
     device = torch.device("privateuseone", 0)
     assert part("nodes.host").free_memory(device) is None
-    model = SimpleNamespace(dtype=torch.float16, params=PARAMS)
+    model = SimpleNamespace(dtype=torch.float16, params=PARAMS, device=device)
     managed = SimpleNamespace(device=device, model=model, make_room=lambda wanted: None)
-    assert part("nodes.interpolator")._plan_for(managed, pair, 0.5) is planner.whole
-    assert planner.budgets == [None, None]
+    assert part("nodes.run")._plan(managed, (HEIGHT, WIDTH), part("tlbvfi.settings").Settings()) is planner.whole
+    assert planner.budgets == [None]
 
 
 def test_real_plan_is_handed_on(run: Run, pair: Tensor, elsewhere: torch.device, imitated: Chosen) -> None:
@@ -833,7 +846,7 @@ def test_result_is_the_only_large_allocation(run: Run, imitated: Chosen, times: 
     """Inputs and result, and of everything else a few frames: no list of frames, no second copy."""
     video = torch.rand(65, 128, 256, 3).to(dtype)  # a few of these frames outweigh the model
     before, after = video[:-1], video[1:]
-    with part("tlbvfi.counting").LiveBytes(excluded=[video]) as counter:
+    with LiveBytes(excluded=[video]) as counter:
         result = run(before, after, times_to_interpolate=times)
     assert len(result) == 64 * (2**times + 1 if times else 1)
     assert result.untyped_storage().nbytes() == result.nbytes
@@ -841,7 +854,12 @@ def test_result_is_the_only_large_allocation(run: Run, imitated: Chosen, times: 
 
 
 def test_large_result_is_announced(
-    run: Run, host: FakeHost, video: Tensor, imitated: Chosen, caplog: pytest.LogCaptureFixture
+    run: Run,
+    host: FakeHost,
+    video: Tensor,
+    elsewhere: torch.device,
+    imitated: Chosen,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Once, before the work, with its size, what is free and what to do instead; a result that fits is not."""
     size = 3 * 5 * HEIGHT * WIDTH * 3 * 4
@@ -941,11 +959,11 @@ def test_failure_leaves_nothing_behind(
 def test_what_the_library_raises_passes_untouched(
     run: Run, host: FakeHost, pair: Tensor, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def interpolate_frames(*_: Any, **__: Any) -> Iterator[Tensor]:
+    def interpolate_timeline(*_: Any, **__: Any) -> Iterator[Tensor]:
         raise error
         yield
 
-    monkeypatch.setattr(part("nodes.interpolator"), "interpolate_frames", interpolate_frames)
+    monkeypatch.setattr(part("tlbvfi.engine"), "interpolate_timeline", interpolate_timeline)
     with pytest.raises(type(error)) as raised:
         run(pair[:1], pair[1:])
     assert raised.value is error and error.__cause__ is error.__context__ is None
@@ -1013,8 +1031,8 @@ def test_tf32_is_scoped_to_the_run(
         with pytest.raises(outcome):
             run(pair[:1], pair[1:], enable_tf32=enabled)
     assert flags() == flags_before
-    inside = seen[1:-1]  # the first look is before the run
-    assert inside and set(inside) == {ON if enabled else OFF}
+    inside = seen[1:4]  # before each of the three model calls; the first look is before the run, and others after it
+    assert len(inside) == 3 and set(inside) == {ON if enabled else OFF}
 
 
 def test_old_tf32_flags_can_be_read_afterwards(run: Run, pair: Tensor) -> None:
@@ -1032,7 +1050,7 @@ def test_tf32_in_older_pytorch(
     pack: ModuleType, monkeypatch: pytest.MonkeyPatch, before: tuple[str, bool], enabled: bool
 ) -> None:
     """Which has no setting per backend, but one for products and one flag for convolutions."""
-    precision = part("utils.precision")
+    precision = part("tlbvfi.precision")
     matmul, cudnn = [before[0]], SimpleNamespace(allow_tf32=before[1])
     older = SimpleNamespace(
         backends=SimpleNamespace(cuda=SimpleNamespace(matmul=object()), cudnn=cudnn),

@@ -8,11 +8,10 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from .device_memory import free_memory
 from .interpolate import interpolate_timeline
 from .model import TLBVFI
 from .outputs import Output
-from .planning import Plan, plan_for
+from .planning import Plan, available, plan_for
 from .settings import Settings
 from .timeline import Multiplier, Timeline
 from .video import VideoInfo
@@ -79,7 +78,7 @@ def interpolate_video(
     settings, timeline = settings or Settings(), timeline or Multiplier()
     info = source.info
     if plan is None:
-        plan = plan_for(model, (info.height, info.width), settings, free_memory(model.device))
+        plan = plan_for(model, (info.height, info.width), settings, available(model))
     outputs = interpolate_timeline(
         model, source.frames(), timeline, settings, first_gap=first_gap, plan=plan, on_step=on_step
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .config import ModelParams
+from .device_memory import free_memory
 from .footprint import stages, weight_bytes
 from .model import TLBVFI, check_dtype
 from .padding import PaddingMode, padding_for
@@ -81,15 +82,21 @@ def plan(
 
 
 def plan_for(
-    model: TLBVFI, size: tuple[int, int], settings: Settings, free: int | None, budget: int | None = None
+    model: TLBVFI,
+    size: tuple[int, int],
+    settings: Settings,
+    free: int | None,
+    budget: int | None = None,
+    device: torch.device | None = None,
 ) -> Plan | None:
-    """The plan of a run on the model's device.
+    """The plan of a run.
 
     Args:
         size: (height, width) of the source frames.
-        free: bytes that the device has left beside the model's weights, of which some are kept in reserve; None where
-            that is not known.
+        free: bytes of the device that weights and run may take together (see :func:`available`), of which some are kept
+            in reserve; None where that is not known.
         budget: bytes that may be used instead, weights included and nothing in reserve.
+        device: where the run will be; by default where the model is.
 
     Returns:
         None where it is not known what there is: the run goes whole then, and in strips where that is refused.
@@ -103,12 +110,18 @@ def plan_for(
         *size,
         model.dtype,
         settings.flow_scale,
-        budget=usable(free or 0) + weight_bytes(model.params, model.dtype) if budget is None else budget,
+        budget=usable(free or 0) if budget is None else budget,
         params=model.params,
         padding=settings.padding,
     )
     # One pair keeps a CPU busy: its memory is left to others, unless it is there to be used.
-    return _single(found) if model.device.type == "cpu" and budget is None else found
+    return _single(found) if (device or model.device).type == "cpu" and budget is None else found
+
+
+def available(model: TLBVFI) -> int | None:
+    """Bytes that are free on a model's device, and those that its weights take there; None where that is not known."""
+    free = free_memory(model.device)
+    return None if free is None else free + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
 
 
 def amount(count: float) -> str:

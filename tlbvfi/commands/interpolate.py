@@ -13,7 +13,7 @@ from ..checkpoint import BUILT_IN
 from ..config import BridgeParams
 from ..device_memory import free_memory
 from ..engine import Target, interpolate_video
-from ..planning import plan_for
+from ..planning import available, plan_for
 from ..settings import Settings
 from ..sources import FileSource
 from ..targets import PictureTarget, VideoTarget
@@ -75,9 +75,8 @@ def run(options: argparse.Namespace) -> None:
         raise video.VideoError(f"pictures have no frame rate for {options.target.name}; give a folder as OUT.")
     model = load(options.model, device, options.dtype)
     settings = Settings(options.flow_scale, options.steps, options.seed, options.padding)
-    free = free_memory(device)
-    plan = plan_for(model, (info.height, info.width), settings, free, options.memory)
-    if options.own_process and (device.type != "cpu" or room_for_gaps(plan, options.memory or free)):
+    plan = plan_for(model, (info.height, info.width), settings, available(model), options.memory)
+    if options.own_process and (device.type != "cpu" or room_for_gaps(plan, options.memory or free_memory(device))):
         keep_freed_memory()
     total = timeline.count(info.frame_count) if info.frame_count else None
     with running(), progress_bar(total, options.target.name) as on_frame:
