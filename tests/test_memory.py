@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tlbvfi
 from tests.tiny import TINY, tiny_model
@@ -12,6 +15,7 @@ from tlbvfi.memory import LiveBytes, candidates, counting, usable
 from tlbvfi.model import TLBVFI, convert_precision
 from tlbvfi.rows.cuts import Strips
 from tlbvfi.rows.owned import Owned
+from tlbvfi.rows.tuning import Tuning
 
 
 def test_live_bytes_follow_allocation_and_release() -> None:
@@ -53,8 +57,9 @@ SMALL = load_params("tlbvfi-small")
 
 
 def counted(params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, scale: float, strips: Strips) -> int:
-    """Peak live bytes of two pairs of a video, weights apart, on tensors without data, as a graphics card has them."""
-    with torch.device("meta"), torch.no_grad():
+    """Peak live bytes of two pairs of a video, weights apart, on tensors without data, cut as for a graphics card."""
+    strips = replace(strips, tuning=Tuning.of(torch.device("cuda")))
+    with FakeTensorMode(), torch.no_grad():
         model = convert_precision(TLBVFI(params).finalize(), dtype)
         empty = model.encode_empty(*padded, strips)
         frame = torch.empty(1, 3, *padded)
