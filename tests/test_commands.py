@@ -21,14 +21,21 @@ import torch
 import tlbvfi
 from tests.test_video import sound_packets, with_sound
 from tests.tiny import TINY, frames
-from tlbvfi import demo, video
+from tlbvfi import demo, device_memory, engine, sources, video
 from tlbvfi.commands import interpolate as interpolate_command
-from tlbvfi.commands import memory as memory_of_commands
 from tlbvfi.commands import models
 from tlbvfi.commands.main import entry, main
+from tlbvfi.outputs import Output
 from tlbvfi.planning import Plan, candidates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def shown(frame: torch.Tensor) -> Output:
+    """What a run gives for a frame."""
+    return Output(Fraction(0), frame)
+
+
 COMMANDS = ("interpolate", "plan", "convert", "demo", "download")
 
 
@@ -119,11 +126,11 @@ class TestInterpolate:
         target.write_bytes(b"old")
 
         def broken(*args: object, **kwargs: object) -> object:
-            yield frames(1, 24, 40)[0]
+            yield shown(frames(1, 24, 40)[0])
             raise ValueError("The second frame cannot be made.")
 
         with monkeypatch.context() as patch:
-            patch.setattr(interpolate_command, "interpolate_frames", broken)
+            patch.setattr(engine, "interpolate_timeline", broken)
             code, _, err = run("interpolate", clip, target, "--model", "MODEL")
         assert code == 1
         assert err.endswith("tlbvfi interpolate: The second frame cannot be made.\n")
@@ -139,7 +146,7 @@ class TestInterpolate:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
             yield
 
-        monkeypatch.setattr(interpolate_command, "interpolate_frames", greedy)
+        monkeypatch.setattr(engine, "interpolate_timeline", greedy)
         code, _, err = run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")
         assert code == 1
         assert "CUDA out of memory" in err.splitlines()[-1]
@@ -188,7 +195,7 @@ class TestInterpolate:
         for name in ("text.mp4", "text.txt", "text.safetensors"):
             Path(name).write_text("This is not what its name says.\n" * 40)
         video.write_pictures(Path("pictures"), frames(2, 4, 4))
-        monkeypatch.setattr(interpolate_command, "interpolate_frames", lambda *_, **__: pytest.fail("work has begun"))
+        monkeypatch.setattr(engine, "interpolate_timeline", lambda *_, **__: pytest.fail("work has begun"))
         there = sorted(tmp_path.rglob("*"))
         options = {"--model": "MODEL"} | {k: v for k, v in change.items() if k.startswith("--")}
         words = [word for item in options.items() for word in item]
@@ -243,14 +250,14 @@ class TestInterpolate:
         number = getattr(signal, name)
 
         def ended(*args: object, **kwargs: object) -> object:
-            yield from frames(100, 24, 40)  # more than the encoder holds back
+            yield from map(shown, frames(100, 24, 40))  # more than the encoder holds back
             assert len(list(tmp_path.glob(".out.*"))) == 1
             os.kill(os.getpid(), number)
             time.sleep(60)
 
         words = ["tlbvfi", "interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-        monkeypatch.setattr(interpolate_command, "interpolate_frames", ended)
+        monkeypatch.setattr(engine, "interpolate_timeline", ended)
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         signal.signal(number, signal.SIG_DFL)
         try:
@@ -277,7 +284,9 @@ class TestInterpolate:
     ) -> None:
         info = video.probe(clip)
         for stated, said in ((5, False), (30, True)):
-            monkeypatch.setattr(video, "probe", lambda path, count=stated: dataclasses.replace(info, frame_count=count))
+            monkeypatch.setattr(
+                sources, "probe", lambda path, count=stated: dataclasses.replace(info, frame_count=count)
+            )
             code, out, err = run("interpolate", clip, tmp_path / f"{stated}.mp4", "--model", "MODEL", "--steps", 3)
             assert code == 0 and "5 frames" in out
             assert ("ended after 3 of 30 frames" in err) == said
@@ -288,13 +297,13 @@ class TestMemoryOfTheComputer:
     def chosen(self, monkeypatch: pytest.MonkeyPatch) -> list[Plan | None]:
         """The plans of the runs."""
         plans: list[Plan | None] = []
-        whole = interpolate_command.interpolate_frames
+        whole = engine.interpolate_timeline
 
-        def spied(*args: Any, plan: Plan | None, **kwargs: Any) -> Iterator[torch.Tensor]:
+        def spied(*args: Any, plan: Plan | None, **kwargs: Any) -> Iterator[Output]:
             plans.append(plan)
             return whole(*args, plan=plan, **kwargs)
 
-        monkeypatch.setattr(interpolate_command, "interpolate_frames", spied)
+        monkeypatch.setattr(engine, "interpolate_timeline", spied)
         return plans
 
     @pytest.fixture
@@ -304,7 +313,7 @@ class TestMemoryOfTheComputer:
         def says(size: float) -> None:
             told = tmp_path / "meminfo"
             told.write_text(f"MemTotal: 99 kB\nMemFree: 1 kB\nMemAvailable:   {round(size) // 1024} kB\n")
-            monkeypatch.setattr(memory_of_commands, "MEMINFO", told)
+            monkeypatch.setattr(device_memory, "_MEMINFO", told)
 
         return says
 
@@ -327,7 +336,7 @@ class TestMemoryOfTheComputer:
     def test_no_limit_where_nothing_is_said(
         self, tmp_path: Path, clip: Path, run: Runner, chosen: list[Plan | None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(memory_of_commands, "MEMINFO", tmp_path / "nothing")
+        monkeypatch.setattr(device_memory, "_MEMINFO", tmp_path / "nothing")
         assert run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")[0] == 0
         assert chosen == [None]
 
@@ -517,10 +526,10 @@ class TestDownload:
 
 def test_an_interruption_is_130(run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: object, **kwargs: object) -> object:
-        yield frames(1, 24, 40)[0]
+        yield shown(frames(1, 24, 40)[0])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(interpolate_command, "interpolate_frames", interrupted)
+    monkeypatch.setattr(engine, "interpolate_timeline", interrupted)
     code, _, err = run("interpolate", clip, tmp_path / "out.mp4", "--model", "MODEL")
     assert code == 130
     assert "interrupted" in err

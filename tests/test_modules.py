@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.tiny import tiny_model
 from tlbvfi.modules.attention import attention
 from tlbvfi.modules.blocks import group_norm
 from tlbvfi.modules.flow import RefineBlock
@@ -166,6 +167,15 @@ def test_attention_in_slices_of_the_queries() -> None:
     q, k, v = randn(1, 1, 101, 16), randn(1, 1, 101, 16, seed=1), randn(1, 1, 101, 16, seed=2)
     whole = attention(q, k, v)
     assert (attention(q, k, v, tuning=Tuning(attention_logits=7 * 101)) - whole).abs().max() < 1e-5
+
+
+def test_the_denoiser_compiles_as_one_graph() -> None:
+    """Whatever it asks of its device, a compiler can follow."""
+    model = tiny_model()
+    latent, steps = randn(1, *model.latent_shape(128, 128)), torch.tensor([5])
+    compiled = torch.compile(model.denoise_fn, backend="eager", dynamic=False, fullgraph=True)
+    with torch.no_grad():
+        assert torch.equal(compiled(latent, latent, steps), model.denoise_fn(latent, latent, steps))
 
 
 @pytest.mark.parametrize("windows", [False, True])

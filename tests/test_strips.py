@@ -572,7 +572,7 @@ def test_a_midpoint_is_its_steps(model: TLBVFI) -> None:
     expected = model.midpoint(first, last, 3, noise)
     latent = model.latent((first.deepest, model.encode_empty(128, SIDE), last.deepest), first.image, last.image)
     indices = model.vqgan.quantize.code_indices(model.denoise(latent, 3, noise))
-    codes = model.vqgan.decoder_input(model.vqgan.quantize.lookup(indices))
+    codes = model.vqgan.quantize.lookup(indices)
     pyramids = list(first.pyramid), list(last.pyramid)
     found = model.decode(codes, (first.image, last.image), pyramids, model.flows(first, last).full)
     assert torch.equal(found * 2 - 1, expected)

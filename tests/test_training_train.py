@@ -20,7 +20,7 @@ from tlbvfi.modules.warp import Neighbourhood
 from tlbvfi.rows.cuts import WHOLE
 from tlbvfi.rows.lazy import stored
 from tlbvfi.rows.owned import Owned
-from tlbvfi.training import pipeline, run
+from tlbvfi.training import run
 from tlbvfi.training.losses import blend_loss
 from tlbvfi.training.optimizer import Optimizer
 from tlbvfi.training.options import Options
@@ -169,7 +169,7 @@ def test_what_is_drawn_are_clips_of_mixed_frames(monkeypatch: pytest.MonkeyPatch
         return clip, torch.zeros(())
 
     monkeypatch.setattr(stage, "_quantised", as_they_are)
-    monkeypatch.setattr(pipeline, "decoder_input", lambda model, codes: codes.flatten(0, 1))
+    monkeypatch.setattr(stage.model.vqgan, "decoder_input", lambda codes: codes.flatten(0, 1))
     frames = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     images = tuple(F.interpolate(frames, scale_factor=8.0).chunk(3))
     own, _, drawn = stage.coded([frames], images)  # type: ignore[arg-type]

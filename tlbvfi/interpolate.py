@@ -147,6 +147,7 @@ class _Run:
         self.copies = HostCopies(model.device)
         self.new_frames = 0
         self.ended = False  # by the caller's on_step
+        self.before: Tensor  # a copy of the source frame before the next gap
         self.empty: Tensor | None = None  # features of the empty frame, the same for every pair
         self.left: Handle | None = None  # features of the frame before the next gap, where they are there
 
@@ -156,29 +157,27 @@ class _Run:
         if first is None:
             return
         self.size = (first.shape[0], first.shape[1])
-        before = first.clone()
+        self.before = first.clone()
         if self.timeline.loop:
-            sources = chain(sources, [before])
+            sources = chain(sources, [self.before])
         yield from source_outputs(Fraction(index), first, len(self.timeline.opening()))
         del first
         while ends := list(islice(sources, self.ahead)):
-            after = ends[-1].clone()
-            for part in self._parts(before, ends, index):
+            for part in self._parts(ends, index):
                 yield from self._completed(part)
             index += len(ends)
-            before = after
-        yield from source_outputs(Fraction(index), before, len(self.timeline.closing(index - 1)))
+        yield from source_outputs(Fraction(index), self.before, len(self.timeline.closing(index - 1)))
 
-    def _parts(self, before: Tensor, ends: list[Tensor], index: int) -> Iterator[Part]:
-        """The gaps between source frames, as the timeline wants them, in parts."""
-        pairs = enumerate(pairwise([before, *ends]), index)
+    def _parts(self, ends: list[Tensor], index: int) -> Iterator[Part]:
+        """The gaps before some source frames, as the timeline wants them, in parts."""
+        pairs = enumerate(pairwise([self.before, *ends]), index)
         gaps = [self.timeline.gap(number, first, second) for number, (first, second) in pairs]
         for new, run in groupby(zip(gaps, ends, strict=True), key=lambda pair: pair[0].new):
             some, their_ends = zip(*run, strict=True)
-            after = their_ends[-1].clone()
             fits = len(new) <= self.most_new and not any(BEFORE in gap.places for gap in some)
-            yield from Part(before, some, their_ends).split(self.together if fits else 1)
-            before = after
+            for part in Part(self.before, some, their_ends).split(self.together if fits else 1):
+                self.before = part.after
+                yield part
 
     def _completed(self, part: Part) -> Iterator[Output | Coming]:
         """The frames of a part; begun again by a smaller plan where the device's memory is short, without those that

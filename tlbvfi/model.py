@@ -149,8 +149,8 @@ class TLBVFI(nn.Module):
         flow = self._flow(first, last, strips, record)
         if record is not None:
             record.update(latent=latent, bridge=denoised, code_indices=indices)
-        codes = self.vqgan.decoder_input(self.vqgan.quantize.lookup(indices))
-        output = self.decode(codes, images, (first.pyramid, last.pyramid), flow, strips)
+        pyramids = first.pyramid, last.pyramid
+        output = self.decode(self.vqgan.quantize.lookup(indices), images, pyramids, flow, strips)
         if torch.is_grad_enabled():
             return output * 2.0 - 1.0
         return output.mul_(2.0).sub_(1.0)
@@ -194,12 +194,13 @@ class TLBVFI(nn.Module):
         """The middle frame (B, 3, H, W) float32 in [0, 1].
 
         Args:
-            codes: (B 3, z_channels, h, w), from :meth:`.VQGAN.decoder_input`.
+            codes: (B, z_channels, 3, h, w), of the codebook.
             images: the two frames (B, 3, H, W) in [0, 1].
             pyramids: their feature levels. The lists are emptied, so that a level is freed where nobody else has it.
             flow: (B, 4, H, W) at the frames' size.
             strips: as for :meth:`encode_frame`.
         """
+        codes = self.vqgan.decoder_input(codes)
         return self.vqgan.decoder(codes, images, pyramids, flow, strips or WHOLE)
 
     def _empty_for(

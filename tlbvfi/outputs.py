@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,18 +59,23 @@ class Part:
     gaps: tuple[Gap, ...]
     ends: tuple[Tensor, ...]
 
+    @cached_property
+    def after(self) -> Tensor:
+        """A copy of the source frame after the last gap, to be asked for before that is given out."""
+        return self.ends[-1].clone()
+
     @property
     def new(self) -> tuple[Fraction, ...]:
         return self.gaps[0].new
 
     def split(self, count: int) -> Iterator[Part]:
-        """Parts of at most so many gaps; each is to be asked for before the end of the last one is given out."""
+        """Parts of at most so many gaps."""
         before = self.before
         for start in range(0, len(self.gaps), count):
-            part = slice(start, start + count)
-            after = self.ends[part][-1].clone()
-            yield Part(before, self.gaps[part], self.ends[part])
-            before = after
+            place = slice(start, start + count)
+            part = Part(before, self.gaps[place], self.ends[place])
+            before = part.after
+            yield part
 
     def shown(self, number: int, copies: Iterable[tuple[Fraction, HostCopy]]) -> Iterator[Output | Coming]:
         """The frames of one of the gaps in display order, given the new frames of all by their places."""

@@ -48,7 +48,9 @@ class Tuning:
     def of(device: torch.device) -> Tuning:
         """The device's own. The ``meta`` device has a CUDA card's: what is counted there is what a card does."""
         if device.type == "cpu":
-            return _ONE_THREAD if torch.get_num_threads() == 1 else _CPU
+            # A compiler cannot look at the number of threads.
+            single = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
+            return _ONE_THREAD if single else _CPU
         return _CUDA if device.type in ("cuda", "meta") else _OTHER
 
 

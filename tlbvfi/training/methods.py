@@ -69,9 +69,7 @@ def decoded_method(source: str | None, flow_scale: float, dtype: torch.dtype, *,
             z = model.latent((first.deepest, middle, last.deepest), *images)
             codes = pipeline.nearest_codes(model, z)
             flow = model.flows(first, last).full
-            frame = model.decode(
-                model.vqgan.decoder_input(codes), images, (list(first.pyramid), list(last.pyramid)), flow
-            )
+            frame = model.decode(codes, images, (list(first.pyramid), list(last.pyramid)), flow)
             made.append(rearrange(padding.crop(frame), "1 c h w -> h w c"))
         return made
 

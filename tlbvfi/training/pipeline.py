@@ -99,7 +99,7 @@ def decode_observed(
     hooks += [block.register_forward_pre_hook(keep_map) for block in _first_blocks(model)]
     try:
         first, last = pyramids
-        frame = model.decode(model.vqgan.decoder_input(codes), images, (list(first), list(last)), flow)
+        frame = model.decode(codes, images, (list(first), list(last)), flow)
     finally:
         for hook in hooks:
             hook.remove()
