@@ -233,6 +233,38 @@ def test_out_of_memory_goes_on_in_smaller_strips(
     assert "short: going on in strips of" in caplog.text
 
 
+@pytest.mark.parametrize("refused", [{2}, {3}, {2, 4}])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_gap_begun_again_has_its_own_frames(
+    model: TLBVFI, monkeypatch: pytest.MonkeyPatch, times: int, refused: set[int]
+) -> None:
+    """Although the source has used its memory again, and the caller has written on what it was given."""
+    source = frames(4, 250, 130)
+    expected = run(model, source, times)
+
+    def again() -> Iterator[Tensor]:
+        buffer = torch.empty_like(source[0])
+        for frame in source:
+            yield buffer.copy_(frame)
+
+    Refusing(model, monkeypatch, refused, torch.cuda.OutOfMemoryError("no"))
+    found = []
+    for frame in tlbvfi.interpolate_frames(model, again(), times, sample_steps=3):
+        found.append(frame.clone())
+        frame.zero_()
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).abs().max() < 1e-4
+
+
+def test_giving_up_a_batch_is_not_called_strips(
+    model: TLBVFI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Refusing(model, monkeypatch, {1}, torch.cuda.OutOfMemoryError("no"))
+    assert len(run(model, frames(4, 40, 56), 1, batch_size=3)) == 7
+    assert "short: going on with one gap at a time" in caplog.text and "strips" not in caplog.text
+
+
 def test_out_of_memory_in_the_smallest_strips_is_one_sentence(model: TLBVFI, monkeypatch: pytest.MonkeyPatch) -> None:
     Refusing(model, monkeypatch, set(range(100)), torch.cuda.OutOfMemoryError("no"))
     with pytest.raises(

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -1033,6 +1034,26 @@ def test_tf32_is_scoped_to_the_run(
     assert flags() == flags_before
     inside = seen[1:4]  # before each of the three model calls; the first look is before the run, and others after it
     assert len(inside) == 3 and set(inside) == {ON if enabled else OFF}
+
+
+def test_two_threads_leave_the_flags_as_they_were(pack: ModuleType) -> None:
+    """Blocks that overlap in time would each restore what the other has set."""
+    tf32, before = part("tlbvfi.precision").tf32, flags()
+    entered, seen = threading.Event(), []
+
+    def second() -> None:
+        entered.wait()
+        with tf32(False):
+            seen.append(flags())
+
+    other = threading.Thread(target=second)
+    other.start()
+    with tf32(True):
+        entered.set()
+        other.join(0.2)
+        seen.append(flags())
+    other.join()
+    assert seen == [ON, OFF] and flags() == before
 
 
 def test_old_tf32_flags_can_be_read_afterwards(run: Run, pair: Tensor) -> None:
