@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tlbvfi.files import unwritable, whole
+from tlbvfi.files import atomic, unwritable
 
 
 def test_there_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -17,14 +17,14 @@ def test_there_whole_or_not_at_all(tmp_path: Path) -> None:
     path.write_text("before")
 
     def interrupted() -> None:
-        with whole(path) as partial:
+        with atomic(path) as partial:
             partial.write_text("half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert path.read_text() == "before"
-    with whole(path) as partial:
+    with atomic(path) as partial:
         partial.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
@@ -35,7 +35,7 @@ def test_nobody_elses_file_is_in_the_way(tmp_path: Path) -> None:
     others = [tmp_path / "a.json.partial", tmp_path / ".a.partial.json"]
     for other in others:
         other.write_text("precious")
-    with whole(tmp_path / "a.json") as partial:
+    with atomic(tmp_path / "a.json") as partial:
         partial.write_text("new")
     assert [other.read_text() for other in others] == ["precious"] * 2
 
@@ -43,7 +43,7 @@ def test_nobody_elses_file_is_in_the_way(tmp_path: Path) -> None:
 def test_the_longest_name(tmp_path: Path) -> None:
     path = tmp_path / f"{'a' * 250}.json"
     assert unwritable(path) is None
-    with whole(path) as partial:
+    with atomic(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new"
     assert "its name is not possible here" in str(unwritable(tmp_path / f"{'a' * 300}.json"))
@@ -54,7 +54,7 @@ def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
     target, link = tmp_path / "target.json", tmp_path / "link.json"
     target.write_text("before")
     link.symlink_to(target)
-    with whole(link) as partial:
+    with atomic(link) as partial:
         partial.write_text("after")
     assert link.is_symlink() and target.read_text() == "after"
 
@@ -67,7 +67,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     read: list[str] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
     reader.start()
-    with whole(pipe) as file:
+    with atomic(pipe) as file:
         file.write_text("through")
     reader.join(timeout=10)
     assert read == ["through"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .checkpoint import matching_state, without_counters
 from .config import ModelParams
-from .files import whole
+from .files import atomic
 from .model import TLBVFI
 from .weight_file import SAFETENSORS, read_checkpoint
 
@@ -46,7 +46,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
     matched = without_counters(matching_state(model, contents, source))
     state = {key: tensor.to(dtype) for key, tensor in matched.items()}
     facts = {"source_name": source.name, "source_sha256": sha256(source), "ema": str(contents.used_ema).lower()}
-    with whole(target) as partial:
+    with atomic(target) as partial:
         write_weights(partial, state, contents.params, facts)
         shutil.copymode(source, partial)  # it is made for its owner alone
 

@@ -14,7 +14,7 @@ _LONGEST_STEM = 40
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """A name beside `path` to write a file or a folder to; it becomes `path` at the end, and is removed if there is no
     proper end.
 

@@ -28,8 +28,8 @@ from .transfer import HostCopies, HostCopy
 
 log = logging.getLogger(__name__)
 
-#: New frames of a gap up to which gaps go together: all of them are there before the first gap's can be given out.
-_MOST_NEW_TOGETHER = 15
+#: New frames of a gap up to which gaps are batched: a batch holds all of them before the first can be given out.
+_MOST_NEW_IN_BATCH = 15
 #: New frames of which all are on their way to the host.
 _Copies = Generator[tuple[Fraction, HostCopy], None, Handle]
 
@@ -141,9 +141,9 @@ class _Run:
         on_step: Callable[[int], object] | None,
     ) -> None:
         self.model, self.settings, self.timeline, self.plan, self.on_step = model, settings, timeline, plan, on_step
-        self.ahead = batch_size or (plan.batch_size if plan else 1)
-        self.together = 1 if plan and plan.strips.frugal else self.ahead
-        self.most_new = _MOST_NEW_TOGETHER if batch_size is None else 2**MAX_DEPTH
+        self.read_ahead = batch_size or (plan.batch_size if plan else 1)
+        self.batch_size = 1 if plan and plan.strips.frugal else self.read_ahead
+        self.most_new = _MOST_NEW_IN_BATCH if batch_size is None else 2**MAX_DEPTH
         self.copies = HostCopies(model.device)
         self.new_frames = 0
         self.ended = False  # by the caller's on_step
@@ -162,7 +162,7 @@ class _Run:
             sources = chain(sources, [self.before])
         yield from source_outputs(Fraction(index), first, len(self.timeline.opening()))
         del first
-        while ends := list(islice(sources, self.ahead)):
+        while ends := list(islice(sources, self.read_ahead)):
             for part in self._parts(ends, index):
                 yield from self._completed(part)
             index += len(ends)
@@ -175,7 +175,7 @@ class _Run:
         for new, run in groupby(zip(gaps, ends, strict=True), key=lambda pair: pair[0].new):
             some, their_ends = zip(*run, strict=True)
             fits = len(new) <= self.most_new and not any(BEFORE in gap.places for gap in some)
-            for part in Part(self.before, some, their_ends).split(self.together if fits else 1):
+            for part in Part(self.before, some, their_ends).split(self.batch_size if fits else 1):
                 self.before = part.after
                 yield part
 
@@ -212,7 +212,7 @@ class _Run:
             height, width, self.model.dtype, self.settings.flow_scale, self.model.params, self.settings.padding
         )
         rows = self.plan.strip_rows if self.plan else ways[0].padded_size[0]
-        following = next((way for way in ways if way.strip_rows < rows or self.together > 1), None)
+        following = next((way for way in ways if way.strip_rows < rows or self.batch_size > 1), None)
         if following is None:
             raise DeviceMemoryError(
                 f"{width}x{height} does not fit the memory of {device}, not even in the smallest strips "
@@ -221,7 +221,7 @@ class _Run:
             )
         how = f"in strips of {following.strip_rows} rows" if following.strip_rows < rows else "with one gap at a time"
         log.warning("The memory of %s is short: going on %s.", device, how)
-        self.plan, self.together = following, 1
+        self.plan, self.batch_size = following, 1
 
     def _step(self, new_frames: int) -> None:
         if self.on_step is None:
@@ -248,7 +248,7 @@ class _Run:
             return
         bisection = self._bisection()
         new = bisection.between(*self._ends(bisection, part, left), [gap.index for gap in part.gaps], part.new)
-        last = yield from cast("_Copies", new) if self.settings.offload else self._when_finished(new)
+        last = yield from cast("_Copies", new) if self.settings.offload else self._copied_at_end(new)
         self.left = Owned(last.take()[-1:]) if len(part.gaps) > 1 else last
         self.new_frames += bisection.new_frames
 
@@ -270,7 +270,7 @@ class _Run:
             before = Owned(FrameFeatures.cat([before.take(), right[:-1]]))
         return before, Owned(right)
 
-    def _when_finished(self, new: NewFrames) -> _Copies:
+    def _copied_at_end(self, new: NewFrames) -> _Copies:
         """The same new frames, on their way to the host once all of them are there."""
         done: list[tuple[Fraction, HostCopy | Tensor]] = []
         while True:

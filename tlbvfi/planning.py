@@ -154,7 +154,7 @@ def candidates(
 
 
 #: Of a device's free memory the larger of this share and this many bytes is not planned for: a plan counts tensors, and
-#: the allocator's gaps, the libraries' workspaces and what other programs take meanwhile come on top.
+#: the allocator's fragmentation, the libraries' workspaces and what other programs take meanwhile come on top.
 _RESERVED_SHARE, _RESERVED_BYTES = 0.05, 512 * 2**20
 
 

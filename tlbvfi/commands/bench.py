@@ -21,7 +21,7 @@ from ..checkpoint import BUILT_IN
 from ..compilation import compile_model
 from ..config import ModelParams
 from ..device_memory import free_memory
-from ..files import unwritable, whole
+from ..files import atomic, unwritable
 from ..frames import check_frame
 from ..model import TLBVFI
 from ..peers import PEERS
@@ -225,9 +225,9 @@ def _write_results(
     with running():
         if options.json is not None:
             text = json.dumps({**machine, "results": results}, indent=1)
-            with whole(options.json) as file:
+            with atomic(options.json) as file:
                 file.write_text(f"{text}\n", encoding="utf-8")
         if options.plot is not None:
             picture = draw(options.plot.suffix)
-            with whole(options.plot) as file:
+            with atomic(options.plot) as file:
                 file.write_bytes(picture)

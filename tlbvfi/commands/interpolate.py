@@ -20,7 +20,7 @@ from ..targets import PictureTarget, VideoTarget
 from ..timeline import MAX_DEPTH, Multiplier
 from . import grammar
 from .models import device_named, load
-from .process import keep_freed_memory, room_for_gaps
+from .process import keep_freed_memory, room_for_fragmentation
 from .running import progress_bar, running
 
 
@@ -76,7 +76,9 @@ def run(options: argparse.Namespace) -> None:
     model = load(options.model, device, options.dtype)
     settings = Settings(options.flow_scale, options.steps, options.seed, options.padding)
     plan = plan_for(model, (info.height, info.width), settings, available(model), options.memory)
-    if options.own_process and (device.type != "cpu" or room_for_gaps(plan, options.memory or free_memory(device))):
+    if options.own_process and (
+        device.type != "cpu" or room_for_fragmentation(plan, options.memory or free_memory(device))
+    ):
         keep_freed_memory()
     total = timeline.count(info.frame_count) if info.frame_count else None
     with running(), progress_bar(total, options.target.name) as on_frame:

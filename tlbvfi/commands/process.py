@@ -8,12 +8,12 @@ import sys
 from ..planning import Plan
 
 #: Up to 2.6 times the planned memory was resident in a process that keeps its freed memory.
-_WITH_GAPS = 3
+_FRAGMENTED = 3
 
 
-def room_for_gaps(plan: Plan | None, memory: int | None) -> bool:
-    """Whether a process that keeps its freed memory, gaps and all, stays within `memory` bytes."""
-    return plan is None or memory is None or _WITH_GAPS * plan.peak_bytes <= memory
+def room_for_fragmentation(plan: Plan | None, memory: int | None) -> bool:
+    """Whether a process that keeps its freed memory, fragmented as it is, stays within `memory` bytes."""
+    return plan is None or memory is None or _FRAGMENTED * plan.peak_bytes <= memory
 
 
 def keep_freed_memory() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import whole
+from ..files import atomic
 from .colour import BT601, FULL, Colour
 from .pyav import VideoError, decoded, import_av, opened, reason
 from .samples import to_frame, to_tensor
@@ -73,7 +73,7 @@ def write_picture(path: Path, frame: Tensor) -> None:
     picture.pts, picture.time_base = 0, Fraction(1)
     data = b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
     try:
-        with whole(path) as partial:
+        with atomic(path) as partial:
             partial.write_bytes(data)
     except OSError as error:
         raise VideoError(f"{path} cannot be written ({reason(error)}).") from None
@@ -87,7 +87,7 @@ def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
     """
     count = 0
     try:
-        with whole(folder) as partial:
+        with atomic(folder) as partial:
             partial.mkdir()
             for frame in frames:
                 write_picture(partial / f"{count:08d}.png", frame)

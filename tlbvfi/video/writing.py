@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from ..files import unwritable, whole
+from ..files import atomic, unwritable
 from .colour import LIMITED, Colour
 from .pyav import File, VideoError, import_av, name_of, reason
 from .reading import VideoInfo
@@ -117,7 +117,7 @@ def _output(file: File, kind: str, fps: Fraction) -> Iterator[OutputContainer]:
         return
     if options:
         options["movflags"] = "+faststart"  # the index first, for players that stream; FFmpeg opens the file again
-    with whole(file) as partial, av.open(str(partial.absolute()), "w", options=options) as container:
+    with atomic(file) as partial, av.open(str(partial.absolute()), "w", options=options) as container:
         yield container
 
 
