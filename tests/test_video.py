@@ -334,7 +334,7 @@ class TestWriting:
         assert not list(tmp_path.iterdir())
 
     def test_a_frame_of_another_size_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(VideoError, match=r"16x18x3 .* instead of 16x16x3"):
+        with pytest.raises(VideoError, match=r"18x16x3 \(width x height x colours\) instead of 16x16x3"):
             write_video(tmp_path / "a.mp4", [torch.zeros(16, 16, 3), torch.zeros(16, 18, 3)], Fraction(25))
         assert not list(tmp_path.iterdir())
 

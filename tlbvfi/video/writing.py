@@ -184,7 +184,10 @@ class _Encoder:
     def _frame(self, picture: Tensor) -> VideoFrame:
         """The picture as the encoder takes it."""
         if tuple(picture.shape) != (*self.size, 3):
-            found, wanted = "x".join(map(str, picture.shape)), "x".join(map(str, (*self.size, 3)))
-            raise VideoError(f"A frame is {found} (rows, columns, colours) instead of {wanted}.")
+            (height, width), found = (
+                self.size,
+                "x".join(map(str, (picture.shape[1], picture.shape[0], *picture.shape[2:]))),
+            )
+            raise VideoError(f"A frame is {found} (width x height x colours) instead of {width}x{height}x3.")
         name = "yuv444p" if self.colour.bits == 8 else f"yuv444p{self.colour.bits}le"
         return resampled(to_frame(picture, self.colour, name), self.stream.codec_context.pix_fmt or name, False)
