@@ -184,10 +184,9 @@ class _Encoder:
     def _frame(self, picture: Tensor) -> VideoFrame:
         """The picture as the encoder takes it."""
         if tuple(picture.shape) != (*self.size, 3):
-            (height, width), found = (
-                self.size,
-                "x".join(map(str, (picture.shape[1], picture.shape[0], *picture.shape[2:]))),
-            )
+            height, width = self.size
+            rows, columns, *colours = picture.shape
+            found = "x".join(map(str, (columns, rows, *colours)))
             raise VideoError(f"A frame is {found} (width x height x colours) instead of {width}x{height}x3.")
         name = "yuv444p" if self.colour.bits == 8 else f"yuv444p{self.colour.bits}le"
         return resampled(to_frame(picture, self.colour, name), self.stream.codec_context.pix_fmt or name, False)
