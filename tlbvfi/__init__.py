@@ -7,11 +7,14 @@
 
 from .checkpoint import BUILT_IN, load_model
 from .conversion import convert
+from .engine import interpolate_video
 from .features import FrameFeatures
 from .interpolate import interpolate_frames
 from .model import TLBVFI
 from .padding import padding_for
 from .planning import Plan, plan
+from .settings import Settings, preset
+from .timeline import Gap, Multiplier, Timeline
 from .weight_file import CheckpointError
 
 __version__ = "0.1.0"
@@ -21,11 +24,17 @@ __all__ = [
     "TLBVFI",
     "CheckpointError",
     "FrameFeatures",
+    "Gap",
+    "Multiplier",
     "Plan",
+    "Settings",
+    "Timeline",
     "__version__",
     "convert",
     "interpolate_frames",
+    "interpolate_video",
     "load_model",
     "padding_for",
     "plan",
+    "preset",
 ]
