@@ -27,17 +27,9 @@ from tests import fake_host
 from tests.tiny import frames, tiny_model
 from tlbvfi import video
 from tlbvfi.bench import stand_in_model
+from tlbvfi.commands.main import main as command_line
+from tlbvfi.counting import counting
 
-try:
-    from tlbvfi.commands.main import main as command_line
-except ModuleNotFoundError:
-    from tlbvfi.cli import main as command_line
-try:
-    from tlbvfi.counting import counting
-except ModuleNotFoundError:
-    from tlbvfi.counting import counting
-
-ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 Run = Callable[[], Iterable[Tensor]]
 
@@ -95,15 +87,10 @@ def in_strips(model: tlbvfi.TLBVFI, height: int, width: int, rows: int) -> tlbvf
 
 def command_run() -> Iterable[Tensor]:
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "out.mp4"
-        source = Path(folder) / "in"
+        source, target = Path(folder) / "in", Path(folder) / "out"
         video.write_pictures(source, frames(3, 60, 80))
-        assert command_line(["interpolate", str(source), str(Path(folder) / "out"), "--device", "cpu"]) == 0
-        yield from video.read_frames(Path(folder) / "out")
-        video.write_video(target, frames(4, 60, 80), fps=video.probe(ROOT / "docs" / "demo.mp4").fps)
-        words = ["interpolate", str(target), str(Path(folder) / "double.mp4"), "--times", "1", "--device", "cpu"]
-        assert command_line(words) == 0
-        yield from video.read_frames(Path(folder) / "double.mp4")
+        assert command_line(["interpolate", str(source), str(target), "--device", "cpu"]) == 0
+        yield from video.read_frames(target)  # pictures: x264 does not give the same bits every time
 
 
 def node_run(times: int) -> Iterable[Tensor]:
