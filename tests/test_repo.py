@@ -233,7 +233,7 @@ class TestWheel:
             names = archive.namelist()
         assert wheel.name == f"tlbvfi_tf32-{tlbvfi.__version__}-py3-none-any.whl"
         assert {name.split("/")[0] for name in names} == {"tlbvfi", f"tlbvfi_tf32-{tlbvfi.__version__}.dist-info"}
-        assert "tlbvfi/configs/vimeo_unet.yaml" in names
+        assert {"tlbvfi/configs/vimeo_unet.yaml", "tlbvfi/configs/presets/fast.yaml"} <= set(names)
         assert "tlbvfi/modules/unet.py" in names
         assert not [name for name in names if "training" in name or "__pycache__" in name]
         assert {f"tlbvfi/weights/{name}" for name in tlbvfi.checkpoint.BUILT_IN.values()} <= set(names)
