@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
@@ -22,6 +23,7 @@ from tlbvfi.bench.comparing import as_peer, compare
 from tlbvfi.bench.measuring import Case, Result, flop_counter, flops_per_frame, measure, peak_bytes, run_batches
 from tlbvfi.bench.reports import peer_table, plot, plot_scores, stage_table, table
 from tlbvfi.bench.stages import stage_times
+from tlbvfi.checkpoint import without_counters
 from tlbvfi.commands import bench as bench_command
 from tlbvfi.commands import models
 from tlbvfi.commands.main import main, parser
@@ -354,6 +356,27 @@ class TestCommandLine:
         code, _, err = run("--model", "MODEL", cut)
         assert code == 2
         assert f"cut.{suffix}: not a readable" in err and len(err.splitlines()) == 1
+
+    @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+    @pytest.mark.parametrize("changed", ["another model", "another shape"])
+    def test_a_file_of_another_model_is_found_first(
+        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, changed: str
+    ) -> None:
+        """By its names and shapes, whose values nobody has read then."""
+        monkeypatch.setattr(bench_command, "measure", lambda *_: pytest.fail("long work"))
+        monkeypatch.setattr(bench_command, "load", lambda *_: pytest.fail("a model was loaded"))
+        state = {"layer.weight": torch.zeros(2, 3)}
+        if changed == "another shape":
+            state = {key: torch.zeros(1) for key in without_counters(TLBVFI().state_dict())}
+        other = tmp_path / f"other.{suffix}"
+        if suffix == "pth":
+            torch.save({"model": state}, other)
+        else:
+            save_file(state, other)
+        code, out, err = run("--model", "MODEL", other, "--size", "64x48")
+        assert (code, out) == (2, "")
+        assert other.name in err and ("not a TLB-VFI checkpoint" in err or "another shape" in err)
+        assert len(err.splitlines()) == 1
 
     def test_each_file_is_loaded_once(self, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
         loaded: list[Path] = []

@@ -13,9 +13,19 @@ from torch import Tensor
 
 from .bridge import Schedule
 from .compilation import compile_model
+from .config import ModelParams
 from .model import FLOAT32_PARTS, TLBVFI, check_dtype, convert_precision
 from .modules.preparation import laid_out_copy
-from .weight_file import ALIAS, FETCH_AGAIN, CheckpointContents, CheckpointError, few, read_checkpoint
+from .weight_file import (
+    ALIAS,
+    FETCH_AGAIN,
+    CheckpointContents,
+    CheckpointError,
+    entry_shapes,
+    few,
+    read_checkpoint,
+    read_params,
+)
 
 #: The published weights: their file, and its repository on Hugging Face.
 PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
@@ -107,15 +117,7 @@ def matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> d
     state = contents.state
     _check_schedule(state, model.schedule, path)
     wanted = without_counters(model.state_dict())
-    missing = [key for key in wanted if key not in state]
-    buffers = model.schedule.buffers()
-    foreign = [k for k in state if k not in wanted and k not in buffers and not _UNUSED.search(k)]
-    if missing or foreign:
-        raise CheckpointError(f"{path}: not a TLB-VFI checkpoint of this shape: {_differences(missing, foreign)}.")
-    shapes = {key: (state[key].shape, tensor.shape) for key, tensor in wanted.items()}
-    wrong = [f"{key} is {_shape(a)} instead of {_shape(b)}" for key, (a, b) in shapes.items() if a != b]
-    if wrong:
-        raise CheckpointError(f"{path}: {len(wrong)} entries have another shape: {few(wrong)}.")
+    _check_shapes(model, {key: tuple(tensor.shape) for key, tensor in state.items()}, path)
     integers = [key for key in wanted if not state[key].is_floating_point()]
     if integers:
         raise CheckpointError(f"{path}: {len(integers)} entries are not floating point: {few(integers)}.")
@@ -126,6 +128,33 @@ def matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> d
         )
     zero = torch.zeros((), dtype=torch.long)
     return {key: state[key] if key in wanted else zero.clone() for key in model.state_dict()}
+
+
+def check_entries(path: Path) -> ModelParams:
+    """The configuration of a weight file whose entries are those of its model, by name and shape; values are not read.
+
+    Raises:
+        CheckpointError: the file cannot be read or is not this model.
+    """
+    params = read_params(path)
+    with torch.device("meta"):
+        model = TLBVFI(params)
+    _check_shapes(model, entry_shapes(path), path)
+    return params
+
+
+def _check_shapes(model: TLBVFI, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Every entry that the model takes must be there in its shape, and no unknown one."""
+    wanted = without_counters(model.state_dict())
+    missing = [key for key in wanted if key not in shapes]
+    buffers = model.schedule.buffers()
+    foreign = [k for k in shapes if k not in wanted and k not in buffers and not _UNUSED.search(k)]
+    if missing or foreign:
+        raise CheckpointError(f"{path}: not a TLB-VFI checkpoint of this shape: {_differences(missing, foreign)}.")
+    pairs = {key: (shapes[key], tuple(tensor.shape)) for key, tensor in wanted.items()}
+    wrong = [f"{key} is {_shape(a)} instead of {_shape(b)}" for key, (a, b) in pairs.items() if a != b]
+    if wrong:
+        raise CheckpointError(f"{path}: {len(wrong)} entries have another shape: {few(wrong)}.")
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

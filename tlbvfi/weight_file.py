@@ -80,7 +80,7 @@ def read_params(path: Path) -> ModelParams:
     Raises:
         CheckpointError: the file cannot be read or is no weight file.
     """
-    if path.suffix.lower() == ".safetensors":
+    if path.suffix.lower() == SAFETENSORS:
         with _opened_safetensors(path) as file:
             metadata = file.metadata() or {}
         return _params_in(metadata, path)
@@ -93,6 +93,27 @@ def read_params(path: Path) -> ModelParams:
         if not any(entry.endswith("/data.pkl") for entry in entries):
             raise CheckpointError(f"{path}: not a checkpoint; it is an archive of something else.")
     return load_params(_OFFICIAL_CONFIG)
+
+
+def entry_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a weight file's entries. Values are not read: of a safetensors file the header tells, and
+    archives of torch.save are mapped.
+
+    Raises:
+        CheckpointError: the file cannot be read or is no weight file.
+    """
+    if path.suffix.lower() != SAFETENSORS:
+        return {key: tuple(tensor.shape) for key, tensor in _read_pickle(path, ema=True).state.items()}
+    with _opened_safetensors(path) as file:
+        return {name: tuple(file.get_slice(key).get_shape()) for name, key in _names(file).items()}
+
+
+def _names(file: Any) -> dict[str, str]:
+    """The keys of a safetensors file by the names that the model has for them, the second copy left out."""
+    keys = list(file.keys())
+    prefix = "model." if keys and all(key.startswith("model.") for key in keys) else ""
+    named = {key[len(prefix) :]: key for key in keys}
+    return {name: key for name, key in named.items() if not name.startswith(ALIAS)}
 
 
 @contextmanager
@@ -120,10 +141,7 @@ def _params_in(metadata: Mapping[str, str], path: Path) -> ModelParams:
 def _read_safetensors(path: Path) -> CheckpointContents:
     with _opened_safetensors(path) as file:
         metadata = file.metadata() or {}
-        keys = list(file.keys())
-        prefix = "model." if keys and all(k.startswith("model.") for k in keys) else ""
-        skipped = {k for k in keys if k[len(prefix) :].startswith(ALIAS)}
-        state = {k[len(prefix) :]: file.get_tensor(k) for k in keys if k not in skipped}
+        state = {name: file.get_tensor(key) for name, key in _names(file).items()}
     return CheckpointContents(state, _params_in(metadata, path))
 
 

@@ -17,7 +17,7 @@ from ..bench.comparing import as_peer, compare
 from ..bench.measuring import Case, Result, measure
 from ..bench.reports import check_plot, peer_table, plot, plot_scores, stage_table, table
 from ..bench.stand_in import STAND_IN, stand_in_model
-from ..checkpoint import BUILT_IN
+from ..checkpoint import BUILT_IN, check_entries
 from ..compilation import compile_model
 from ..config import ModelParams
 from ..device_memory import free_memory
@@ -27,7 +27,6 @@ from ..model import TLBVFI
 from ..peers import PEERS
 from ..planning import plan, usable
 from ..quality import SSIM_WINDOW
-from ..weight_file import read_params
 from . import grammar
 from .models import device_named, load, weight_file
 from .process import keep_freed_memory
@@ -123,7 +122,7 @@ def _check_models(options: argparse.Namespace, device: torch.device, sources: It
     files = {source: weight_file(source) for source in sources if source != STAND_IN}
     free = free_memory(device)
     for source in sources:
-        params = ModelParams() if source == STAND_IN else read_params(files[source])
+        params = ModelParams() if source == STAND_IN else check_entries(files[source])
         if options.clip is None and free is not None:
             for dtype, (height, width), scale in product(options.dtype, options.size, options.flow_scale):
                 plan(height, width, dtype, scale, usable(free), params=params)
