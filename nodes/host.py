@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
+import time
 from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..tlbvfi import TLBVFI
 
@@ -20,6 +22,12 @@ log = logging.getLogger(__name__)
 
 #: ComfyUI's name for the folder of interpolation models, and its name under `models/`.
 MODEL_FOLDER = "interpolation"
+
+#: Seconds after which the bar moves within a step, and between two pictures.
+SLOW_STEP, PICTURE_PAUSE = 1.0, 0.5
+#: Pixels of a picture's longer side, at most.
+PICTURE_SIDE = 512
+_ROUNDING = 1e-6
 
 _told: set[tuple[str, torch.dtype]] = set()
 
@@ -182,6 +190,15 @@ def free_memory(device: torch.device) -> int | None:
     return int(management.get_free_memory(device))
 
 
+def swap_memory() -> int:
+    """Bytes that are free in the computer's swap space; 0 where that is not known."""
+    try:
+        import psutil
+    except ImportError:
+        return 0
+    return int(psutil.swap_memory().free)
+
+
 def make_room(device: torch.device, wanted: int) -> None:
     """Have ComfyUI unload models until `wanted` bytes are free on a device that is not the CPU."""
     import comfy.model_management as management
@@ -198,20 +215,61 @@ def check_interrupted() -> None:
 
 
 class Progress:
-    """ComfyUI's progress bar, and its cancel button."""
+    """ComfyUI's progress bar with the newest frame beside it, and its cancel button."""
 
     def __init__(self, total: int) -> None:
         import comfy.utils
 
         self._bar = comfy.utils.ProgressBar(total)
-        self._shown = 0
+        self._total, self._shown, self._picture = total, 0.0, None
+        self._moved = self._pictured = time.monotonic()
 
-    def at(self, *done: int) -> None:
-        """Show that the sum of `done` steps are done; raises ComfyUI's interrupt where the user cancelled."""
+    def at(self, done: float) -> None:
+        """Show that so many steps are done, a part of one only where steps take long; raises ComfyUI's interrupt where
+        the user cancelled."""
         check_interrupted()
-        if sum(done) > self._shown:
-            self._shown = sum(done)
-            self._bar.update_absolute(self._shown)
+        whole = float(round(done)) if abs(done - round(done)) < _ROUNDING else float(math.floor(done))
+        slow = time.monotonic() - self._moved >= SLOW_STEP
+        self._move(done if slow and whole <= self._shown < done else whole)
+
+    def show(self, frame: Tensor) -> None:
+        """Show a frame (H, W, 3) in [0, 1], unless one was shown just now; raises ComfyUI's interrupt where the user
+        cancelled."""
+        check_interrupted()
+        if time.monotonic() - self._pictured < PICTURE_PAUSE:
+            return
+        self._pictured = time.monotonic()
+        step = max(1, max(frame.shape[:2]) // PICTURE_SIDE)
+        self._bar.update_absolute(self._shown, self._total, ("JPEG", _picture(frame[::step, ::step]), PICTURE_SIDE))
+
+    def _move(self, to: float) -> None:
+        if to > self._shown:
+            self._shown, self._moved = min(to, float(self._total)), time.monotonic()
+            self._bar.update_absolute(int(to) if to.is_integer() else to)
+
+
+def _picture(frame: Tensor) -> Any:
+    """A frame (H, W, 3) in [0, 1] as Pillow has it."""
+    from PIL import Image
+
+    return Image.fromarray((frame.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).contiguous().cpu().numpy())
+
+
+def temporary_picture(picture: Tensor, name: str) -> dict[str, str]:
+    """Save a picture (H, W, 3) in [0, 1] where ComfyUI shows it from until its next start.
+
+    Returns:
+        The file, as an entry of a node's `ui` result.
+    """
+    import folder_paths
+
+    height, width = picture.shape[:2]
+    folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
+        name, folder_paths.get_temp_directory(), width, height
+    )
+    file = f"{stem}_{counter:05}_.png"
+    _picture(picture).save(os.path.join(folder, file), compress_level=1)
+    return {"filename": file, "subfolder": subfolder, "type": "temp"}
 
 
 def free_unused_memory() -> None:

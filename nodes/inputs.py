@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +18,9 @@ Declaration = tuple[Any, dict[str, Any]]
 
 MAX_SEED = 2**64 - 1
 _DEFAULTS = Settings()
+#: The quality of which the other inputs decide.
+CUSTOM = "custom"
+DEFAULT_QUALITY = "fast"
 
 
 @cache
@@ -48,13 +53,35 @@ def enable_tf32() -> Declaration:
     )
 
 
+def quality(default: str = DEFAULT_QUALITY) -> Declaration:
+    each = [f"{name}: {set.step_count} steps, flow scale {set.flow_scale:g}" for name, set in presets().items()]
+    return (
+        [*presets(), CUSTOM],
+        {"default": default, "tooltip": f"{'; '.join(each)}; {CUSTOM}: as sample_steps and flow_scale say."},
+    )
+
+
 def sample_steps() -> Declaration:
     return (
         step_choices(),
         {
             "default": _DEFAULTS.sample_steps,
-            "tooltip": f"Steps of the diffusion; {_DEFAULTS.sample_steps} is the published setting.",
+            "tooltip": f"Steps of the diffusion with quality {CUSTOM}; {_DEFAULTS.sample_steps} is the published "
+            "setting.",
         },
+    )
+
+
+def schedule() -> Declaration:
+    return (
+        "TLBVFI_SCHEDULE",
+        {"tooltip": "The timesteps of the diffusion one by one, instead of a number of steps."},
+    )
+
+
+def batch_size() -> Declaration:
+    return _number(
+        0, 0, 64, "Gaps that go through the model together. 0: as many as save time and fit; the frames are the same."
     )
 
 
@@ -66,8 +93,8 @@ def flow_scale() -> Declaration:
             "min": 0.0,
             "max": 1.0,
             "step": 0.05,
-            "tooltip": "Motion is estimated at this fraction of the size. 0.5 suits most video; lower for larger "
-            "motion and less memory, 1.0 for small motion at small sizes. From 0.1.",
+            "tooltip": f"With quality {CUSTOM}: motion is estimated at this fraction of the size. 0.5 suits most "
+            "video; lower for larger motion and less memory, 1.0 for small motion at small sizes. From 0.1.",
         },
     )
 
@@ -100,6 +127,26 @@ def _number(default: int, lowest: int, highest: int, tooltip: str) -> Declaratio
 
 def _switch(default: bool, tooltip: str) -> Declaration:
     return "BOOLEAN", {"default": default, "tooltip": tooltip}
+
+
+def settings(quality: Any, sample_steps: Any, flow_scale: Any, schedule: Any, *, seed: Any, **others: Any) -> Settings:
+    """The settings that a node's inputs mean; others: of :class:`~..tlbvfi.settings.Settings`, as they are.
+
+    Raises:
+        ValueError: an input that cannot be used, in one sentence.
+    """
+    known = presets()
+    if not isinstance(quality, str) or quality not in (*known, CUSTOM):
+        raise ValueError(f"quality must be {', '.join(known)} or {CUSTOM}, not {str(quality)[:40]!r}.")
+    if quality == CUSTOM:
+        chosen = Settings(flow_scale=flow_scale, sample_steps=known_steps(sample_steps))
+    else:
+        chosen = known[quality]
+    if schedule is not None:
+        if isinstance(schedule, str) or not isinstance(schedule, Sequence):
+            raise ValueError(f"schedule must be a list of timesteps, not {type(schedule).__name__}.")
+        others["sample_steps"] = [whole_number("each timestep of schedule", step, floats=True) for step in schedule]
+    return replace(chosen, seed=known_seed(seed), **others)
 
 
 def check_images(images: Any, name: str) -> None:

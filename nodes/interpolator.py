@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..tlbvfi.numbers import whole_number
-from ..tlbvfi.settings import Settings
 from ..tlbvfi.timeline import AFTER, BEFORE, Gap, Timeline
 from ..tlbvfi.video import VideoInfo
 from ..utils.images import check_same_size, to_rgb
-from . import inputs, models
-from .run import Run, image_target
+from . import inputs
+from .models import ModelNode
+from .run import Run, Work, image_target
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,9 @@ MAX_TIMES = 4
 PAIRS_PER_CLEANUP = 10
 
 
-class Interpolator:
+class Interpolator(ModelNode):
     """ComfyUI node: the frames between `prev_frame` and `next_frame`, by a TLB-VFI model."""
 
-    CATEGORY = "frame_interpolation/TLBVFI-TF32"
     DESCRIPTION = (
         "Makes new frames between two frames with TLB-VFI, a latent diffusion model for video. "
         "Gives the middle frame alone, or both frames and 1, 3, 7 or 15 new ones between them."
@@ -69,25 +68,13 @@ class Interpolator:
                 "gpu_id": inputs.gpu_id(),
                 "seed": inputs.seed(),
             },
-            # Optional, so that prompts from before there was such an input stay valid.
-            "optional": {"compile": inputs.compile_model()},
+            # Optional, so that prompts from before there were such inputs stay valid.
+            "optional": {
+                "compile": inputs.compile_model(),
+                "quality": inputs.quality(inputs.CUSTOM),
+                "schedule": inputs.schedule(),
+            },
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, model_name: str | None = None) -> bool | str:
-        """Refuse a prompt whose model is not there, before anything runs. (A linked name arrives as None.)"""
-        if model_name is None:
-            return True
-        try:
-            models.find(str(model_name))
-        except ValueError as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def IS_CHANGED(cls, model_name: str | None = None, **_: Any) -> str:
-        """Run again after the model file was replaced."""
-        return models.fingerprint(model_name)
 
     def interpolate(
         self,
@@ -103,6 +90,8 @@ class Interpolator:
         gpu_id: int,
         seed: int,
         compile: bool = False,
+        quality: str = inputs.CUSTOM,
+        schedule: Any = None,
     ) -> tuple[Tensor]:
         """Interpolate each pair `prev_frame[i]`, `next_frame[i]`.
 
@@ -119,12 +108,8 @@ class Interpolator:
         inputs.check_images(next_frame, "next_frame")
         check_same_size(prev_frame, next_frame, ("prev_frame", "next_frame"))
         times = whole_number("times_to_interpolate", times_to_interpolate, 0, MAX_TIMES, floats=True)
-        settings = Settings(
-            flow_scale=flow_scale,
-            sample_steps=inputs.known_steps(sample_steps),
-            seed=inputs.known_seed(seed),
-            offload=cpu_offload,
-            tf32=enable_tf32,
+        settings = inputs.settings(
+            quality, sample_steps, flow_scale, schedule, seed=seed, offload=cpu_offload, tf32=enable_tf32
         )
         if 4 in (prev_frame.shape[-1], next_frame.shape[-1]):
             log.info("TLB-VFI: the alpha channel is dropped.")
@@ -133,7 +118,7 @@ class Interpolator:
             pairs,
             image_target(pairs.frame_count, pairs.info),
             pairs,
-            new_frames=len(prev_frame) * pairs.new_per_pair,
+            Work(len(prev_frame) * pairs.new_per_pair, len(prev_frame), frames=pairs.frame_count),
             frames_per_cleanup=PAIRS_PER_CLEANUP * pairs.shown_per_pair,
         )
         return (frames,)

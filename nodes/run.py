@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -12,7 +13,7 @@ import torch
 from ..tlbvfi.engine import Source, Target, interpolate_video
 from ..tlbvfi.numbers import whole_number
 from ..tlbvfi.outputs import Output
-from ..tlbvfi.planning import Plan, plan, plan_for
+from ..tlbvfi.planning import Plan, batched, plan, plan_for, usable
 from ..tlbvfi.precision import tf32
 from ..tlbvfi.settings import Settings
 from ..tlbvfi.targets import BatchTarget
@@ -23,6 +24,27 @@ from . import host, models
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+
+
+#: Seconds between two lines of the log.
+_LOG_PAUSE = 10.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do in a run.
+
+    Attributes:
+        steps: of the progress bar.
+        gaps: between the source frames.
+        first_gap: the place in the video of the first of them.
+        frames: of the result, where that is known.
+    """
+
+    steps: int
+    gaps: int
+    first_gap: int = 0
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,15 +69,17 @@ class Run:
         source: Source,
         target: Target[Result],
         timeline: Timeline,
+        work: Work,
         *,
-        new_frames: int,
+        batch_size: int = 0,
         frames_per_cleanup: int | None = None,
     ) -> Result:
         """Interpolate a source into a target under ComfyUI's eyes: its models make room, its bar moves, its cancel
         button works.
 
         Args:
-            new_frames: how many frames will be computed, for the progress bar.
+            work: what there is to do.
+            batch_size: gaps that go through the model together, fewer where so many do not fit; 0: as planned.
             frames_per_cleanup: unused memory is given back after so many frames of the result, and at the end.
 
         Raises:
@@ -71,14 +95,22 @@ class Run:
         try:
             with tf32(settings.tf32):  # a model that is compiled runs once here
                 managed = models.managed(path, device, dtype, self.compile)
-            chosen = _plan(managed, (source.info.height, source.info.width), settings)
+            chosen = _plan(managed, (source.info.height, source.info.width), settings, batch_size)
             model = managed.load(chosen.peak_bytes - chosen.weight_bytes)
-            progress = host.Progress(new_frames)
-            cleanup = _Cleanup(frames_per_cleanup)
+            watch = _Watch(work, frames_per_cleanup)
             result = interpolate_video(
-                model, source, target, settings, timeline, cleanup, plan=chosen, on_step=progress.at
+                model,
+                source,
+                target,
+                settings,
+                timeline,
+                watch.frame,
+                plan=chosen,
+                first_gap=work.first_gap,
+                batch_size=chosen.batch_size if batch_size else None,
+                on_progress=watch.position,
             )
-            progress.at(new_frames)
+            watch.done()
             return result
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # their variables hold memory of the device
@@ -87,19 +119,54 @@ class Run:
             host.free_unused_memory()
 
 
-class _Cleanup:
-    """Gives unused memory back after every so many frames."""
+class _Watch:
+    """What a run shows on its way: the bar, the newest frame, a line in the log now and then."""
 
-    def __init__(self, every: int | None) -> None:
-        self._every, self._frames = every, 0
+    def __init__(self, work: Work, frames_per_cleanup: int | None) -> None:
+        self._work, self._every = work, frames_per_cleanup
+        self._progress = host.Progress(work.steps)
+        self._share, self._frames = 0.0, 0
+        self._began = self._logged = time.monotonic()
 
-    def __call__(self, output: Output) -> None:
+    def position(self, position: float) -> None:
+        """So far the work is done, in source frames of the video."""
+        self._share = min((position - self._work.first_gap) / max(self._work.gaps, 1), 1.0)
+        self._progress.at(self._share * self._work.steps)
+
+    def frame(self, output: Output) -> None:
+        """A frame of the result is there."""
         self._frames += 1
+        self._progress.show(output.frame)
         if self._every is not None and self._frames % self._every == 0:
             host.free_unused_memory()
+        now = time.monotonic()
+        if now - self._logged >= _LOG_PAUSE and 0 < self._share < 1:
+            self._logged = now
+            log.info("TLB-VFI: %s", self._state(now))
+
+    def done(self) -> None:
+        """All of it is done."""
+        self._progress.at(self._work.steps)
+        now = time.monotonic()
+        if now - self._began >= _LOG_PAUSE:
+            rate = self._frames / (now - self._began)
+            log.info("TLB-VFI: %d frames in %s, %.2f frames per second.", self._frames, _span(now - self._began), rate)
+
+    def _state(self, now: float) -> str:
+        past = now - self._began
+        of_all = "" if self._work.frames is None else f" of {self._work.frames}"
+        left = _span(past / self._share - past)
+        return f"{self._frames}{of_all} frames, {self._frames / past:.2f} frames per second, {left} left."
 
 
-def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings) -> Plan:
+def _span(seconds: float) -> str:
+    """A time as a person reads it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings, batch_size: int = 0) -> Plan:
     """How a run goes in the memory that ComfyUI can give; whole where it cannot tell how much that is.
 
     Raises:
@@ -107,22 +174,26 @@ def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings)
     """
     model = managed.model
     whole = plan(*size, model.dtype, settings.flow_scale, params=model.params, padding=settings.padding)
-    room = managed.make_room(whole.peak_bytes)
-    return plan_for(model, size, settings, room, device=managed.device) or whole
+    room = managed.make_room(batched(whole, max(batch_size, 1)).peak_bytes)
+    chosen = plan_for(model, size, settings, room, device=managed.device) or whole
+    return batched(chosen, batch_size, usable(room) if room is not None else None) if batch_size else chosen
 
 
-def image_target(count: int, info: VideoInfo) -> BatchTarget:
+def image_target(count: int, info: VideoInfo, must_fit: bool = False) -> BatchTarget:
     """A target for a node's IMAGE result of `count` frames, whose memory is there from the begin.
 
-    Where the computer has less than that free, the log says so.
+    Where it takes more than is free the log says so; with `must_fit`, where it takes more than is free and the swap
+    space has, it is refused.
 
     Raises:
-        ValueError: the computer does not give so much, in one sentence.
+        ValueError: the computer does not have so much, or does not give it, in one sentence.
     """
     size = count * info.height * info.width * 3 * torch.float32.itemsize
     free = host.free_memory(torch.device("cpu"))
-    if (warning := too_little_for(size, free)) is not None:
-        log.warning("TLB-VFI: %s", warning)
+    if (sentence := too_little_for(size, free)) is not None:
+        if must_fit and free is not None and size > free + host.swap_memory():
+            raise ValueError(sentence)
+        log.warning("TLB-VFI: %s", sentence)
     try:
         return BatchTarget(torch.empty(count, info.height, info.width, 3, dtype=torch.float32, device="cpu"))
     except RuntimeError:

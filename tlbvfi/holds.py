@@ -47,6 +47,9 @@ class Holds(Timeline):
     def count(self, frames: int) -> int:
         return self.inner.count(frames)
 
+    def until(self, index: int) -> int:
+        return self.inner.until(index)
+
     def rate(self, fps: Fraction) -> Fraction:
         return self.inner.rate(fps)
 

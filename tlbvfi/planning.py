@@ -115,7 +115,7 @@ def plan_for(
         padding=settings.padding,
     )
     # One pair keeps a CPU busy: its memory is left to others, unless it is there to be used.
-    return _single(found) if (device or model.device).type == "cpu" and budget is None else found
+    return batched(found, 1) if (device or model.device).type == "cpu" and budget is None else found
 
 
 def available(model: TLBVFI) -> int | None:
@@ -172,20 +172,15 @@ _BATCH_PIXELS, _MOST_PAIRS = 1 << 21, 8
 
 def _batched(found: Plan, budget: int) -> Plan:
     """The plan with as many pairs at a time as save time and fit."""
-    if found.strips.frugal:
-        return found
-    activations = found.peak_bytes - found.weight_bytes
-    pairs = min(
-        (budget - found.weight_bytes) // activations,
-        _BATCH_PIXELS // (found.padded_size[0] * found.padded_size[1]),
-        _MOST_PAIRS,
-    )
-    if pairs < 2:
-        return found
-    return replace(found, batch_size=pairs, peak_bytes=found.weight_bytes + pairs * activations)
+    pairs = min(_BATCH_PIXELS // (found.padded_size[0] * found.padded_size[1]), _MOST_PAIRS)
+    return batched(found, pairs, budget)
 
 
-def _single(chosen: Plan) -> Plan:
-    """The same plan with one pair at a time."""
+def batched(chosen: Plan, pairs: int, budget: int | None = None) -> Plan:
+    """The same plan with so many pairs at a time: fewer where they do not fit the budget, one in strips."""
     activations = (chosen.peak_bytes - chosen.weight_bytes) // chosen.batch_size
-    return replace(chosen, batch_size=1, peak_bytes=chosen.weight_bytes + activations)
+    if budget is not None:
+        pairs = min(pairs, (budget - chosen.weight_bytes) // activations)
+    if chosen.strips.frugal or pairs < 2:
+        pairs = 1
+    return replace(chosen, batch_size=pairs, peak_bytes=chosen.weight_bytes + pairs * activations)

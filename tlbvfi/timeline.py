@@ -105,7 +105,12 @@ class Timeline(ABC):
 
     @abstractmethod
     def count(self, frames: int) -> int:
-        """How many frames come of so many source frames, where cuts do not change it."""
+        """How many frames come of so many source frames, which cuts do not change."""
+
+    def until(self, index: int) -> int:
+        """How many of these stand up to a source frame of that index, and with it; what follows the last source frame
+        does not count."""
+        return self.count(index + 1)
 
     @abstractmethod
     def rate(self, fps: Fraction) -> Fraction:
@@ -148,10 +153,17 @@ class Multiplier(Timeline):
         return (AFTER,) * (self._factor(index + 1) - 1) if held else ()
 
     def count(self, frames: int) -> int:
-        whole = self.loop or self.hold_last
-        gaps = frames if whole else max(frames - 1, 0)
+        if frames < 1:
+            return 0
+        return self._new(frames) if self.loop or self.hold_last else self.until(frames - 1)
+
+    def until(self, index: int) -> int:
+        return self._new(index) + 1
+
+    def _new(self, gaps: int) -> int:
+        """Frames of the first gaps, each with that which ends it."""
         listed = self.factors[:gaps]
-        return sum(listed) + (gaps - len(listed)) * self.factor + (0 if whole else min(frames, 1))
+        return sum(listed) + (gaps - len(listed)) * self.factor
 
     def rate(self, fps: Fraction) -> Fraction:
         return fps * self.factor
@@ -216,8 +228,10 @@ class TargetRate(Timeline):
     def count(self, frames: int) -> int:
         if frames < 1:
             return 0
-        whole = self.loop or self.hold_last
-        return ceil(frames * self._ratio) if whole else floor((frames - 1) * self._ratio) + 1
+        return ceil(frames * self._ratio) if self.loop or self.hold_last else self.until(frames - 1)
+
+    def until(self, index: int) -> int:
+        return floor(index * self._ratio) + 1
 
     def rate(self, fps: Fraction) -> Fraction:
         return self.target
@@ -258,6 +272,9 @@ class Piece(Timeline):
 
     def count(self, frames: int) -> int:
         return self.whole.count(frames)
+
+    def until(self, index: int) -> int:
+        return self.whole.until(index)
 
     def rate(self, fps: Fraction) -> Fraction:
         return self.whole.rate(fps)

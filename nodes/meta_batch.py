@@ -1,0 +1,166 @@
+"""Videos that come in batches, one prompt each: VideoHelperSuite's Meta Batch Manager.
+
+The manager is one object for all batches of a video. It counts them in its own `requeue` input, which is 0 in the first
+prompt and one more in each that is queued after it, and knows with a batch whether it is the last one. From batch to
+batch the last frame is carried over, so that the gap between two batches is interpolated as any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from ..tlbvfi.timeline import Piece
+from .wanted import Wanted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a node keeps from one batch to the next.
+
+    Attributes:
+        batch: the number of the batch that comes next.
+        wanted: which frames the video becomes, and what was seen of it until now.
+        tail: a copy of the last frame (1, H, W, C).
+        index: its place in the video.
+        first: a copy of the video's first frame (1, H, W, C), where the video loops.
+    """
+
+    batch: int
+    wanted: Wanted
+    tail: Tensor
+    index: int
+    first: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The frames of a batch as a piece of its video.
+
+    Attributes:
+        frames: in order: the frame carried over, those of the batch and, at the end of a loop, the video's first one.
+        first: the place in the video of the first of them.
+        piece: what is wanted of them.
+        wanted: and of all of the video.
+        carried: what the next batch needs; None after the last one.
+    """
+
+    frames: list[Tensor]
+    first: int
+    piece: Piece
+    wanted: Wanted
+    carried: Carried | None
+
+    @staticmethod
+    def of(images: Tensor, number: int, ends: bool, wanted: Wanted, before: Carried | None) -> Batch:
+        """images: (B, H, W, C) of batch `number`, the last one if `ends`; before: what the batch before it left."""
+        if before is not None:
+            wanted = before.wanted
+        first = before.index if before is not None else 0
+        frames = [*(before.tail if before is not None else ()), *images]
+        last = first + len(frames) - 1
+        opening = before.first if before is not None else images[:1].clone() if wanted.timeline.loop else None
+        loops = ends and opening is not None
+        if loops and opening is not None:
+            frames.append(opening[0])
+        piece = Piece(wanted.timeline, before is None, ends, last if loops else None)
+        tail = images[-1:].clone()  # a view would keep all of the batch in memory
+        carried = None if ends else Carried(number + 1, wanted, tail, last, opening)
+        return Batch(frames, first, piece, wanted, carried)
+
+    @property
+    def gaps(self) -> int:
+        """How many gaps are between the frames."""
+        return len(self.frames) - 1
+
+    @property
+    def last(self) -> int:
+        """The place in the video of the last frame that is not the loop's."""
+        return self.first + self.gaps - (self.piece.loop_gap is not None)
+
+    @property
+    def count(self) -> int:
+        """How many frames come of it."""
+        whole = self.wanted.timeline
+        before = 0 if self.piece.begins else whole.until(self.first)
+        return (whole.count(self.last + 1) if self.piece.ends else whole.until(self.last)) - before
+
+
+class Memory:
+    """What nodes carry from batch to batch: by manager, with which it goes, and by node."""
+
+    def __init__(self) -> None:
+        self._carried: WeakKeyDictionary[Any, dict[str, Carried]] = WeakKeyDictionary()
+
+    def take(self, manager: Any, node: str, number: int) -> Carried | None:
+        """What the batch before batch `number` left for a node; None for the first one. It is forgotten here.
+
+        Raises:
+            ValueError: that is not the batch before; one sentence.
+        """
+        carried = self._carried.get(manager, {}).pop(node, None)
+        if number == 0:
+            return None
+        if carried is None or carried.batch != number:
+            done = "none is remembered" if carried is None else f"the one remembered is number {carried.batch}"
+            raise ValueError(
+                f"Batch number {number + 1} of the meta batch needs the last frame of the batch before it, but {done}; "
+                "start the meta batch anew by queueing the workflow once more."
+            )
+        return carried
+
+    def keep(self, manager: Any, node: str, carried: Carried | None) -> None:
+        """Remember what the next batch needs, if there is one."""
+        if carried is not None:
+            self._carried.setdefault(manager, {})[node] = carried
+
+    def __len__(self) -> int:
+        return sum(map(len, self._carried.values()))
+
+
+#: Of this process.
+memory = Memory()
+
+
+def number_of(manager: Any, prompt: Any) -> int:
+    """The number of the batch that a prompt is for, from 0.
+
+    Raises:
+        ValueError: `manager` is none, or not of this prompt; one sentence.
+    """
+    name = str(getattr(manager, "unique_id", ""))
+    entry = prompt.get(name) if isinstance(prompt, Mapping) else None
+    if not isinstance(entry, Mapping) or not hasattr(manager, "has_closed_inputs"):
+        raise ValueError(
+            "meta_batch must be linked to VideoHelperSuite's Meta Batch Manager of this workflow, "
+            f"not {type(manager).__name__}."
+        )
+    return int(entry.get("inputs", {}).get("requeue", 0) or 0)
+
+
+def warn_of_unlinked_manager(prompt: Any, node: str) -> None:
+    """A line in the log where a node's images come in batches that it is not told of."""
+    if isinstance(prompt, Mapping) and _has_manager(prompt, node, set()):
+        log.warning(
+            "TLB-VFI: the images come from a node with a Meta Batch Manager: link that to meta_batch here too, or the "
+            "frames between two batches are missing."
+        )
+
+
+def _has_manager(prompt: Mapping[str, Any], node: str, seen: set[str]) -> bool:
+    """Whether a node, or one that it gets something from, has an input from a Meta Batch Manager."""
+    if node in seen:
+        return False
+    seen.add(node)
+    entry = prompt.get(node, {})
+    if entry.get("class_type") == "VHS_BatchManager":
+        return True
+    links = [value for value in entry.get("inputs", {}).values() if isinstance(value, (list, tuple)) and value]
+    return any(_has_manager(prompt, str(link[0]), seen) for link in links)

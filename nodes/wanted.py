@@ -1,0 +1,227 @@
+"""The inputs that say which frames a video becomes, and the timeline that they mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from ..tlbvfi.holds import Cuts, Skipped, Stills
+from ..tlbvfi.numbers import frame_rate, whole_number
+from ..tlbvfi.scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector
+from ..tlbvfi.timeline import MAX_DEPTH, Multiplier, TargetRate, Timeline
+from .inputs import Declaration
+
+MODES = MULTIPLIER, TARGET_FPS = ("multiplier", "target fps")
+#: Widest of the multiplier's widget; a prompt may ask for more.
+MAX_MULTIPLIER = 16
+#: Neighbours that differ by less in every block are one picture, encoded twice: an eighth of a step of eight bits.
+STILL_THRESHOLD = 0.0005
+
+
+def mode() -> Declaration:
+    return (
+        list(MODES),
+        {
+            "default": MULTIPLIER,
+            "tooltip": "multiplier: so many frames for one. target fps: the frames that a video of that rate has, each "
+            "at its exact time.",
+        },
+    )
+
+
+def multiplier() -> Declaration:
+    return (
+        "INT",
+        {
+            "default": 2,
+            "min": 1,
+            "max": MAX_MULTIPLIER,
+            "step": 1,
+            "tooltip": "Frames for one in mode multiplier: 2 doubles the rate. 2, 4, 8 and 16 are the model's own "
+            "steps and take the least work per frame; in between the frames stand within 1/32 of their place.",
+        },
+    )
+
+
+def fps(default: str, tooltip: str) -> Declaration:
+    """A rate as a number or as text such as 24000/1001, typed in or linked."""
+    return "STRING,FLOAT,INT", {"default": default, "widgetType": "STRING", "tooltip": tooltip}
+
+
+def source_fps() -> Declaration:
+    return fps(
+        "24",
+        "Frames per second of images: a number such as 16 or 29.97, or exactly, such as 30000/1001. Link the fps of "
+        "the node that loads the video.",
+    )
+
+
+def target_fps() -> Declaration:
+    return fps("60", "Frames per second of the result in mode target fps: a number, or exactly, such as 60000/1001.")
+
+
+def scene_cut() -> Declaration:
+    return (
+        "FLOAT",
+        {
+            "default": DEFAULT_THRESHOLD,
+            "min": 0.0,
+            "max": 1.0,
+            "step": 0.01,
+            "tooltip": "Where a scene ends and another begins the frame is held rather than melted into the next; the "
+            "number of frames stays. How different two frames have to be for that; lower finds more cuts. 0: off.",
+        },
+    )
+
+
+def still_threshold() -> Declaration:
+    return (
+        "FLOAT",
+        {
+            "default": STILL_THRESHOLD,
+            "min": 0.0,
+            "max": 0.1,
+            "step": 0.0001,
+            "round": 0.0001,
+            "tooltip": "Where two neighbours differ by less in every small block, the frame is copied rather than "
+            "computed. Raise it a little for doubled frames in compressed video. 0: off, for film grain.",
+        },
+    )
+
+
+def loop() -> Declaration:
+    return (
+        "BOOLEAN",
+        {
+            "default": False,
+            "tooltip": "New frames from the last frame to the first one too, so that the video loops without a jump.",
+        },
+    )
+
+
+def hold_last() -> Declaration:
+    return (
+        "BOOLEAN",
+        {
+            "default": False,
+            "tooltip": "Show the last frame as long as the others, so that the video is as long as its sound: N frames "
+            "times 2 become 2 N instead of 2 N - 1.",
+        },
+    )
+
+
+def multipliers() -> Declaration:
+    return (
+        "STRING,INT,FLOAT",
+        {
+            "default": "",
+            "widgetType": "STRING",
+            "tooltip": "In mode multiplier: the multipliers of the first gaps one by one, such as 4, 4, 1, 2; the "
+            "others have the multiplier. The rate stays, so where there are more frames the motion is slower. A list "
+            "may be linked.",
+        },
+    )
+
+
+def interpolation_states() -> Declaration:
+    return (
+        "INTERPOLATION_STATES",
+        {
+            "tooltip": "Of ComfyUI-Frame-Interpolation: after which frames nothing new is made. The frame is held "
+            "there; the number of frames stays."
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which frames a video becomes.
+
+    Attributes:
+        timeline: what that means, gap by gap.
+        fps: of the result.
+        cuts: where scene cuts are held: they are listed here as they come by.
+        strip: and shown in this picture.
+    """
+
+    timeline: Timeline
+    fps: Fraction
+    cuts: Cuts | None
+    strip: CutStrip | None
+
+    @staticmethod
+    def of(
+        source_fps: Fraction,
+        mode: Any,
+        multiplier: Any,
+        target_fps: Any,
+        scene_cut: Any,
+        still_threshold: Any,
+        loop: Any,
+        hold_last: Any,
+        multipliers: Any = "",
+        interpolation_states: Any = None,
+    ) -> Wanted:
+        """What the inputs mean.
+
+        Raises:
+            ValueError: one that cannot be used, in one sentence.
+        """
+        ends = {"loop": bool(loop), "hold_last": bool(hold_last)}
+        timeline: Timeline
+        if mode == MULTIPLIER:
+            factor = whole_number("multiplier", multiplier, 1, 2**MAX_DEPTH, floats=True)
+            timeline = Multiplier(factor, factors=_listed(multipliers), **ends)
+        elif mode == TARGET_FPS:
+            timeline = TargetRate(source_fps, frame_rate("target_fps", target_fps), **ends)
+        else:
+            raise ValueError(f"mode must be {' or '.join(MODES)}, not {str(mode)[:40]!r}.")
+        rate = timeline.rate(source_fps)
+        if interpolation_states is not None:
+            timeline = Skipped(timeline, _skips(interpolation_states))
+        if still := _share("still_threshold", still_threshold):
+            timeline = Stills(timeline, still)
+        if not (threshold := _share("scene_cut", scene_cut)):
+            return Wanted(timeline, rate, None, None)
+        strip = CutStrip()
+        cuts = Cuts(timeline, SceneDetector(threshold), strip.add)
+        return Wanted(cuts, rate, cuts, strip)
+
+    def cut_indices(self, frames: int) -> str:
+        """The frames of the source with which scenes begin, as a list of a text; the source has so many."""
+        return ", ".join(str(index) for index in (self.cuts.found if self.cuts else ()) if index < frames)
+
+
+def _share(name: str, value: Any) -> float:
+    """A number in [0, 1]."""
+    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must be a number between 0 (off) and 1, not {str(value)[:40]!r}.")
+    return number
+
+
+def _listed(multipliers: Any) -> tuple[int, ...]:
+    """The numbers of a text or a list."""
+    entries: Sequence[Any]
+    if isinstance(multipliers, str):
+        entries = [entry for entry in re.split(r"[\s,;]+", multipliers.strip()) if entry]
+        if not all(entry.isascii() and entry.isdigit() and len(entry) < 6 for entry in entries):
+            raise ValueError(f"multipliers must be whole numbers such as 4, 4, 1, 2, not {multipliers[:40]!r}.")
+        entries = [int(entry) for entry in entries]
+    else:
+        entries = list(multipliers) if isinstance(multipliers, (list, tuple)) else [multipliers]
+    return tuple(whole_number("each of multipliers", entry, 1, 2**MAX_DEPTH, floats=True) for entry in entries)
+
+
+def _skips(states: Any) -> Any:
+    """Whether the gap after a frame is skipped, as ComfyUI-Frame-Interpolation says it."""
+    skips = getattr(states, "is_frame_skipped", None)
+    if not callable(skips):
+        raise ValueError(
+            f"interpolation_states must come from a node of ComfyUI-Frame-Interpolation, not {type(states).__name__}."
+        )
+    return skips
