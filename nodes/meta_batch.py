@@ -109,7 +109,7 @@ class Memory:
         if number == 0:
             return None
         if carried is None or carried.batch != number:
-            done = "none is remembered" if carried is None else f"the one remembered is number {carried.batch}"
+            done = "none is remembered" if carried is None else f"the one that comes next is number {carried.batch + 1}"
             raise ValueError(
                 f"Batch number {number + 1} of the meta batch needs the last frame of the batch before it, but {done}; "
                 "start the meta batch anew by queueing the workflow once more."

@@ -40,6 +40,8 @@ class FakeHost:
         interrupt: set to cancel; the check that sees it clears it.
         on_check: called at every check for an interrupt.
         novram: leave the weights where they are.
+        pictures: every picture shown beside the progress bar.
+        temp: the folder of temporary files.
     """
 
     models: Path
@@ -55,6 +57,8 @@ class FakeHost:
     interrupt: bool = False
     on_check: Callable[[], None] = lambda: None
     novram: bool = False
+    pictures: list[Any] = field(default_factory=list)
+    temp: Path = Path()
     managed: list[weakref.ref[Any]] = field(default_factory=list)
 
     def check(self) -> None:
@@ -65,7 +69,7 @@ class FakeHost:
 
     def modules(self) -> dict[str, ModuleType]:
         """The fake modules by name."""
-        comfy, folder_paths = ModuleType("comfy"), _folder_paths(self.models)
+        comfy, folder_paths = ModuleType("comfy"), _folder_paths(self.models, self.temp)
         management, patcher, utils = (ModuleType(f"comfy.{n}") for n in ("model_management", "model_patcher", "utils"))
         host = self
 
@@ -81,7 +85,10 @@ class FakeHost:
 
             def update_absolute(self, value: int, total: int | None = None, preview: object = None) -> None:
                 host.check()
-                host.progress.append((value, self.total))
+                if preview is None:
+                    host.progress.append((value, self.total))
+                else:
+                    host.pictures.append(preview)
 
         def load_models_gpu(
             models: list[ModelPatcher], memory_required: int = 0, force_full_load: bool = False
@@ -125,7 +132,7 @@ class FakeHost:
         return {m.__name__: m for m in (comfy, management, patcher, utils, folder_paths)}
 
 
-def _folder_paths(models: Path) -> ModuleType:
+def _folder_paths(models: Path, temp: Path) -> ModuleType:
     """Folders of models: each has paths and a set of suffixes, of which the empty one stands for every file."""
     module = ModuleType("folder_paths")
     folders: dict[str, tuple[list[str], set[str]]] = {}
@@ -145,7 +152,12 @@ def _folder_paths(models: Path) -> ModuleType:
         candidates = [os.path.join(path, inside) for path in folders[name][0]]
         return next(filter(os.path.isfile, candidates), None)
 
+    def get_save_image_path(prefix: str, folder: str, width: int, height: int) -> tuple[str, str, int, str, str]:
+        return folder, prefix, 1, "", prefix
+
     vars(module).update(
+        get_temp_directory=lambda: str(temp),
+        get_save_image_path=get_save_image_path,
         models_dir=str(models),
         folder_names_and_paths=folders,
         filename_list_cache={},

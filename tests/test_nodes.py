@@ -26,7 +26,8 @@ from torch import Tensor
 
 from tests import fake_host
 from tests.fake_host import FakeHost, Interrupted
-from tests.tiny import TINY, frames
+from tests.smallest import PARAMS
+from tests.tiny import frames
 from tlbvfi.counting import LiveBytes
 from tlbvfi.model import TLBVFI
 
@@ -34,14 +35,6 @@ NAME = "tlbvfi-pack-of-test-nodes"
 BUILT_IN = "tlbvfi-small (built-in)"
 MODEL = "tiny.safetensors"
 HEIGHT, WIDTH = 24, 40
-
-
-#: Smaller still than the tiny model: a new frame takes a tenth of a second. Sides are multiples of 64.
-PARAMS = dataclasses.replace(
-    TINY,
-    autoencoder=dataclasses.replace(TINY.autoencoder, ch_mult=(1, 1, 1, 1, 1), window=2),
-    denoiser=dataclasses.replace(TINY.denoiser, channel_mult=(1,), attention_downsampling=()),
-)
 
 
 @pytest.fixture(scope="module")
