@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from .interpolator import Interpolator
+from .loader import ModelLoader
 from .slicer import DeprecatedFramePairSlicer, FramePairSlicer
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "FramePairSlicer": FramePairSlicer,
     "TLBVFI_FramePairSlicer": DeprecatedFramePairSlicer,
     "TLBVFI_Interpolator_V2": Interpolator,
+    "TLBVFI_ModelLoader": ModelLoader,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "FramePairSlicer": "Frame Pair Slicer (TLB-VFI)",
     "TLBVFI_FramePairSlicer": "Frame Pair Slicer (TLB-VFI, old key)",
     "TLBVFI_Interpolator_V2": "Frame Interpolator (TLB-VFI)",
+    "TLBVFI_ModelLoader": "Model Loader (TLB-VFI)",
 }
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

@@ -25,7 +25,7 @@ MAX_TIMES = 4
 PAIRS_PER_CLEANUP = 10
 
 
-class Interpolator:
+class Interpolator(models.ByName):
     """ComfyUI node: the frames between `prev_frame` and `next_frame`, by a TLB-VFI model."""
 
     CATEGORY = "frame_interpolation/TLBVFI-TF32"
@@ -72,22 +72,6 @@ class Interpolator:
             # Optional, so that prompts from before there was such an input stay valid.
             "optional": {"compile": inputs.compile_model()},
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, model_name: str | None = None) -> bool | str:
-        """Refuse a prompt whose model is not there, before anything runs. (A linked name arrives as None.)"""
-        if model_name is None:
-            return True
-        try:
-            models.find(str(model_name))
-        except ValueError as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def IS_CHANGED(cls, model_name: str | None = None, **_: Any) -> str:
-        """Run again after the model file was replaced."""
-        return models.fingerprint(model_name)
 
     def interpolate(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -65,6 +66,26 @@ def fingerprint(model_name: str | None) -> str:
         return str(FileIdentity.of(find(model_name)))
     except (ValueError, OSError):
         return "missing"
+
+
+class ByName:
+    """A node with an input `model_name`."""
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, model_name: str | None = None) -> bool | str:
+        """Refuse a prompt whose model is not there, before anything runs. (A linked name arrives as None.)"""
+        if model_name is None:
+            return True
+        try:
+            find(str(model_name))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, model_name: str | None = None, **_: Any) -> str:
+        """Run again after the model file was replaced."""
+        return fingerprint(model_name)
 
 
 def managed(path: Path, device: torch.device, dtype: torch.dtype, compile: bool = False) -> host.ManagedModel:

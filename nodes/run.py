@@ -71,7 +71,7 @@ class Run:
         try:
             with tf32(settings.tf32):  # a model that is compiled runs once here
                 managed = models.managed(path, device, dtype, self.compile)
-            chosen = _plan(managed, (source.info.height, source.info.width), settings)
+            chosen = plan_run(managed, (source.info.height, source.info.width), settings)
             model = managed.load(chosen.peak_bytes - chosen.weight_bytes)
             progress = host.Progress(new_frames)
             cleanup = _Cleanup(frames_per_cleanup)
@@ -99,7 +99,7 @@ class _Cleanup:
             host.free_unused_memory()
 
 
-def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings) -> Plan:
+def plan_run(managed: host.ManagedModel, size: tuple[int, int], settings: Settings) -> Plan:
     """How a run goes in the memory that ComfyUI can give; whole where it cannot tell how much that is.
 
     Raises:
