@@ -42,6 +42,14 @@ class Interval:
 
 
 WHOLE_GAP = Interval(BEFORE, AFTER)
+
+
+def midpoints(wanted: Sequence[Fraction], interval: Interval = WHOLE_GAP) -> int:
+    """How many frames are computed for those at the places wanted, which are within the interval."""
+    inside = interval.within(wanted)
+    return 1 + sum(midpoints(inside, half) for half in interval.halves()) if inside else 0
+
+
 #: Features that are handed over once, from where they are: the device, or where they were offloaded to.
 Handle = Owned[FrameFeatures] | OffloadedFeatures
 #: New frames by their places, in order: (B, H, W, 3) on their way to the host or, without offloading, on the device.
@@ -71,6 +79,8 @@ class Bisection:
     Attributes:
         new_frames: how many frames were computed.
         empty: features of the empty frame, where they are there already.
+        on_progress: where given, called before every model call and within the longer ones with the frames of one gap
+            that are computed, and how much of the next one is; what it raises ends the run.
     """
 
     def __init__(
@@ -87,6 +97,8 @@ class Bisection:
         self.copies, self._before_call = copies, before_call
         self.new_frames = 0
         self.empty: Tensor | None = None
+        self.on_progress: Callable[[float], object] | None = None
+        self._computed = 0
 
     @torch.no_grad()
     def encode_empty(self) -> Tensor:
@@ -98,7 +110,7 @@ class Bisection:
     def encode(self, frames: Tensor) -> FrameFeatures:
         """Features of frames (B, H, W, 3) in [0, 1], on any device."""
         with tf32(self.settings.tf32):
-            self._before_call(self.new_frames)
+            self._calling()
             on_device = rearrange(self.copies.to_device(frames), "b h w c -> b c h w").to(torch.float32)
             frame = self.padding.pad(on_device.clamp(0.0, 1.0)) * 2.0 - 1.0
             del on_device
@@ -114,11 +126,22 @@ class Bisection:
     ) -> Tensor:
         """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device."""
         with tf32(self.settings.tf32):
-            self._before_call(self.new_frames)
+            self._calling()
             steps, noise = self.settings.sample_steps, self._noise(gaps, place)
-            frame = self.model.midpoint(left, right, steps, noise, strips=self.strips)
+            listener = None if self.on_progress is None else self._progress
+            frame = self.model.midpoint(left, right, steps, noise, strips=self.strips, on_progress=listener)
             self.new_frames += len(gaps)
+            self._computed += 1
             return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
+
+    def _calling(self) -> None:
+        """What happens before every model call."""
+        self._before_call(self.new_frames)
+        self._progress(0.0)
+
+    def _progress(self, part: float) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self._computed + part)
 
     def _noise(self, gaps: Sequence[int], place: Fraction) -> list[Tensor]:
         """Each gap's own draws, which depend on the seed and the place alone, stacked for the batch.

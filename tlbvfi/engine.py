@@ -56,7 +56,9 @@ def interpolate_video(
     *,
     plan: Plan | None = None,
     first_gap: int = 0,
+    batch_size: int | None = None,
     on_step: Callable[[int], object] | None = None,
+    on_progress: Callable[[float], object] | None = None,
 ) -> Result_co:
     """Interpolate a source into a target, one frame at a time.
 
@@ -66,7 +68,7 @@ def interpolate_video(
         timeline: which frames are wanted; by default one new frame in every gap.
         on_frame: called with every frame before it goes to the target; what it raises ends the run.
         plan: how the device's memory is used; by default planned for what is free on it.
-        first_gap, on_step: as for :func:`~.interpolate.interpolate_timeline`.
+        first_gap, batch_size, on_step, on_progress: as for :func:`~.interpolate.interpolate_timeline`.
 
     Returns:
         What the target gives.
@@ -80,7 +82,15 @@ def interpolate_video(
     if plan is None:
         plan = plan_for(model, (info.height, info.width), settings, available(model))
     outputs = interpolate_timeline(
-        model, source.frames(), timeline, settings, first_gap=first_gap, plan=plan, on_step=on_step
+        model,
+        source.frames(),
+        timeline,
+        settings,
+        first_gap=first_gap,
+        batch_size=batch_size,
+        plan=plan,
+        on_step=on_step,
+        on_progress=on_progress,
     )
     fps = None if info.fps is None else timeline.rate(info.fps)
     return target.write(_watched(outputs, on_frame), fps)

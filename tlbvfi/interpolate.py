@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import chain, groupby, islice, pairwise
-from typing import cast
+from functools import partial
+from itertools import groupby, islice, pairwise
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from .bisection import Bisection, Handle, NewFrames
+from .bisection import Bisection, Handle, NewFrames, midpoints
 from .device_memory import DeviceMemoryError, empty_cache, is_out_of_memory
 from .features import FrameFeatures
 from .frames import check_frame
@@ -23,7 +24,7 @@ from .planning import Plan, candidates
 from .rows.cuts import WHOLE
 from .rows.owned import Owned
 from .settings import Settings
-from .timeline import BEFORE, MAX_DEPTH, Multiplier, Timeline
+from .timeline import BEFORE, MAX_DEPTH, Gap, Multiplier, Timeline, loop_gap
 from .transfer import HostCopies, HostCopy
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 _MOST_NEW_IN_BATCH = 15
 #: New frames of which all are on their way to the host.
 _Copies = Generator[tuple[Fraction, HostCopy], None, Handle]
+T = TypeVar("T")
 
 
 def interpolate_frames(
@@ -89,6 +91,7 @@ def interpolate_timeline(
     batch_size: int | None = None,
     plan: Plan | None = None,
     on_step: Callable[[int], object] | None = None,
+    on_progress: Callable[[float], object] | None = None,
 ) -> Iterator[Output]:
     """The frames that a timeline wants of a video.
 
@@ -107,6 +110,8 @@ def interpolate_timeline(
             frames are the same to rounding.
         on_step: called before every model call (encoding a frame or computing a new one) with the number of new frames
             computed so far; what it raises ends the run.
+        on_progress: called before every model call, and several times within the longer ones, with the position in
+            source frames up to which the work is done (on a graphics card: given to it); what it raises ends the run.
 
     Yields:
         Each frame with its position, in display order (see :func:`interpolate_frames`, for the errors too).
@@ -116,7 +121,7 @@ def interpolate_timeline(
     first_gap = whole_number("first_gap", first_gap)
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
-    run = TimelineRun(model, settings, timeline, plan, batch_size, on_step)
+    run = TimelineRun(model, settings, timeline, plan, batch_size, on_step, on_progress)
     return delivered(run.outputs(_checked(frames), first_gap))
 
 
@@ -146,14 +151,17 @@ class TimelineRun:
         plan: Plan | None,
         batch_size: int | None,
         on_step: Callable[[int], object] | None,
+        on_progress: Callable[[float], object] | None,
     ) -> None:
-        self.model, self.settings, self.timeline, self.plan, self.on_step = model, settings, timeline, plan, on_step
+        self.model, self.settings, self.timeline, self.plan = model, settings, timeline, plan
+        self.on_step, self.on_progress = on_step, on_progress
         self.read_ahead = batch_size or (plan.batch_size if plan else 1)
         self.batch_size = 1 if plan and plan.strips.frugal else self.read_ahead
         self.most_new = _MOST_NEW_IN_BATCH if batch_size is None else 2**MAX_DEPTH
         self.copies = HostCopies(model.device)
         self.new_frames = 0
-        self.ended = False  # by the caller's on_step
+        self.ended = False  # by the caller's on_step or on_progress
+        self.looping = False  # the next gap leads from the last frame to the first one
         self.before: Tensor  # a copy of the source frame before the next gap
         self.empty: Tensor | None = None  # features of the empty frame, the same for every pair
         self.left: Handle | None = None  # features of the frame before the next gap, where they are there
@@ -166,7 +174,7 @@ class TimelineRun:
         self.size = (first.shape[0], first.shape[1])
         self.before = first.clone()
         if self.timeline.loop:
-            sources = chain(sources, [self.before])
+            sources = self._with_loop(sources, self.before)
         yield from source_outputs(Fraction(index), first, len(self.timeline.opening()))
         del first
         while ends := list(islice(sources, self.read_ahead)):
@@ -175,10 +183,18 @@ class TimelineRun:
             index += len(ends)
         yield from source_outputs(Fraction(index), self.before, len(self.timeline.closing(index - 1)))
 
+    def _with_loop(self, sources: Iterator[Tensor], first: Tensor) -> Iterator[Tensor]:
+        yield from sources
+        self.looping = True
+        yield first
+
     def _parts(self, ends: list[Tensor], index: int) -> Iterator[Part]:
         """The gaps before some source frames, as the timeline wants them, in parts."""
-        pairs = enumerate(pairwise([self.before, *ends]), index)
-        gaps = [self.timeline.gap(number, first, second) for number, (first, second) in pairs]
+        gaps: list[Gap] = []
+        for number, (first, second) in enumerate(pairwise([self.before, *ends]), 1):
+            last = self.looping and number == len(ends)
+            wanted = partial(loop_gap, self.timeline) if last else self.timeline.gap
+            gaps.append(wanted(index + number - 1, first, second))
         for new, run in groupby(zip(gaps, ends, strict=True), key=lambda pair: pair[0].new):
             some, their_ends = zip(*run, strict=True)
             fits = len(new) <= self.most_new and not any(BEFORE in gap.places for gap in some)
@@ -231,10 +247,13 @@ class TimelineRun:
         self.plan, self.batch_size = following, 1
 
     def _step(self, new_frames: int) -> None:
-        if self.on_step is None:
+        self._tell(self.on_step, self.new_frames + new_frames)
+
+    def _tell(self, listener: Callable[[T], object] | None, what: T) -> None:
+        if listener is None:
             return
         try:
-            self.on_step(self.new_frames + new_frames)
+            listener(what)
         except BaseException:
             self.ended = True
             raise
@@ -254,6 +273,9 @@ class TimelineRun:
         if not part.new:
             return
         bisection = self._bisection()
+        if self.on_progress is not None:
+            begin, share = part.gaps[0].index, 1 / midpoints(part.new)
+            bisection.on_progress = lambda done: self._tell(self.on_progress, begin + done * share)
         new = bisection.between(*self._ends(bisection, part, left), [gap.index for gap in part.gaps], part.new)
         last = yield from cast("_Copies", new) if self.settings.offload else self._copied_at_end(new)
         self.left = Owned(last.take()[-1:]) if len(part.gaps) > 1 else last

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 
 import torch
 from einops import repeat
@@ -123,6 +124,7 @@ class TLBVFI(nn.Module):
         noise: Noise = None,
         record: dict[str, Tensor] | None = None,
         strips: Strips | None = None,
+        on_progress: Callable[[float], object] | None = None,
     ) -> Tensor:
         """The frame half-way between two encoded frames: (B, 3, H, W) float32 in [-1, 1].
 
@@ -137,16 +139,21 @@ class TLBVFI(nn.Module):
             record: where given, receives the intermediates `latent`, `bridge`, `code_indices`, `coarse_flow`,
                 `refined_flow` and `flow`.
             strips: as for :meth:`encode_frame`.
+            on_progress: where given, called between the steps with how much of the work is done, about, in (0, 1).
         """
-        self.schedule.timesteps(sample_steps)  # raises before any work
+        timesteps = self.schedule.timesteps(sample_steps)  # raises before any work
+        # The latent, the flows and the picture count as a step of the bridge each.
+        done = _counted(on_progress, len(timesteps) + 3)
         empty = self._empty_for(features0, features1, strips)
         first, last = own_copy(features0), own_copy(features1)
         images = first.image, last.image
         empty = repeat(empty, "1 c h w -> b c h w", b=len(first.image))
         latent = self.latent((first.deepest, empty, last.deepest), *images, strips)
-        denoised = self.denoise(latent, sample_steps, noise)
+        done()
+        denoised = self.denoise(latent, sample_steps, noise, done)
         indices = self.vqgan.quantize.code_indices(denoised)
         flow = self._flow(first, last, strips, record)
+        done()
         if record is not None:
             record.update(latent=latent, bridge=denoised, code_indices=indices)
         pyramids = first.pyramid, last.pyramid
@@ -166,13 +173,29 @@ class TLBVFI(nn.Module):
         """
         return self.vqgan.latent(deepest, image0, image1, strips or WHOLE)
 
-    def denoise(self, latent: Tensor, sample_steps: int | Sequence[int] = 10, noise: Noise = None) -> Tensor:
+    def denoise(
+        self,
+        latent: Tensor,
+        sample_steps: int | Sequence[int] = 10,
+        noise: Noise = None,
+        after_step: Callable[[], object] | None = None,
+    ) -> Tensor:
         """The bridge from the latent of (x0, nothing, x1) to that of (x0, the middle, x1): the same shape, float32.
 
-        Arguments as for :meth:`midpoint`.
+        Args:
+            latent: from :meth:`latent`.
+            sample_steps, noise: as for :meth:`midpoint`.
+            after_step: where given, called after every step.
         """
         timesteps = self.schedule.timesteps(sample_steps)
-        return bridge.sample(self.denoise_fn, latent, self.schedule, timesteps, noise)
+
+        def step(*arguments: Tensor) -> Tensor:
+            result = self.denoise_fn(*arguments)
+            if after_step is not None:
+                after_step()
+            return result
+
+        return bridge.sample(step, latent, self.schedule, timesteps, noise)
 
     def flows(self, features0: FrameFeatures, features1: FrameFeatures, strips: Strips | None = None) -> Flows:
         """The flows from the middle frame to two encoded frames (see :mod:`.modules.flow`)."""
@@ -259,6 +282,17 @@ class TLBVFI(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, scale: float = 0.5) -> Tensor:
         """:meth:`sample` with its defaults."""
         return self.sample(x0, x1, scale)
+
+
+def _counted(listener: Callable[[float], object] | None, parts: int) -> Callable[[], None]:
+    """Tells the listener, at each call, that one more of so many parts is done."""
+    numbers = count(1)
+
+    def done() -> None:
+        if listener is not None:
+            listener(next(numbers) / parts)
+
+    return done
 
 
 #: Networks whose weights stay float32 in a half-precision model: the latent and the choice of its codes.

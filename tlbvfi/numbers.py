@@ -1,9 +1,17 @@
-"""Whole numbers from callers, widgets and links, checked in one place."""
+"""Numbers from callers, widgets, links and command lines, checked in one place."""
 
 from __future__ import annotations
 
+import math
+import re
 from contextlib import suppress
+from fractions import Fraction
 from typing import Any
+
+#: Frames per second that a video may have.
+LOWEST_RATE, HIGHEST_RATE = Fraction(1, 1000), Fraction(100_000)
+#: How far a rate may be written from that of NTSC that it means, as 29.97 is.
+_NTSC_TOLERANCE = Fraction(1, 50_000)
 
 
 def whole_number(
@@ -29,3 +37,43 @@ def whole_number(
         allowed = allowed if highest is None else f" between {lowest} and {highest}"
         raise ValueError(f"{name} must be a whole number{allowed}, not {value!r}.")
     return int(number)
+
+
+def frame_rate(name: str, value: Any) -> Fraction:
+    """Frames per second as an exact fraction: of a number, or of text such as ``"25"``, ``"29.97"``, ``"24000/1001"``.
+
+    A number that is one of NTSC's rates n * 1000 / 1001 to its last digits, such as 23.976, is taken for that. Other
+    floats are taken for what they are printed as.
+
+    Args:
+        name: of the setting, for the sentence.
+
+    Raises:
+        ValueError: it is no rate between :data:`LOWEST_RATE` and :data:`HIGHEST_RATE`; one sentence.
+    """
+    rate = _fraction(value)
+    if rate is None or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise ValueError(
+            f"{name} must be frames per second between {float(LOWEST_RATE):g} and {float(HIGHEST_RATE):g}, "
+            f"such as 25, 29.97 or 24000/1001, not {str(value)[:40]!r}."
+        )
+    exact = isinstance(value, Fraction) or (isinstance(value, str) and "/" in value)
+    ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
+    return ntsc if not exact and ntsc and abs(rate - ntsc) <= ntsc * _NTSC_TOLERANCE else rate
+
+
+def _fraction(value: Any) -> Fraction | None:
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,15})?)\s*(?:[/:]\s*(\d{1,12}(?:\.\d{1,15})?)\s*)?", value)
+        if match is None or (match[2] is not None and not Fraction(match[2])):
+            return None
+        return Fraction(match[1]) / Fraction(match[2] or 1)
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, Fraction)):
+        return Fraction(value)
+    with suppress(TypeError, ValueError, OverflowError):
+        number = float(value)  # NumPy's, and tensors of one element
+        if math.isfinite(number):
+            return Fraction(repr(number))
+    return None

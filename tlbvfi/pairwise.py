@@ -172,7 +172,7 @@ class PairwiseModel(nn.Module):
         plan = self._weights.plan(size)
         model = self._weights.load(plan)
         before_call = self._before_call
-        return TimelineRun(model, self._settings, _OneGap(()), plan, 1, lambda _: before_call())
+        return TimelineRun(model, self._settings, _OneGap(()), plan, 1, lambda _: before_call(), None)
 
 
 @dataclass(frozen=True)
