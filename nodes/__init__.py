@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .interpolator import Interpolator
+from .loader import ModelLoader
 from .slicer import DeprecatedFramePairSlicer, FramePairSlicer
 from .video_interpolator import VideoInterpolator
 
@@ -10,6 +11,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "FramePairSlicer": FramePairSlicer,
     "TLBVFI_FramePairSlicer": DeprecatedFramePairSlicer,
     "TLBVFI_Interpolator_V2": Interpolator,
+    "TLBVFI_ModelLoader": ModelLoader,
     "TLBVFI_VideoInterpolator": VideoInterpolator,
 }
 
@@ -17,6 +19,7 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "FramePairSlicer": "Frame Pair Slicer (TLB-VFI)",
     "TLBVFI_FramePairSlicer": "Frame Pair Slicer (TLB-VFI, old key)",
     "TLBVFI_Interpolator_V2": "Frame Interpolator (TLB-VFI)",
+    "TLBVFI_ModelLoader": "Model Loader (TLB-VFI)",
     "TLBVFI_VideoInterpolator": "Video Interpolator (TLB-VFI)",
 }
 

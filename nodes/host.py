@@ -158,6 +158,11 @@ class ManagedModel:
         free = free_memory(self.device)
         return None if free is None else free + there
 
+    @property
+    def ready(self) -> bool:
+        """Whether all weights are on the device."""
+        return all(tensor.device == self.device for tensor in (*self.model.parameters(), *self.model.buffers()))
+
     def load(self, memory_required: int = 0) -> TLBVFI:
         """The model with all its weights on its device, and room made for `memory_required` bytes besides them.
 
@@ -166,11 +171,17 @@ class ManagedModel:
         import comfy.model_management as management
 
         management.load_models_gpu([self._patcher], memory_required=memory_required, force_full_load=True)
-        tensors = (*self.model.parameters(), *self.model.buffers())
-        if any(tensor.device != self.device for tensor in tensors):
+        if not self.ready:
             # With --novram ComfyUI leaves on the host what it cannot move piece by piece.
             self.model.to(self.device)
         return self.model
+
+
+def as_model(module: nn.Module, device: torch.device) -> Any:
+    """What ComfyUI's nodes take for a model that runs on a device: a ModelPatcher, here of a module without weights."""
+    import comfy.model_patcher
+
+    return comfy.model_patcher.ModelPatcher(module, load_device=device, offload_device=offload_device(device))
 
 
 def offload_device(device: torch.device) -> torch.device:

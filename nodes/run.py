@@ -95,7 +95,7 @@ class Run:
         try:
             with tf32(settings.tf32):  # a model that is compiled runs once here
                 managed = models.managed(path, device, dtype, self.compile)
-            chosen = _plan(managed, (source.info.height, source.info.width), settings, batch_size)
+            chosen = plan_run(managed, (source.info.height, source.info.width), settings, batch_size)
             model = managed.load(chosen.peak_bytes - chosen.weight_bytes)
             watch = _Watch(work, frames_per_cleanup)
             result = interpolate_video(
@@ -166,7 +166,7 @@ def _span(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def _plan(managed: host.ManagedModel, size: tuple[int, int], settings: Settings, batch_size: int = 0) -> Plan:
+def plan_run(managed: host.ManagedModel, size: tuple[int, int], settings: Settings, batch_size: int = 0) -> Plan:
     """How a run goes in the memory that ComfyUI can give; whole where it cannot tell how much that is.
 
     Raises:

@@ -79,6 +79,9 @@ class FakeHost:
                 assert all(p.device == offload_device for p in model.parameters())
                 model.device = offload_device  # type: ignore[assignment]
 
+            def model_dtype(self) -> torch.dtype:
+                return self.model.get_dtype()  # type: ignore[operator, no-any-return]
+
         class ProgressBar:
             def __init__(self, total: int) -> None:
                 self.total = total
@@ -118,6 +121,7 @@ class FakeHost:
         utils.ProgressBar = ProgressBar  # type: ignore[attr-defined]
         vars(management).update(
             LoadedModel=LoadedModel,
+            OOM_EXCEPTION=torch.cuda.OutOfMemoryError,
             free_memory=free_memory,
             get_free_memory=lambda device: self.free[device.type],
             load_models_gpu=load_models_gpu,

@@ -704,7 +704,7 @@ def test_plan_without_a_limit(pack: ModuleType, pair: Tensor, planner: Planner) 
     assert part("nodes.host").free_memory(device) is None
     model = SimpleNamespace(dtype=torch.float16, params=PARAMS, device=device)
     managed = SimpleNamespace(device=device, model=model, make_room=lambda wanted: None)
-    assert part("nodes.run")._plan(managed, (HEIGHT, WIDTH), part("tlbvfi.settings").Settings()) is planner.whole
+    assert part("nodes.run").plan_run(managed, (HEIGHT, WIDTH), part("tlbvfi.settings").Settings()) is planner.whole
     assert planner.budgets == [None]
 
 

@@ -19,7 +19,7 @@ from tests import fake_host
 from tests.fake_host import REPOSITORY, FakeHost
 
 NAME = "/somewhere/custom_nodes/ComfyUI-TLBVFI-TF32"
-KEYS = ["FramePairSlicer", "TLBVFI_FramePairSlicer", "TLBVFI_Interpolator_V2"]
+KEYS = ["FramePairSlicer", "TLBVFI_FramePairSlicer", "TLBVFI_Interpolator_V2", "TLBVFI_ModelLoader"]
 INPUTS = {
     "FramePairSlicer": ["images", "pair_index"],
     "TLBVFI_FramePairSlicer": ["images", "pair_index"],
@@ -27,6 +27,7 @@ INPUTS = {
         "prev_frame", "next_frame", "model_name", "times_to_interpolate", "use_fp16", "enable_tf32", "sample_steps",
         "flow_scale", "cpu_offload", "gpu_id", "seed", "compile",
     ],
+    "TLBVFI_ModelLoader": ["model_name", "use_fp16", "enable_tf32", "sample_steps", "flow_scale", "seed"],
 }  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def state():
 before = state()
 from tests.fake_host import load_pack
 pack = load_pack("/somewhere/custom_nodes/ComfyUI-TLBVFI-TF32")
-assert len(pack.NODE_CLASS_MAPPINGS) == 3
+assert len(pack.NODE_CLASS_MAPPINGS) == 4
 assert state() == before
 assert "folder_paths" not in sys.modules and not any(m.split(".")[0] == "comfy" for m in sys.modules)
 assert not {"tlbvfi", "nodes", "utils"} & set(sys.modules)

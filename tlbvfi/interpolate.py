@@ -121,7 +121,7 @@ def interpolate_timeline(
     first_gap = whole_number("first_gap", first_gap)
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
-    run = _Run(model, settings, timeline, plan, batch_size, on_step, on_progress)
+    run = TimelineRun(model, settings, timeline, plan, batch_size, on_step, on_progress)
     return delivered(run.outputs(_checked(frames), first_gap))
 
 
@@ -133,8 +133,15 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
         yield frame.detach()
 
 
-class _Run:
-    """A video through the model, some gaps at a time, each by the largest plan that the device's memory takes."""
+class TimelineRun:
+    """A video through the model, some gaps at a time, each by the largest plan that the device's memory takes.
+
+    Attributes:
+        timeline: which frames are wanted.
+        size: (height, width) of the frames, once :meth:`outputs` has begun.
+        left: features of the frame before the next gap, where they are there. A run that is not looped may be given the
+            next part of its video by another call of :meth:`outputs`, whose first frame is the last one of this part.
+    """
 
     def __init__(
         self,
