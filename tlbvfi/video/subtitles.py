@@ -28,7 +28,7 @@ class ConvertedSubtitles:
         if not hasattr(context, "encode_subtitle"):
             raise ValueError("this PyAV does not encode subtitles")
         context.open(strict=False)
-        self.stream: Any = target.add_stream(encoder)
+        self.stream = cast(Any, target.add_stream(encoder))
         self.stream.time_base = self.stream.codec_context.time_base = _TICK
         self.stream.codec_context.subtitle_header = context.subtitle_header
         self._target, self._source = target, context
