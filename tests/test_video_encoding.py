@@ -93,6 +93,14 @@ def test_hevc_is_tagged_as_players_want_it(tmp_path: Path) -> None:
         assert stream_of(path).codec_tag == "hvc1"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_very_short_hevc(tmp_path: Path, count: int) -> None:
+    """Often, because x265 then leaves a time unset: by chance it is right."""
+    for _ in range(20):
+        write_video(tmp_path / "a.mp4", smooth_frames(count, 32, 32), Fraction(25), encoding=Encoding("hevc"))
+        assert len(list(read_frames(tmp_path / "a.mp4"))) == count
+
+
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", "mp4"), ("hevc", "mp4"), ("vp9", "webm"), ("av1", "mkv")])
 def test_crf_is_quality(tmp_path: Path, codec: str, suffix: str) -> None:
     if not has(codec):

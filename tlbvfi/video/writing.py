@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: By more frames than this no encoder's decoding is ahead of showing.
+_LONGEST_DELAY = 1000
 #: Metadata for which MP4 has a place of its own, where players look; with other names, all are written another way.
 _KNOWN_TO_MP4 = {"title", "artist", "album_artist", "album", "comment", "genre", "copyright", "date", "composer"}
 
@@ -171,13 +173,20 @@ class _Encoder:
         frame = self._frame(picture)
         frame.pts, frame.time_base = self.count, self.time_base
         self.count += 1
-        self.container.mux(self.stream.encode(frame))
+        self._mux(frame)
         along.mux_until(self.count * self.time_base)
 
     def finish(self, along: Passing) -> None:
         """What the encoder still holds, and the rest of what goes along."""
-        self.container.mux(self.stream.encode(None))
+        self._mux(None)
         along.mux_until(None)
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        """Write what the encoder gives for the next frame; None is the end."""
+        for packet in self.stream.encode(frame):
+            if packet.dts is None or packet.pts is None or not -_LONGEST_DELAY <= packet.dts <= packet.pts:
+                packet.dts = packet.pts  # x265 does not set it where there are but one or two frames
+            self.container.mux(packet)
 
     def _frame(self, picture: Tensor) -> VideoFrame:
         """The picture as the encoder takes it."""
