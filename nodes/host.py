@@ -6,12 +6,16 @@ ComfyUI's modules are imported when a function needs them, so that importing the
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import math
 import os
 import time
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -281,6 +285,104 @@ def temporary_picture(picture: Tensor, name: str) -> dict[str, str]:
     file = f"{stem}_{counter:05}_.png"
     _picture(picture).save(os.path.join(folder, file), compress_level=1)
     return {"filename": file, "subfolder": subfolder, "type": "temp"}
+
+
+@dataclass(frozen=True)
+class SavedFile:
+    """A file that a node saves.
+
+    Attributes:
+        path: where.
+        shown: the same as an entry of a node's `ui` result.
+    """
+
+    path: Path
+    shown: dict[str, str]
+
+
+def output_file(prefix: str, suffix: str, width: int, height: int) -> SavedFile:
+    """The next free name for a file of the output folder, as ComfyUI's own nodes number them; makes its folder.
+
+    Raises:
+        ValueError: a prefix that leads out of the output folder; one sentence.
+    """
+    import folder_paths
+
+    root = os.path.abspath(folder_paths.get_output_directory())
+    folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(str(prefix)))))
+    if "\0" in str(prefix) or os.path.commonpath((root, folder)) != root:
+        raise ValueError(
+            f"filename_prefix {str(prefix)[:80]!r} leads out of ComfyUI's output folder; leave out the '..'."
+        )
+    folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(str(prefix), root, width, height)
+    file = f"{stem}_{counter:05}_{suffix}"
+    return SavedFile(Path(folder, file), {"filename": file, "subfolder": subfolder, "type": "output"})
+
+
+def workflow_metadata(prompt: Any, extra_pnginfo: Any) -> dict[str, str]:
+    """What ComfyUI's own nodes write into a video, so that dropping it on the canvas restores the graph."""
+    from comfy.cli_args import args
+
+    if args.disable_metadata:
+        return {}
+    entries = dict(extra_pnginfo or {})
+    if prompt is not None:
+        entries["prompt"] = prompt
+    return {str(name): json.dumps(value) for name, value in entries.items()}
+
+
+@dataclass(frozen=True)
+class VideoParts:
+    """A VIDEO by its parts.
+
+    Attributes:
+        file: that it is in, a path or an open file; None where it is in memory.
+        start, end: seconds of the part of the file that it is; None is the end.
+        size: (width, height); where the file's is another, the VIDEO is more than a part of it.
+        components: gives its images (N, H, W, C), its sound if any, and its frames per second.
+    """
+
+    file: str | BinaryIO | None
+    start: Fraction
+    end: Fraction | None
+    size: tuple[int, int] | None
+    components: Callable[[], tuple[Tensor, Any, Fraction]]
+
+
+def video_parts(video: Any) -> VideoParts:
+    """What a VIDEO, ComfyUI's or another one's, is.
+
+    Raises:
+        ValueError: it is none; one sentence.
+    """
+    from comfy_api.latest import InputImpl
+
+    if not callable(getattr(video, "get_components", None)):
+        raise ValueError(f"video must be a VIDEO, such as from Load Video, not {type(video).__name__}.")
+
+    def components() -> tuple[Tensor, Any, Fraction]:
+        parts = video.get_components()
+        return parts.images, parts.audio, Fraction(parts.frame_rate)
+
+    if type(video) is not InputImpl.VideoFromFile:  # others may show the file's frames otherwise
+        return VideoParts(None, Fraction(0), None, None, components)
+    window = getattr(video, "get_active_trim_window", None)
+    if callable(window):
+        start, duration = window()
+    else:  # ComfyUI before it had this method, and before it could trim
+        start, duration = (getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
+    if start < 0:  # from the end
+        return VideoParts(None, Fraction(0), None, None, components)
+    begin = Fraction(str(start))
+    end = begin + Fraction(str(duration)) if duration else None
+    return VideoParts(video.get_stream_source(), begin, end, tuple(video.get_dimensions()), components)
+
+
+def video_file(path: Path) -> Any:
+    """A file as a VIDEO; it is not opened."""
+    from comfy_api.latest import InputImpl
+
+    return InputImpl.VideoFromFile(str(path))
 
 
 def free_unused_memory() -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..tlbvfi.numbers import frame_rate, whole_number
+from ..tlbvfi.scenes import DEFAULT_THRESHOLD
 from ..tlbvfi.sources import BatchSource
 from ..utils.images import check_same_size, to_rgb
 from . import host, inputs, wanted
@@ -96,13 +97,13 @@ class VideoInterpolator(ModelNode):
         use_fp16: bool = True,
         enable_tf32: bool = True,
         seed: int = 0,
-        scene_cut: float = 0.0,
+        scene_cut: float = DEFAULT_THRESHOLD,
         loop: bool = False,
         hold_last: bool = False,
         batch_size: int = 0,
         sample_steps: int = 10,
         flow_scale: float = 0.5,
-        still_threshold: float = 0.0,
+        still_threshold: float = wanted.STILL_THRESHOLD,
         multipliers: Any = "",
         interpolation_states: Any = None,
         schedule: Any = None,

@@ -103,11 +103,11 @@ def loop() -> Declaration:
     )
 
 
-def hold_last() -> Declaration:
+def hold_last(default: bool = False) -> Declaration:
     return (
         "BOOLEAN",
         {
-            "default": False,
+            "default": default,
             "tooltip": "Show the last frame as long as the others, so that the video is as long as its sound: N frames "
             "times 2 become 2 N instead of 2 N - 1.",
         },

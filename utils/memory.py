@@ -11,6 +11,6 @@ def too_little_for(result: int, free: int | None, refused: bool = False) -> str 
     there = "" if free is None else f", of which {free / 2**30:.1f} GiB are free"
     return (
         f"The result takes {result / 2**30:.1f} GiB of the computer's memory{there}; load the video in parts with "
-        "VideoHelperSuite's Meta Batch Manager, use the node Interpolate Video, which writes a file frame by frame, or "
+        "VideoHelperSuite's Meta Batch Manager, use the node Interpolate Video File, which writes frame by frame, or "
         "run `python -m tlbvfi interpolate`, which does so too."
     )
