@@ -57,7 +57,7 @@ def assert_no_circle(graph: dict[str, set[str]]) -> None:
 
 def test_the_graph_is_read(graph: dict[str, set[str]]) -> None:
     assert {"tlbvfi.model", "tlbvfi.interpolate"} <= graph["tlbvfi"]
-    assert {"nodes.run", "nodes.inputs", "tlbvfi.settings"} <= graph["nodes.interpolator"]
+    assert {"nodes.run", "nodes.inputs", "tlbvfi.timeline"} <= graph["nodes.interpolator"]
 
 
 def test_no_circle_between_modules(graph: dict[str, set[str]]) -> None:

@@ -19,16 +19,27 @@ from tests import fake_host
 from tests.fake_host import REPOSITORY, FakeHost
 
 NAME = "/somewhere/custom_nodes/ComfyUI-TLBVFI-TF32"
-KEYS = ["FramePairSlicer", "TLBVFI_FramePairSlicer", "TLBVFI_Interpolator_V2", "TLBVFI_ModelLoader"]
+_HOW = ["quality", "use_fp16", "enable_tf32", "seed", "scene_cut", "loop", "hold_last", "batch_size"]
+_CUSTOM = ["sample_steps", "flow_scale", "still_threshold", "multipliers", "interpolation_states", "schedule"]
+_DEVICE = ["cpu_offload", "gpu_id", "compile"]
 INPUTS = {
     "FramePairSlicer": ["images", "pair_index"],
     "TLBVFI_FramePairSlicer": ["images", "pair_index"],
     "TLBVFI_Interpolator_V2": [
         "prev_frame", "next_frame", "model_name", "times_to_interpolate", "use_fp16", "enable_tf32", "sample_steps",
-        "flow_scale", "cpu_offload", "gpu_id", "seed", "compile",
+        "flow_scale", "cpu_offload", "gpu_id", "seed", "compile", "quality", "schedule",
     ],
-    "TLBVFI_ModelLoader": ["model_name", "use_fp16", "enable_tf32", "sample_steps", "flow_scale", "seed"],
+    "TLBVFI_InterpolateVideo": [
+        "video", "model_name", "mode", "multiplier", "target_fps", *_HOW, "filename_prefix", "format", "codec", "crf",
+        *_CUSTOM, *_DEVICE,
+    ],
+    "TLBVFI_VideoInterpolator": [
+        "images", "model_name", "mode", "multiplier", "source_fps", "target_fps", *_HOW, *_CUSTOM, "meta_batch",
+        *_DEVICE,
+    ],
+    "TLBVFI_ModelLoader": ["model_name", "quality", "use_fp16", "enable_tf32", "sample_steps", "flow_scale", "seed"],
 }  # fmt: skip
+KEYS = sorted(INPUTS)
 
 
 @pytest.fixture
@@ -54,13 +65,14 @@ def test_keys_and_names(pack: ModuleType) -> None:
 def test_a_node_is_complete(pack: ModuleType, key: str) -> None:
     node = pack.NODE_CLASS_MAPPINGS[key]
     sections = node.INPUT_TYPES()
+    hidden = sections.pop("hidden", {})
     assert list(sections) in (["required"], ["required", "optional"])
     inputs = {name: spec for section in sections.values() for name, spec in section.items()}
     assert list(inputs) == INPUTS[key]
     parameters = inspect.signature(getattr(node, node.FUNCTION)).parameters
-    assert list(parameters)[1:] == INPUTS[key]
+    assert list(parameters)[1:] == [*INPUTS[key], *hidden]
     for name, (_, options) in sections.get("optional", {}).items():  # a prompt of an older graph may lack it
-        assert parameters[name].default == options["default"], name
+        assert parameters[name].default == options.get("default"), name
     for name, (kind, options) in inputs.items():
         assert len(options["tooltip"]) > 20, name
         if kind in ("INT", "FLOAT"):
@@ -116,7 +128,7 @@ def state():
 before = state()
 from tests.fake_host import load_pack
 pack = load_pack("/somewhere/custom_nodes/ComfyUI-TLBVFI-TF32")
-assert len(pack.NODE_CLASS_MAPPINGS) == 4
+assert pack.NODE_CLASS_MAPPINGS
 assert state() == before
 assert "folder_paths" not in sys.modules and not any(m.split(".")[0] == "comfy" for m in sys.modules)
 assert not {"tlbvfi", "nodes", "utils"} & set(sys.modules)
