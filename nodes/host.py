@@ -236,7 +236,7 @@ class Progress:
         import comfy.utils
 
         self._bar = comfy.utils.ProgressBar(total)
-        self._total, self._shown, self._picture = total, 0.0, None
+        self._total, self._shown = total, 0.0
         self._moved = self._pictured = time.monotonic()
 
     def at(self, done: float) -> None:
@@ -255,12 +255,16 @@ class Progress:
             return
         self._pictured = time.monotonic()
         step = max(1, max(frame.shape[:2]) // PICTURE_SIDE)
-        self._bar.update_absolute(self._shown, self._total, ("JPEG", _picture(frame[::step, ::step]), PICTURE_SIDE))
+        self._tell(("JPEG", _picture(frame[::step, ::step]), PICTURE_SIDE))
 
     def _move(self, to: float) -> None:
         if to > self._shown:
             self._shown, self._moved = min(to, float(self._total)), time.monotonic()
-            self._bar.update_absolute(int(to) if to.is_integer() else to)
+            self._tell()
+
+    def _tell(self, picture: tuple[str, Any, int] | None = None) -> None:
+        done = int(self._shown) if self._shown.is_integer() else self._shown
+        self._bar.update_absolute(done, self._total, picture)
 
 
 def _picture(frame: Tensor) -> Any:

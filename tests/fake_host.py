@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,6 +22,28 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 class Interrupted(Exception):
     """ComfyUI's InterruptProcessingException."""
+
+
+class VideoFromFile:
+    """ComfyUI's VIDEO that is in a file, or in a part of one."""
+
+    def __init__(self, file: Any, *, start_time: float = 0, duration: float = 0) -> None:
+        self.file, self.window = file, (float(start_time), float(duration))
+
+    def get_stream_source(self) -> Any:
+        return self.file
+
+    def get_active_trim_window(self) -> tuple[float, float]:
+        return self.window
+
+    def get_dimensions(self) -> tuple[int, int]:
+        import av
+
+        with av.open(self.file) as container:
+            return container.streams.video[0].width, container.streams.video[0].height
+
+    def get_components(self) -> Any:
+        raise AssertionError("a video in a file is not decoded as a whole")
 
 
 @dataclass
@@ -41,7 +63,8 @@ class FakeHost:
         on_check: called at every check for an interrupt.
         novram: leave the weights where they are.
         pictures: every picture shown beside the progress bar.
-        temp: the folder of temporary files.
+        temp, output: the folders of temporary files and of results.
+        disable_metadata: ComfyUI's option of that name.
     """
 
     models: Path
@@ -59,6 +82,8 @@ class FakeHost:
     novram: bool = False
     pictures: list[Any] = field(default_factory=list)
     temp: Path = Path()
+    output: Path = Path()
+    disable_metadata: bool = False
     managed: list[weakref.ref[Any]] = field(default_factory=list)
 
     def check(self) -> None:
@@ -69,7 +94,7 @@ class FakeHost:
 
     def modules(self) -> dict[str, ModuleType]:
         """The fake modules by name."""
-        comfy, folder_paths = ModuleType("comfy"), _folder_paths(self.models, self.temp)
+        comfy, folder_paths = ModuleType("comfy"), _folder_paths(self)
         management, patcher, utils = (ModuleType(f"comfy.{n}") for n in ("model_management", "model_patcher", "utils"))
         host = self
 
@@ -133,10 +158,14 @@ class FakeHost:
             should_use_bf16=known("bf16"),
         )
         vars(comfy).update(model_management=management, model_patcher=patcher, utils=utils)
-        return {m.__name__: m for m in (comfy, management, patcher, utils, folder_paths)}
+        arguments, api, latest = (ModuleType(n) for n in ("comfy.cli_args", "comfy_api", "comfy_api.latest"))
+        arguments.args = SimpleNamespace(disable_metadata=self.disable_metadata)  # type: ignore[attr-defined]
+        latest.InputImpl = SimpleNamespace(VideoFromFile=VideoFromFile)  # type: ignore[attr-defined]
+        vars(api).update(latest=latest)
+        return {m.__name__: m for m in (arguments, api, latest, comfy, management, patcher, utils, folder_paths)}
 
 
-def _folder_paths(models: Path, temp: Path) -> ModuleType:
+def _folder_paths(host: FakeHost) -> ModuleType:
     """Folders of models: each has paths and a set of suffixes, of which the empty one stands for every file."""
     module = ModuleType("folder_paths")
     folders: dict[str, tuple[list[str], set[str]]] = {}
@@ -156,13 +185,19 @@ def _folder_paths(models: Path, temp: Path) -> ModuleType:
         candidates = [os.path.join(path, inside) for path in folders[name][0]]
         return next(filter(os.path.isfile, candidates), None)
 
-    def get_save_image_path(prefix: str, folder: str, width: int, height: int) -> tuple[str, str, int, str, str]:
-        return folder, prefix, 1, "", prefix
+    def get_save_image_path(prefix: str, root: str, width: int, height: int) -> tuple[str, str, int, str, str]:
+        """The folder, the name, the next number of such a name, and the folder below the root."""
+        subfolder, name = os.path.split(os.path.normpath(prefix.replace("%width%", str(width))))
+        folder = Path(root, subfolder)
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = [file.name[len(name) + 1 :].split("_")[0] for file in folder.glob(f"{name}_*")]
+        return str(folder), name, max([0, *(int(n) for n in numbers if n.isdigit())]) + 1, subfolder, prefix
 
     vars(module).update(
-        get_temp_directory=lambda: str(temp),
+        get_temp_directory=lambda: str(host.temp),
+        get_output_directory=lambda: str(host.output),
         get_save_image_path=get_save_image_path,
-        models_dir=str(models),
+        models_dir=str(host.models),
         folder_names_and_paths=folders,
         filename_list_cache={},
         add_model_folder_path=add_model_folder_path,
