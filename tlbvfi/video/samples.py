@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from .pyav import import_av
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+
+log = logging.getLogger(__name__)
 
 # Chroma is resampled exactly the same on every machine; luma is not touched.
 _BICUBIC, _FULL_CHROMA, _ACCURATE, _BITEXACT = 0x4, 0x2000 | 0x4000, 0x40000, 0x80000
@@ -77,6 +81,17 @@ def resampled(frame: VideoFrame, name: str, full_range: bool) -> VideoFrame:
 def quarter_turns(frame: VideoFrame) -> int:
     """By how many quarters the stored picture is turned anticlockwise to be upright."""
     return round(frame.rotation / 90) % 4
+
+
+def noting_alpha(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFrame]:
+    """The frames of a file called `name`; that their alpha is left out is said once, where it matters."""
+    noted = False
+    for frame in frames:
+        if not noted and any(part.is_alpha for part in frame.format.components):
+            noted = bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+            if noted:
+                log.warning("%s is partly transparent, which is left out.", name)
+        yield frame
 
 
 def is_yuv(frame: VideoFrame) -> bool:

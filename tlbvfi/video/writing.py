@@ -16,6 +16,7 @@ from ..files import atomic
 from .colour import LIMITED, Colour
 from .containers import container_of, suffix_of
 from .encoding import Codec, Encoding, pixel_format
+from .gif import write_gif
 from .passing import PassedOn, Passing, passing
 from .pyav import File, VideoError, import_av, name_of, reason
 from .reading import VideoInfo
@@ -65,6 +66,11 @@ def write_video(
     """
     kind, encoding = container_of(file, suffix), encoding or Encoding()
     codec = encoding.chosen(suffix_of(file, suffix))
+    if kind.is_animation:
+        _note_tracks(passed_on, name_of(file))
+        passed_on = None
+        if kind.format == "gif":
+            return write_gif(file, frames, fps)
     with new_file(file, suffix, fps, metadata, passed_on) as container:
         remaining = iter(frames)
         first = next(remaining, None)
@@ -81,6 +87,12 @@ def write_video(
         return encoder.count
 
 
+def _note_tracks(passed_on: PassedOn | None, name: str) -> None:
+    """Say, where it is so, that nothing goes along into a file of pictures."""
+    if passed_on is not None and passed_on.has_tracks():
+        log.warning("%s holds pictures only: sound and subtitles are left out.", name)
+
+
 @contextmanager
 def new_file(
     file: File, suffix: str | None, fps: Fraction, metadata: Mapping[str, str] | None, passed_on: PassedOn | None
@@ -90,12 +102,13 @@ def new_file(
     Raises:
         VideoError: something of FFmpeg or of the system fails.
     """
-    av, kind, options = import_av(), container_of(file, suffix), {}
+    av, kind = import_av(), container_of(file, suffix)
+    options = dict(kind.options)
     if kind.is_iso:
         clock = fps.numerator
         while clock < 10_000:
             clock *= 2
-        options = {"movie_timescale": str(clock)}  # a clock on which frame times are whole numbers
+        options |= {"movie_timescale": str(clock)}  # a clock on which frame times are whole numbers
         flags = "+use_metadata_tags" if _has_free_metadata(metadata, passed_on) else ""
         if isinstance(file, Path):
             flags += "+faststart"  # the index first, for players that stream; FFmpeg opens the file again
