@@ -177,6 +177,7 @@ class VideoFileInterpolator(ModelNode):
         )  # fmt: skip
         saved = host.output_file(filename_prefix, suffix, info.width, info.height)
         check_target(saved.path, None, encoding)
+        encoding.chosen(suffix).check_size(info.height, info.width)
         count = info.frame_count
         work = Work(wish.timeline.count(count), max(count - 1, 1), 0) if count else Work(1, _UNKNOWN)
         target = VideoTarget(

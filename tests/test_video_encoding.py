@@ -90,7 +90,7 @@ def test_auto_is_h264_or_what_else_fits() -> None:
 def test_hevc_is_tagged_as_players_want_it(tmp_path: Path) -> None:
     for suffix in (".mp4", ".mov"):
         path = tmp_path / f"a{suffix}"
-        write_video(path, smooth_frames(2, 32, 32), Fraction(25), encoding=Encoding("hevc"))
+        write_video(path, smooth_frames(2, 64, 64), Fraction(25), encoding=Encoding("hevc"))
         assert stream_of(path).codec_tag == "hvc1"
 
 
@@ -98,8 +98,15 @@ def test_hevc_is_tagged_as_players_want_it(tmp_path: Path) -> None:
 def test_very_short_hevc(tmp_path: Path, count: int) -> None:
     """Often, because x265 then leaves a time unset: by chance it is right."""
     for _ in range(20):
-        write_video(tmp_path / "a.mp4", smooth_frames(count, 32, 32), Fraction(25), encoding=Encoding("hevc"))
+        write_video(tmp_path / "a.mp4", smooth_frames(count, 64, 64), Fraction(25), encoding=Encoding("hevc"))
         assert len(list(read_frames(tmp_path / "a.mp4"))) == count
+
+
+def test_hevc_of_a_tiny_size_is_refused(tmp_path: Path) -> None:
+    """x265 writes beyond its memory there, and takes the process along."""
+    with pytest.raises(VideoError, match=r"^libx265 writes beyond its memory with sides below 64 pixels.* 40x24"):
+        write_video(tmp_path / "a.mkv", smooth_frames(3, 24, 40), Fraction(25), encoding=Encoding("hevc"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", "mp4"), ("hevc", "mp4"), ("vp9", "webm"), ("av1", "mkv")])
@@ -144,9 +151,9 @@ def test_frames_of_eight_bits_survive_sixteen(tmp_path: Path) -> None:
 def test_ten_bits_and_their_colours_are_kept(tmp_path: Path, codec: str) -> None:
     if not has(codec):
         pytest.skip(f"this PyAV has no encoder for {codec}")
-    like = VideoInfo(64, 32, Fraction(25), 2, colour=Colour(9, primaries=9, transfer=16, bits=10))
+    like = VideoInfo(64, 64, Fraction(25), 2, colour=Colour(9, primaries=9, transfer=16, bits=10))
     path = tmp_path / "a.mkv"
-    write_video(path, smooth_frames(2, 32, 64), Fraction(25), like=like, encoding=Encoding(codec))
+    write_video(path, smooth_frames(2, 64, 64), Fraction(25), like=like, encoding=Encoding(codec))
     assert probe(path).colour == like.colour
     assert "10le" in stream_of(path).pix_fmt
 
@@ -156,9 +163,9 @@ def test_ten_bits_and_their_colours_are_kept(tmp_path: Path, codec: str) -> None
 def test_what_hdr10_states_of_the_display_is_kept(tmp_path: Path, codec: str, suffix: str) -> None:
     if not has(codec):
         pytest.skip(f"this PyAV has no encoder for {codec}")
-    like = VideoInfo(64, 32, Fraction(25), 2, colour=Colour(9, primaries=9, transfer=16, bits=10), mastering=HDR10)
+    like = VideoInfo(64, 64, Fraction(25), 2, colour=Colour(9, primaries=9, transfer=16, bits=10), mastering=HDR10)
     path = tmp_path / f"a.{suffix}"
-    write_video(path, smooth_frames(2, 32, 64), Fraction(25), like=like, encoding=Encoding(codec))
+    write_video(path, smooth_frames(2, 64, 64), Fraction(25), like=like, encoding=Encoding(codec))
     found = probe(path).mastering
     assert found is not None and found.display is not None
     assert found.light == HDR10.light

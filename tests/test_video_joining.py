@@ -18,7 +18,7 @@ LENGTHS = (30, 1, 17, 45)
 
 
 def parts_of(folder: Path, codec: str, suffix: str, fps: Fraction = FPS) -> list[Path]:
-    stored, begin, result = smooth_frames(sum(LENGTHS), 48, 64), 0, []
+    stored, begin, result = smooth_frames(sum(LENGTHS), 64, 96), 0, []
     for index, length in enumerate(LENGTHS):
         path = folder / f"part{index}{suffix}"
         write_video(path, stored[begin : begin + length], fps, encoding=Encoding(codec))
@@ -42,7 +42,7 @@ def test_the_joined_has_the_frames_of_its_parts(tmp_path: Path, codec: str, suff
     parts, out = parts_of(tmp_path, codec, suffix), tmp_path / f"out{suffix}"
     assert join_videos(parts, out) == sum(LENGTHS)
     info = probe(out)
-    assert (info.fps, info.width, info.height) == (FPS, 64, 48)
+    assert (info.fps, info.width, info.height) == (FPS, 96, 64)
     assert info.frame_count == sum(LENGTHS)
     expected = [frame for part in parts for frame in read_frames(part)]
     joined = list(read_frames(out))
@@ -58,10 +58,10 @@ def test_the_joined_has_the_frames_of_its_parts(tmp_path: Path, codec: str, suff
 def test_colours_aspect_and_tag_are_kept(tmp_path: Path) -> None:
     from tlbvfi.video import Colour, VideoInfo
 
-    like = VideoInfo(64, 48, FPS, 2, pixel_aspect=Fraction(4, 3), colour=Colour(9, primaries=9, transfer=16, bits=10))
+    like = VideoInfo(96, 64, FPS, 2, pixel_aspect=Fraction(4, 3), colour=Colour(9, primaries=9, transfer=16, bits=10))
     parts = [tmp_path / f"{i}.mp4" for i in range(2)]
     for part in parts:
-        write_video(part, smooth_frames(3, 48, 64), FPS, like=like, encoding=Encoding("hevc"))
+        write_video(part, smooth_frames(3, 64, 96), FPS, like=like, encoding=Encoding("hevc"))
     join_videos(parts, tmp_path / "out.mp4")
     info = probe(tmp_path / "out.mp4")
     assert (info.colour, info.pixel_aspect) == (like.colour, like.pixel_aspect)

@@ -23,6 +23,7 @@ class Codec:
         quality: name of the encoder's setting that is crf.
         options: further settings.
         is_hardware: whether it is there can only be found by trying.
+        smallest: pixels that a side of the picture has at least.
     """
 
     family: str
@@ -33,6 +34,15 @@ class Codec:
     quality: str = "crf"
     options: dict[str, str] = field(default_factory=dict)
     is_hardware: bool = False
+    smallest: int = 1
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise VideoError where the encoder does not take pictures of this size."""
+        if min(height, width) < self.smallest:
+            raise VideoError(
+                f"{self.encoder} writes beyond its memory with sides below {self.smallest} pixels, and the video is "
+                f"{width}x{height}: choose another codec."
+            )
 
 
 def _hardware() -> dict[str, Codec]:
@@ -55,7 +65,7 @@ def _hardware() -> dict[str, Codec]:
 #: By the names that :class:`Encoding` takes.
 CODECS = {
     "h264": Codec("h264", "libx264", 51, 17),
-    "hevc": Codec("hevc", "libx265", 51, 19),
+    "hevc": Codec("hevc", "libx265", 51, 19, smallest=64),
     "av1": Codec("av1", "libsvtav1", 63, 20, 1, options={"preset": "6"}),
     "vp9": Codec("vp9", "libvpx-vp9", 63, 17, options={"b": "0", "row-mt": "1", "cpu-used": "3"}),
     "prores": Codec("prores", "prores_ks", 51, 10, quality="profile", options={"vendor": "apl0"}),

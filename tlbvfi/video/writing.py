@@ -147,6 +147,7 @@ class _Encoder:
         like: VideoInfo | None,
     ) -> None:
         height, width, _ = first.shape
+        codec.check_size(height, width)
         self.container = container
         self.size = (height, width)
         self.time_base = 1 / fps
