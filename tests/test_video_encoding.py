@@ -61,7 +61,7 @@ def stream_of(path: Path) -> Any:
 
 
 @pytest.mark.parametrize(("codec", "suffix"), PAIRS)
-@pytest.mark.parametrize("size", [(48, 64), (35, 51)])
+@pytest.mark.parametrize("size", [(64, 96), (67, 83)])
 def test_every_codec_in_every_file_that_takes_it(
     tmp_path: Path, codec: str, suffix: str, size: tuple[int, int]
 ) -> None:
