@@ -11,12 +11,27 @@ import torch
 from torch import Tensor
 
 import tlbvfi
+from tests.smallest import smallest_model
 from tests.tiny import frames, tiny_model
+from tlbvfi.bisection import midpoints
+from tlbvfi.holds import Cuts, Skipped
 from tlbvfi.interpolate import interpolate_timeline
 from tlbvfi.model import TLBVFI
 from tlbvfi.outputs import Output
+from tlbvfi.scenes import SceneDetector
 from tlbvfi.settings import Settings
-from tlbvfi.timeline import AFTER, BEFORE, Gap, Multiplier, Timeline, depth_of, nearest_place
+from tlbvfi.timeline import (
+    AFTER,
+    BEFORE,
+    Gap,
+    Multiplier,
+    Piece,
+    TargetRate,
+    Timeline,
+    depth_of,
+    loop_gap,
+    nearest_place,
+)
 
 QUICK = Settings(sample_steps=3)
 HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
@@ -124,6 +139,138 @@ def test_counts_and_rates() -> None:
 def test_impossible_factors(factor: int) -> None:
     with pytest.raises(ValueError, match="multiplier must be a whole number between 1 and 1024"):
         Multiplier(factor)
+
+
+NOTHING = torch.empty(0)
+RATES = [
+    (25, 60), (24, 60), (24, 25), (60, 24), (30, 30), (16, 24), (1, 999),
+    (Fraction(24000, 1001), 60), (Fraction(30000, 1001), 30), (30, Fraction(30000, 1001)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "target"), RATES)
+@pytest.mark.parametrize("frames", [1, 2, 12, 100])
+def test_frames_of_a_rate_are_those_of_its_clock(source: Fraction, target: Fraction, frames: int) -> None:
+    """Frame k stands at k / target, up to the last source frame; all that is before its end with `hold_last`."""
+    timeline = TargetRate(Fraction(source), Fraction(target))
+    held = TargetRate(Fraction(source), Fraction(target), hold_last=True)
+    looped = TargetRate(Fraction(source), Fraction(target), loop=True)
+    times = [Fraction(k) / target for k in range(2 + int(Fraction(frames) * target / source))]
+    until_last = [time for time in times if time <= Fraction(frames - 1) / source]
+    until_end = [time for time in times if time < Fraction(frames) / source]
+    assert timeline.count(frames) == len(until_last)
+    assert held.count(frames) == looped.count(frames) == len(until_end)
+    positions = [Fraction(0)]
+    for index in range(frames - 1):
+        positions += [index + place for place in timeline.gap(index, NOTHING, NOTHING).places]
+        assert timeline.until(index + 1) == len(positions)
+    assert len(positions) == len(until_last)
+    for position, time in zip(positions, until_last, strict=True):
+        assert abs(position - time * source) <= Fraction(1, 32)
+        if (time * source).denominator == 1:
+            assert position == time * source
+    assert len(until_last) + len(held.closing(frames - 2)) == len(until_end)
+    around = loop_gap(looped, frames - 1, NOTHING, NOTHING).places
+    assert len(until_last) + len(around) == len(until_end)
+    assert len(set(positions)) == len(positions)
+
+
+def test_the_numbers_of_the_documentation() -> None:
+    rate = TargetRate(Fraction(25), Fraction(60))
+    held = TargetRate(Fraction(25), Fraction(60), hold_last=True)
+    assert (rate.count(12), held.count(12), rate.rate(Fraction(25))) == (27, 29, 60)
+    assert Multiplier(2).count(12) == 23
+    assert Multiplier(2, loop=True).count(12) == Multiplier(2, hold_last=True).count(12) == 24
+
+
+@pytest.mark.parametrize(("source", "target"), [(0, 60), (25, 0), (-1, 1), (1, 1025)])
+def test_impossible_rates(source: int, target: int) -> None:
+    with pytest.raises(ValueError, match=r"^The frame rate can become 1024 times as high at most: .*\.$"):
+        TargetRate(Fraction(source), Fraction(target))
+
+
+@pytest.mark.parametrize("options", [{}, {"loop": True}, {"hold_last": True}, {"loop": True, "hold_last": True}])
+def test_lists_of_factors(options: dict[str, bool]) -> None:
+    timeline = Multiplier(2, factors=(1, 4, 1), **options)
+    for count in range(1, 8):
+        factors = [1, 4, 1, 2, 2, 2, 2][:count]
+        assert timeline.count(count) == (sum(factors) if options else 1 + sum(factors[:-1]))
+        assert timeline.until(count - 1) == 1 + sum(factors[:-1])
+
+
+@pytest.mark.parametrize(
+    "timeline",
+    [
+        Multiplier(3, hold_last=True),
+        Multiplier(2, loop=True),
+        Multiplier(2, factors=(1, 4), hold_last=True),
+        TargetRate(Fraction(25), Fraction(60), hold_last=True),
+        TargetRate(Fraction(30), Fraction(24), loop=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("lengths", [(2, 2, 1), (1, 1, 3), (5,)])
+def test_pieces_are_the_whole(timeline: Timeline, lengths: tuple[int, ...]) -> None:
+    model, source = smallest_model(), frames(5, 16, 16)
+    whole = run(model, source, timeline)
+    assert len(whole) == timeline.count(5)
+    pieces: list[Output] = []
+    begin = 0
+    for length in lengths:
+        first, end = max(begin - 1, 0), begin + length
+        ends = end == len(source)
+        loops = timeline.loop and ends
+        piece = Piece(timeline, begin == 0, ends, len(source) - 1 if loops else None)
+        given = [*source[first:end], *(source[:1] if loops else [])]
+        pieces += run(model, given, piece, first_gap=first)
+        begin = end
+    assert [output.position for output in pieces] == [output.position for output in whole]
+    assert all(torch.equal(a.frame, b.frame) for a, b in zip(pieces, whole, strict=True))
+
+
+def test_holds_go_around_a_timeline() -> None:
+    inner = TargetRate(Fraction(25), Fraction(60), hold_last=True)
+    held = Skipped(inner, lambda index: index == 1)
+    assert held.gap(0, NOTHING, NOTHING) == inner.gap(0, NOTHING, NOTHING)
+    assert held.gap(1, NOTHING, NOTHING) == Gap(1, (BEFORE, BEFORE))
+    assert held.gap(4, NOTHING, NOTHING).places[-1] == AFTER
+    assert (held.count(12), held.until(3), held.rate(Fraction(25))) == (29, inner.until(3), 60)
+    assert held.closing(10) == inner.closing(10) and held.shows(5) and not held.shows(1)
+
+
+def test_cuts_start_anew_where_frames_are_left_out() -> None:
+    """A piece that does not go on with the one before knows nothing of it."""
+    dark, light = torch.zeros(32, 32, 3), torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(0))
+    cuts = Cuts(Multiplier(2), SceneDetector())
+    assert cuts.gap(0, dark, dark).places == (HALF, AFTER)
+    assert cuts.gap(5, light, light).places == (HALF, AFTER)
+    assert cuts.found == []
+
+
+@pytest.mark.parametrize("places", [[], [HALF], [QUARTER], [HALF, AFTER], [Fraction(5, 16), Fraction(11, 16)]])
+def test_midpoints_are_counted(model: TLBVFI, monkeypatch: pytest.MonkeyPatch, places: list[Fraction]) -> None:
+    made = Calls(monkeypatch)
+    run(model, frames(2, 16, 16), Listed([places]))
+    assert midpoints([place for place in places if place != AFTER]) == made.made.count("m")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_progress_is_a_position_that_rises(model: TLBVFI, batch_size: int) -> None:
+    told: list[float] = []
+    run(model, frames(4, 16, 16), Multiplier(4), first_gap=5, batch_size=batch_size, on_progress=told.append)
+    assert told[0] == 5 and told == sorted(told) and 7 < told[-1] < 8
+    if batch_size == 1:
+        assert {5, 5 + 1 / 3, 5 + 2 / 3, 6, 7} <= set(told)
+        assert len(told) >= 9 * 6  # and within each new frame
+
+
+def test_what_on_progress_raises_ends_the_run(model: TLBVFI) -> None:
+    def ending(position: float) -> None:
+        if position > 0.5:
+            raise RuntimeError("CUDA out of memory")  # by the listener, so nothing is tried again
+
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        run(model, frames(3, 16, 16), Multiplier(2), on_progress=ending)
 
 
 def test_every_frame_says_where_it_stands(model: TLBVFI) -> None:

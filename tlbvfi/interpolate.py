@@ -274,7 +274,7 @@ class TimelineRun:
             return
         bisection = self._bisection()
         if self.on_progress is not None:
-            begin, share = part.gaps[0].index, 1 / midpoints(part.new)
+            begin, share = part.gaps[0].index, len(part.gaps) / midpoints(part.new)
             bisection.on_progress = lambda done: self._tell(self.on_progress, begin + done * share)
         new = bisection.between(*self._ends(bisection, part, left), [gap.index for gap in part.gaps], part.new)
         last = yield from cast("_Copies", new) if self.settings.offload else self._copied_at_end(new)
