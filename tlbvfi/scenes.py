@@ -1,0 +1,173 @@
+"""Scene cuts in a video whose frames stream by, found from what was seen before and never from what comes later.
+
+A frame is reduced to a small picture once. Two small pictures are of one scene where the blocks of each are found
+again in the other, not far from their place, up to one tone curve per colour for the whole picture: motion, shake,
+zoom, exposure and flashes leave that so, a cut does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+#: Chosen by `python -m tests.scene_figures`; docs/SCENES.md has the figures.
+DEFAULT_THRESHOLD = 0.5
+
+_CELLS, _LONGEST = 48 * 27, 96  # cells of a small picture, and of its longer side, at most
+_SAMPLES = 6  # pixels of a frame per cell and direction that are read, about
+_REACH = 1 / 6  # how far blocks are looked for, of the picture's side
+_BLOCK = 6  # cells of a block's side
+_NOISE = 0.02  # contrast (mean absolute deviation, of three colours) that counts as none
+_CURVE = 1.3  # what a match through a tone curve costs more than one without
+_PLAIN = 0.05  # a difference below this is not looked into further
+_FLAT = 0.02  # contrast below which a picture is of one colour
+_WHITE = 0.7  # mean of a flat picture that may be a flash
+_JUMP = 2.0  # what a change of brightness counts where a picture is flat
+_REMEMBERED = 3  # pictures: a flash is of two at most
+_RECENT = 6  # differences that tell how restless a shot is
+_CALM = 0.6  # how much of their mean a difference has to exceed
+
+
+class SceneDetector:
+    """Tells where scenes of a video begin, as its frames (H, W, 3), floating point in [0, 1], stream by.
+
+    What it has seen it keeps as a few small pictures and numbers; a deep copy goes on alike.
+
+    Attributes:
+        score: of the last pair, in [0, 1]; a cut is where it reaches the threshold.
+    """
+
+    def __init__(self, threshold: float = DEFAULT_THRESHOLD) -> None:
+        """
+        Args:
+            threshold: more finds fewer cuts.
+
+        Raises:
+            ValueError: it is not above 0 and at most 1.
+        """
+        if not 0 < threshold <= 1:
+            raise ValueError(f"The threshold of scene cuts must be above 0 and at most 1, not {threshold!r}.")
+        self.threshold = threshold
+        self.score = 0.0
+        self._pictures: deque[Tensor] = deque(maxlen=_REMEMBERED)
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+
+    def start(self, frame: Tensor) -> None:
+        """Begin with a video's first frame, and forget what was before."""
+        self.score = 0.0
+        self._recent.clear()
+        self._pictures.clear()
+        self._pictures.append(small_picture(frame))
+
+    def cut_before(self, frame: Tensor) -> bool:
+        """Whether a scene begins with this frame, the next after the last one given."""
+        picture = small_picture(frame)
+        found = 0.0 if _is_white(picture) else difference(self._pictures[-1], picture)
+        self.score = self._beyond_usual(found)
+        for earlier in list(self._pictures)[-2::-1]:  # a flash is over
+            if self.score < self.threshold:
+                break
+            found = min(found, difference(earlier, picture))
+            self.score = self._beyond_usual(found)
+        cut = self.score >= self.threshold
+        if cut:
+            self._pictures.clear()
+        else:
+            self._recent.append(found)
+        self._pictures.append(picture)
+        return cut
+
+    def _beyond_usual(self, found: float) -> float:
+        usual = _CALM * sum(self._recent) / max(1, len(self._recent))
+        return max(0.0, (found - usual) / (1 - usual))
+
+
+def small_picture(frame: Tensor) -> Tensor:
+    """A frame (H, W, 3) as (h, w, 3), a few thousand numbers on the CPU; a picture of that size is its own."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, math.sqrt(_CELLS / (height * width)))
+    size = [min(_LONGEST, max(1, round(side * scale))) for side in (height, width)]
+    if size == [height, width]:
+        return frame.detach().to("cpu", torch.float32)
+    steps = [max(1, side // (cells * _SAMPLES)) for side, cells in zip((height, width), size, strict=True)]
+    samples = frame.detach()[steps[0] // 2 :: steps[0], steps[1] // 2 :: steps[1]].to("cpu", torch.float32)
+    planes = rearrange(samples, "h w c -> 1 c h w").contiguous()
+    return rearrange(F.adaptive_avg_pool2d(planes, size), "1 c h w -> h w c").contiguous()
+
+
+def difference(before: Tensor, after: Tensor) -> float:
+    """How little two small pictures have in common, in [0, 1]."""
+    x, y = (rearrange(picture, "h w c -> c h w").contiguous() for picture in (before, after))
+    x, y = without_bars(x, y)
+    contrasts = [float(_contrast(picture)) for picture in (x, y)]
+    if min(contrasts) < _FLAT:
+        return min(1.0, _JUMP * float((x - y).abs().mean()))
+    scale = 0.5 * (min(contrasts) + _NOISE)
+    still = float(_blocks((x - y).abs().sum(0)).div(scale).clamp(max=1).mean())
+    if still < _PLAIN:
+        return still
+    ways = []
+    for one, other in ((x, y), (y, x)):
+        plain = _unlike(one, other, scale)
+        curved = _CURVE * _unlike(_toned(one, other), other, scale) if plain > _PLAIN else plain
+        ways.append(min(plain, curved))
+    return min(1.0, sum(ways) / 2)
+
+
+def _is_white(picture: Tensor) -> bool:
+    """Whether it shows nothing but light."""
+    return float(picture.mean()) > _WHITE and float(_contrast(rearrange(picture, "h w c -> c h w"))) < _FLAT
+
+
+def _contrast(picture: Tensor) -> Tensor:
+    return (picture - picture.mean((1, 2), keepdim=True)).abs().sum(0).mean()
+
+
+def _blocks(values: Tensor) -> Tensor:
+    """Means over the blocks of (..., h, w)."""
+    return F.adaptive_avg_pool2d(values[None], [max(1, round(side / _BLOCK)) for side in values.shape[-2:]])[0]
+
+
+def without_bars(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    seen = torch.maximum(x, y).amax(0) > 0.08
+    rows, columns = seen.any(1).nonzero(), seen.any(0).nonzero()
+    if not len(rows):
+        return x, y
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    return x[:, top:bottom, left:right], y[:, top:bottom, left:right]
+
+
+def _toned(x: Tensor, like: Tensor) -> Tensor:
+    """x with the histogram of another picture, colour by colour."""
+    flat = rearrange(x, "c h w -> c (h w)")
+    values = rearrange(like, "c h w -> c (h w)").sort(dim=1).values
+    return torch.empty_like(flat).scatter_(1, flat.argsort(dim=1, stable=True), values).view_as(x)
+
+
+def _unlike(x: Tensor, y: Tensor, scale: float) -> float:
+    """How little of the blocks of y is found in x, not far from their place."""
+    height, width = y.shape[1:]
+    up, side = (max(1, round(length * _REACH)) if length > 1 else 0 for length in (height, width))
+    low, high = (F.pad(b[None], (side, side, up, up), mode="replicate")[0] for b in _bounds(x))
+    best = None
+    for shift in range(2 * up + 1):
+        lows, highs = (b[:, shift : shift + height].unfold(2, width, 1) for b in (low, high))  # c h s w
+        here = y[:, :, None]
+        apart = torch.maximum(lows - here, here - highs).clamp_(min=0).sum(0)
+        found = _blocks(rearrange(apart, "h s w -> s h w")).amin(0)
+        best = found if best is None else torch.minimum(best, found)
+    assert best is not None
+    return float((best / scale).clamp_(max=1).mean())
+
+
+def _bounds(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and greatest values within half a cell of every cell."""
+    padded = F.pad(x[None], (1, 1, 1, 1), mode="replicate")[0]
+    beside = torch.stack([padded[:, 1:-1, :-2], padded[:, 1:-1, 2:], padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]])
+    halves = torch.cat([x[None], (x + beside) / 2])
+    return halves.amin(0), halves.amax(0)
