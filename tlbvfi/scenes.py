@@ -1,4 +1,4 @@
-"""Scene cuts in a video whose frames stream by, found from what was seen before and never from what comes later.
+"""Scene cuts in a video, found as its frames stream by: from what was seen before, never from what comes later.
 
 A frame is reduced to a small picture once. Two small pictures are of one scene where the blocks of each are found
 again in the other, not far from their place, up to one tone curve per colour for the whole picture: motion, shake,
@@ -15,22 +15,35 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from .cut_strip import CutStrip
+
+__all__ = ["DEFAULT_THRESHOLD", "CutStrip", "SceneDetector", "difference", "is_still", "small_picture"]
+
 #: Chosen by `python -m tests.scene_figures`; docs/SCENES.md has the figures.
 DEFAULT_THRESHOLD = 0.5
 
-_CELLS, _LONGEST = 48 * 27, 96  # cells of a small picture, and of its longer side, at most
-_SAMPLES = 6  # pixels of a frame per cell and direction that are read, about
+# A small picture
+_CELLS, _LONGEST = 48 * 27, 96  # its cells, and those of its longer side, at most
+_SAMPLES = 6  # pixels that are read for a cell, in each direction, about
+_BAR = 0.03  # what is darker in both pictures, at their edges, is a bar and no part of them
+# Contrast: mean absolute deviation from the mean, summed over the colours
+_NOISE = 0.02  # what grain may make of a plain picture
+_FLAT = 0.02  # below it a picture is of one colour
+_WHITE = 0.7  # the mean of such a picture, from which on it may be a flash
+# Difference of two small pictures
 _REACH = 1 / 6  # how far blocks are looked for, of the picture's side
 _BLOCK = 6  # cells of a block's side
-_NOISE = 0.02  # contrast (mean absolute deviation, of three colours) that counts as none
-_CURVE = 1.3  # what a match through a tone curve costs more than one without
-_PLAIN = 0.05  # a difference below this is not looked into further
-_FLAT = 0.02  # contrast below which a picture is of one colour
-_WHITE = 0.7  # mean of a flat picture that may be a flash
-_JUMP = 2.0  # what a change of brightness counts where a picture is flat
+_UNLIKE = 0.5  # parts of the contrast by which a block differs that is not found at all
+_CURVE = 1.3  # what a match through tone curves costs more than one without
+_JUMP = 2.0  # what a change of brightness counts where one picture is flat
+_ALIKE = 0.1  # below it nothing better is looked for
+# Frames that are still
+_STILL_BLOCK = 16  # pixels of a block's side
+_STRIP = 8 * _STILL_BLOCK  # rows that are looked at in one go
+# What was before
 _REMEMBERED = 3  # pictures: a flash is of two at most
-_RECENT = 6  # differences that tell how restless a shot is
-_CALM = 0.6  # how much of their mean a difference has to exceed
+_RECENT = 2  # differences that tell how restless a shot is
+_RESTLESS = 0.7  # the part of them that says nothing
 
 
 class SceneDetector:
@@ -77,46 +90,67 @@ class SceneDetector:
         cut = self.score >= self.threshold
         if cut:
             self._pictures.clear()
-        else:
-            self._recent.append(found)
+        self._recent.append(found * _RESTLESS if cut else found)
         self._pictures.append(picture)
         return cut
 
     def _beyond_usual(self, found: float) -> float:
-        usual = _CALM * sum(self._recent) / max(1, len(self._recent))
+        """A difference, less what is usual in a restless shot; 1 stays 1."""
+        usual = _RESTLESS * max(self._recent, default=0.0)
         return max(0.0, (found - usual) / (1 - usual))
+
+
+def is_still(before: Tensor, after: Tensor, threshold: float) -> bool:
+    """Whether nothing moves from one frame (H, W, 3) to the next, in no small part of it either.
+
+    Args:
+        threshold: what the blocks of 16 x 16 pixels may differ by, each on average over its pixels and colours;
+            at 0 only equal frames are still.
+    """
+    if before.shape != after.shape:
+        return False
+    if torch.equal(before, after):
+        return True
+    if threshold <= 0:
+        return False
+    for one, other in zip(before.split(_STRIP), after.split(_STRIP), strict=True):
+        apart = (one.float() - other.float()).abs().mean(2)
+        means = F.avg_pool2d(apart[None], _STILL_BLOCK, ceil_mode=True, count_include_pad=False)
+        if not float(means.max()) <= threshold:
+            return False
+    return True
 
 
 def small_picture(frame: Tensor) -> Tensor:
     """A frame (H, W, 3) as (h, w, 3), a few thousand numbers on the CPU; a picture of that size is its own."""
     height, width = frame.shape[:2]
     scale = min(1.0, math.sqrt(_CELLS / (height * width)))
-    size = [min(_LONGEST, max(1, round(side * scale))) for side in (height, width)]
-    if size == [height, width]:
+    rows, columns = (min(_LONGEST, max(1, round(side * scale))) for side in (height, width))
+    if (rows, columns) == (height, width):
         return frame.detach().to("cpu", torch.float32)
-    steps = [max(1, side // (cells * _SAMPLES)) for side, cells in zip((height, width), size, strict=True)]
-    samples = frame.detach()[steps[0] // 2 :: steps[0], steps[1] // 2 :: steps[1]].to("cpu", torch.float32)
+    down, across = (max(1, side // (cells * _SAMPLES)) for side, cells in ((height, rows), (width, columns)))
+    samples = frame.detach()[down // 2 :: down, across // 2 :: across].to("cpu", torch.float32)
     planes = rearrange(samples, "h w c -> 1 c h w").contiguous()
-    return rearrange(F.adaptive_avg_pool2d(planes, size), "1 c h w -> h w c").contiguous()
+    return rearrange(F.adaptive_avg_pool2d(planes, (rows, columns)), "1 c h w -> h w c").contiguous()
 
 
 def difference(before: Tensor, after: Tensor) -> float:
-    """How little two small pictures have in common, in [0, 1]."""
-    x, y = (rearrange(picture, "h w c -> c h w").contiguous() for picture in (before, after))
-    x, y = without_bars(x, y)
-    contrasts = [float(_contrast(picture)) for picture in (x, y)]
-    if min(contrasts) < _FLAT:
+    """How little two small pictures of one size have in common, in [0, 1]."""
+    x, y = _without_bars(*(rearrange(picture, "h w c -> c h w").contiguous() for picture in (before, after)))
+    contrast = min(float(_contrast(picture)) for picture in (x, y))
+    if contrast < _FLAT:
         return min(1.0, _JUMP * float((x - y).abs().mean()))
-    scale = 0.5 * (min(contrasts) + _NOISE)
-    still = float(_blocks((x - y).abs().sum(0)).div(scale).clamp(max=1).mean())
-    if still < _PLAIN:
-        return still
+    scale = _UNLIKE * (contrast + _NOISE)
+    unmoved = _share(_blocks((x - y).abs().sum(0)), scale)
+    if unmoved < _ALIKE:
+        return unmoved
     ways = []
-    for one, other in ((x, y), (y, x)):
-        plain = _unlike(one, other, scale)
-        curved = _CURVE * _unlike(_toned(one, other), other, scale) if plain > _PLAIN else plain
-        ways.append(min(plain, curved))
-    return min(1.0, sum(ways) / 2)
+    for source, target in ((x, y), (y, x)):
+        unlike = _unlike(source, target, scale)
+        if unlike >= _ALIKE:
+            unlike = min(unlike, _CURVE * _unlike(_toned(source, target), target, scale))
+        ways.append(unlike)
+    return sum(ways) / 2
 
 
 def _is_white(picture: Tensor) -> bool:
@@ -125,16 +159,24 @@ def _is_white(picture: Tensor) -> bool:
 
 
 def _contrast(picture: Tensor) -> Tensor:
+    """Of (3, h, w)."""
     return (picture - picture.mean((1, 2), keepdim=True)).abs().sum(0).mean()
+
+
+def _share(differences: Tensor, scale: float) -> float:
+    """The part of the blocks that is not found; those that differ by less than the scale count in part."""
+    return float((differences / scale).clamp_(max=1).mean())
 
 
 def _blocks(values: Tensor) -> Tensor:
     """Means over the blocks of (..., h, w)."""
-    return F.adaptive_avg_pool2d(values[None], [max(1, round(side / _BLOCK)) for side in values.shape[-2:]])[0]
+    down, across = (max(1, round(side / _BLOCK)) for side in values.shape[-2:])
+    return F.adaptive_avg_pool2d(values[None], (down, across))[0]
 
 
-def without_bars(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    seen = torch.maximum(x, y).amax(0) > 0.08
+def _without_bars(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two pictures (3, h, w) without what is dark in both at the edges; pictures that are dark as they are."""
+    seen = torch.maximum(x, y).amax(0) > _BAR
     rows, columns = seen.any(1).nonzero(), seen.any(0).nonzero()
     if not len(rows):
         return x, y
@@ -150,7 +192,10 @@ def _toned(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _unlike(x: Tensor, y: Tensor, scale: float) -> float:
-    """How little of the blocks of y is found in x, not far from their place."""
+    """The part of the blocks of y that is not found in x, not far from their place.
+
+    x may lie anywhere between its cells, too: values up to those halfway to its neighbours fit.
+    """
     height, width = y.shape[1:]
     up, side = (max(1, round(length * _REACH)) if length > 1 else 0 for length in (height, width))
     low, high = (F.pad(b[None], (side, side, up, up), mode="replicate")[0] for b in _bounds(x))
@@ -162,7 +207,7 @@ def _unlike(x: Tensor, y: Tensor, scale: float) -> float:
         found = _blocks(rearrange(apart, "h s w -> s h w")).amin(0)
         best = found if best is None else torch.minimum(best, found)
     assert best is not None
-    return float((best / scale).clamp_(max=1).mean())
+    return _share(best, scale)
 
 
 def _bounds(x: Tensor) -> tuple[Tensor, Tensor]:
