@@ -185,16 +185,14 @@ def quarter(frame: Tensor, which: int) -> Tensor:
 
 
 def similar(half: str, shot: Shot, width: int) -> Iterator[Case]:
-    """Cuts between pictures of the same things: mirrored, nearer, upside down."""
+    """Cuts between pictures of the same things: mirrored, nearer."""
     frames = shot.floats()[:30]
     third = len(frames) // 3
     if third < 3:
         return
     begin, middle, end = frames[:third], frames[third : 2 * third], frames[2 * third :]
     yield joined("similar: mirrored", half, [begin, [f.flip(1) for f in middle], end], width)
-    yield joined(
-        "similar: nearer", half, [begin, [f[f.shape[0] // 2 :, f.shape[1] // 2 :] for f in middle], end], width
-    )
+    yield joined("similar: nearer", half, [begin, [quarter(f, 3) for f in middle], end], width)
 
 
 def quantized(frame: Tensor) -> Tensor:
