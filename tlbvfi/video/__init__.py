@@ -18,6 +18,7 @@ from .pyav import File, VideoError
 from .reading import VideoInfo, probe, read_frames
 from .sound import Waveform
 from .writing import write_video
+from .y4m import read_header, read_y4m, write_y4m
 
 __all__ = [
     "CODECS",
@@ -36,8 +37,11 @@ __all__ = [
     "join_videos",
     "probe",
     "read_frames",
+    "read_header",
     "read_picture",
+    "read_y4m",
     "write_picture",
     "write_pictures",
     "write_video",
+    "write_y4m",
 ]

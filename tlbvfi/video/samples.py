@@ -47,7 +47,7 @@ def to_frame(picture: Tensor, colour: Colour, name: str) -> VideoFrame:
     height, width, _ = picture.shape
     frame = import_av().VideoFrame(width, height, name)
     for index, samples in enumerate(colour.from_rgb(picture.cpu()).numpy()):
-        _plane(frame, index)[:] = samples
+        plane_of(frame, index)[:] = samples
     return frame
 
 
@@ -61,7 +61,7 @@ def to_rgb_frame(picture: Tensor, name: str) -> VideoFrame:
         return packed if name == "rgb24" else packed.reformat(format=name)
     frame = import_av().VideoFrame(width, height, name)
     for index, channel in enumerate((1, 2, 0)):  # green, blue, red
-        _plane(frame, index)[:] = samples[..., channel]
+        plane_of(frame, index)[:] = samples[..., channel]
     return frame
 
 
@@ -112,7 +112,7 @@ def colour_of(frame: VideoFrame) -> Colour:
     return Colour(known, full_range=full, bits=frame.format.components[0].bits)
 
 
-def _plane(frame: VideoFrame, index: int) -> np.ndarray[Any, np.dtype[Any]]:
+def plane_of(frame: VideoFrame, index: int) -> np.ndarray[Any, np.dtype[Any]]:
     """A view of one plane, (H, W)."""
     plane = frame.planes[index]
     depth = np.dtype("<u2") if frame.format.components[index].bits > 8 else np.dtype(np.uint8)
@@ -122,4 +122,4 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray[Any, np.dtype[Any]]:
 
 def _samples(frame: VideoFrame) -> Tensor:
     """(3, H, W) of a frame in a 4:4:4 format."""
-    return torch.from_numpy(np.stack([_plane(frame, i) for i in range(3)]).astype(np.int32))
+    return torch.from_numpy(np.stack([plane_of(frame, i) for i in range(3)]).astype(np.int32))
