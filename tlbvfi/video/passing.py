@@ -234,7 +234,7 @@ def _describe(new: Any, old: Any, kind: Container) -> None:
         if kind.is_iso:
             new.metadata["handler_name"] = title  # where many players look
     try:
-        new.disposition = old.disposition
+        new.disposition = getattr(old.disposition, "value", old.disposition)
     except AttributeError:
         log.debug("This PyAV cannot mark a track as the default one.")
 
