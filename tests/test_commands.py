@@ -284,9 +284,7 @@ class TestInterpolate:
     ) -> None:
         info = video.probe(clip)
         for stated, said in ((5, False), (30, True)):
-            monkeypatch.setattr(
-                sources, "probe", lambda path, count=stated: dataclasses.replace(info, frame_count=count)
-            )
+            monkeypatch.setattr(sources, "probe", lambda *_, count=stated: dataclasses.replace(info, frame_count=count))
             code, out, err = run("interpolate", clip, tmp_path / f"{stated}.mp4", "--model", "MODEL", "--steps", 3)
             assert code == 0 and "5 frames" in out
             assert ("ended after 3 of 30 frames" in err) == said

@@ -95,8 +95,7 @@ def run(options: argparse.Namespace) -> None:
 def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
     if not options.target.suffix:
         return PictureTarget(options.target)
-    passed_on = video.PassedOn(options.source) if options.source.is_file() else None
-    return VideoTarget(options.target, info, passed_on, video.Encoding(crf=options.crf))
+    return VideoTarget(options.target, info, video.PassedOn(options.source), video.Encoding(crf=options.crf))
 
 
 def _warn_of_early_end(source: Path, found: int, stated: int | None) -> None:
