@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ..tlbvfi.checkpoint import PUBLISHED_FILE
+from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.frames import check_storage, check_values
 from ..tlbvfi.numbers import whole_number
 from ..tlbvfi.settings import Settings, presets

@@ -355,7 +355,7 @@ class TestRefused:
             load_model(tiny_checkpoint, dtype=torch.float64)
 
     def test_built_in_without_its_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint, "BUILT_IN", {"tlbvfi-small": "absent.safetensors"})
+        monkeypatch.setattr(known_models, "BUILT_IN", {"tlbvfi-small": "absent.safetensors"})
         for source in (None, "tlbvfi-small"):
             assert "absent.safetensors" in refusal(source)
 

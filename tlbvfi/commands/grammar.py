@@ -4,43 +4,64 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
 
-import torch
-
-from ..padding import PaddingMode, check_flow_scale
+from ..ranges import PaddingMode, check_flow_scale
+from .errors import WrongCall
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction["Parser"]
 
+#: How a dtype may be written, and its name in PyTorch.
 DTYPES = {
-    "float32": torch.float32, "fp32": torch.float32,
-    "float16": torch.float16, "fp16": torch.float16,
-    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float32": "float32", "fp32": "float32",
+    "float16": "float16", "fp16": "float16",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
 }  # fmt: skip
 
 T = TypeVar("T")
 
 
-class WrongCall(Exception):
-    """A command line that is not in the grammar, in one sentence without the usage around it."""
-
-
 class Parser(argparse.ArgumentParser):
-    """Raises :class:`WrongCall` where argparse would print and exit."""
+    """Raises :class:`WrongCall` where argparse would print and exit; shows an example there and below the help.
+
+    Attributes:
+        example: the arguments of a call.
+    """
+
+    example: str
 
     def error(self, message: str) -> NoReturn:
-        raise WrongCall(f"{self.prog}: {message}")
+        raise WrongCall(f"{self.prog}: {message}\n{self._shown()}")
+
+    def format_help(self) -> str:
+        return f"{super().format_help()}\n{self._shown()}\n"
+
+    def _shown(self) -> str:
+        return f"Example: {self.prog} {self.example}"
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Nothing unknown is left over: the command that it was given to says so, not the one above it."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
 
 
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], text: str
-) -> argparse.ArgumentParser:
-    """A command of that name, whose arguments are still to be added; `text` is its help."""
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], text: str, example: str
+) -> Parser:
+    """A command of that name, whose arguments are still to be added; `text` is its help, `example` a call's arguments.
+
+    `run` checks what it can before it imports what needs PyTorch, which takes seconds.
+    """
     command = commands.add_parser(
         name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    command.example = example
     command.set_defaults(run=run)
     return command
 
@@ -99,14 +120,14 @@ def size(text: str) -> tuple[int, int]:
 
 
 @checked
-def dtype(text: str) -> torch.dtype:
-    """One of :data:`DTYPES`."""
+def dtype(text: str) -> str:
+    """The name of one of :data:`DTYPES`; :func:`tlbvfi.commands.models.dtype_named` has the dtype."""
     if text not in DTYPES:
         raise ValueError(f"must be one of {', '.join(DTYPES)}, not {text!r}.")
     return DTYPES[text]
 
 
-def dtype_or_auto(text: str) -> torch.dtype | str:
+def dtype_or_auto(text: str) -> str:
     """One of :data:`DTYPES`, or "auto"."""
     return text if text == "auto" else dtype(text)
 

@@ -9,10 +9,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from ..device_memory import DeviceMemoryError, is_out_of_memory
-
-
-class RunError(RuntimeError):
-    """Something that went wrong on the way, in one sentence."""
+from .errors import RunError
 
 
 @contextmanager
