@@ -20,6 +20,8 @@ from tests.tiny import frames as smooth_frames
 from tlbvfi import video
 from tlbvfi.video import (
     Colour,
+    Encoding,
+    PassedOn,
     VideoError,
     probe,
     read_frames,
@@ -305,7 +307,7 @@ class TestWriting:
 
     def test_quality_is_a_choice(self, tmp_path: Path) -> None:
         noise = [torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-        good, poor = (saved(tmp_path / f"{crf}.mp4", noise, crf=crf) for crf in (10, 40))
+        good, poor = (saved(tmp_path / f"{crf}.mp4", noise, encoding=Encoding(crf=crf)) for crf in (10, 40))
         assert good.stat().st_size > 2 * poor.stat().st_size
 
     def test_nothing_is_left_when_it_fails(self, tmp_path: Path) -> None:
@@ -391,8 +393,14 @@ class TestWriting:
     def test_good_targets(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         (tmp_path / "old.mp4").write_text("used")
-        for name in ("new.mp4", "old.mp4", "empty", "new", "NEW.MKV"):
+        for name in ("new.mp4", "empty", "new", "NEW.MKV"):
             video.check_target(tmp_path / name, tmp_path / "source.mp4")
+        video.check_target(tmp_path / "old.mp4", tmp_path / "source.mp4", force=True)
+
+    def test_a_file_that_is_there_is_replaced_only_by_force(self, tmp_path: Path) -> None:
+        (tmp_path / "old.mp4").write_text("used")
+        with pytest.raises(VideoError, match=r"old\.mp4 exists already; .* --force"):
+            video.check_target(tmp_path / "old.mp4")
 
     @pytest.mark.skipif(os.name == "nt", reason="folder permissions are otherwise there")
     @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
@@ -414,14 +422,14 @@ class TestSound:
     )
     def test_copied_to_the_byte(self, tmp_path: Path, source: str, codec: str, target: str) -> None:
         original = with_sound(tmp_path / source, codec)
-        path = saved(tmp_path / f"out.{target}", smooth_frames(20, 16, 32), Fraction(20), sound_from=original)
+        path = saved(tmp_path / f"out.{target}", smooth_frames(20, 16, 32), Fraction(20), passed_on=PassedOn(original))
         assert sound_packets(path) == sound_packets(original)
         assert probe(path).sound == 1
 
     @pytest.mark.parametrize(("codec", "target", "becomes"), [("aac", "webm", "opus"), ("pcm_s16le", "webm", "opus")])
     def test_encoded_anew_where_it_does_not_fit(self, tmp_path: Path, codec: str, target: str, becomes: str) -> None:
         original = with_sound(tmp_path / "a.mkv", codec)
-        path = saved(tmp_path / f"out.{target}", smooth_frames(20, 16, 32), Fraction(20), sound_from=original)
+        path = saved(tmp_path / f"out.{target}", smooth_frames(20, 16, 32), Fraction(20), passed_on=PassedOn(original))
         with av.open(str(path)) as container:
             assert container.streams.audio[0].codec_context.codec.canonical_name == becomes
         begin, samples = heard(path)
@@ -435,12 +443,12 @@ class TestSound:
         """A source whose clock starts at 0.5 s: in the target both start at 0."""
         original = with_sound(tmp_path / "late.mkv", codec, late=5)
         assert abs(heard(original)[0] - Fraction(1, 2)) < 0.05
-        path = saved(tmp_path / f"out.{target}", smooth_frames(20, 16, 32), Fraction(20), sound_from=original)
+        path = saved(tmp_path / f"out.{target}", smooth_frames(20, 16, 32), Fraction(20), passed_on=PassedOn(original))
         assert abs(heard(path)[0]) < 0.05
 
     def test_packets_are_interleaved(self, tmp_path: Path) -> None:
         original = with_sound(tmp_path / "a.mkv", "aac", seconds=4)
-        path = saved(tmp_path / "out.mkv", smooth_frames(40, 16, 32), Fraction(10), sound_from=original)
+        path = saved(tmp_path / "out.mkv", smooth_frames(40, 16, 32), Fraction(10), passed_on=PassedOn(original))
         with av.open(str(path)) as container:
             order = [(packet.stream.type, packet.pts * packet.time_base) for packet in container.demux() if packet.size]
         last_picture = max(i for i, (kind, _) in enumerate(order) if kind == "video")
@@ -448,7 +456,7 @@ class TestSound:
 
     def test_a_silent_source_is_no_trouble(self, tmp_path: Path) -> None:
         original = saved(tmp_path / "silent.mp4", smooth_frames(2, 16, 16))
-        path = saved(tmp_path / "out.mp4", smooth_frames(2, 16, 16), sound_from=original)
+        path = saved(tmp_path / "out.mp4", smooth_frames(2, 16, 16), passed_on=PassedOn(original))
         assert probe(path).sound == 0
 
 

@@ -88,8 +88,8 @@ def run(
             kept[output.position] = output.frame
         on_frame(output)
 
-    sound = clip if info.sound and excerpt.count is None else None
-    target = VideoTarget(folder / "demo.mp4", like=info, sound_from=sound)
+    passed_on = video.PassedOn(clip) if excerpt.count is None else None
+    target = VideoTarget(folder / "demo.mp4", like=info, passed_on=passed_on)
     frames = interpolate_video(model, source, target, timeline=TIMELINE, on_frame=keep)
     before, new, after = kept.values()
     picture = folder / "demo.png"

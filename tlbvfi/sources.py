@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from .video import File, VideoInfo, probe, read_frames
+from .video import Excerpt, File, VideoInfo, probe, read_frames
 
 
 class FileSource:
@@ -18,16 +18,30 @@ class FileSource:
         taken: how many frames have been read.
     """
 
-    def __init__(self, file: File) -> None:
-        self._file, self.taken = file, 0
+    def __init__(
+        self,
+        file: File,
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+        fps: Fraction | None = None,
+    ) -> None:
+        """
+        Args:
+            start, end: only the frames that are shown in [start, end), in seconds from the first one.
+            fps: frames per second in place of the file's own, or for a folder of pictures.
+
+        Raises:
+            VideoError: an excerpt that can hold nothing.
+        """
+        self._file, self._excerpt, self._fps, self.taken = file, Excerpt(start, end), fps, 0
 
     @cached_property
     def info(self) -> VideoInfo:
-        """Raises VideoError, one sentence, for what is no video."""
-        return probe(self._file)
+        """What will be read. Raises VideoError, one sentence, for what is no video."""
+        return probe(self._file, self._excerpt, self._fps)
 
     def frames(self) -> Iterator[Tensor]:
-        for frame in read_frames(self._file):
+        for frame in read_frames(self._file, self._excerpt, self._fps):
             self.taken += 1
             yield frame
 

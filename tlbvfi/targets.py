@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 from torch import Tensor
 
-from .video import DEFAULT_CRF, File, VideoError, VideoInfo, write_pictures, write_video
+from .video import Encoding, File, PassedOn, VideoError, VideoInfo, write_pictures, write_video
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,18 @@ class VideoTarget:
     Attributes:
         file: the file.
         like: the video that the frames come from; its colours, depth and pixel aspect are kept.
-        sound_from: a video whose sound goes along.
-        crf: constant quality of the encoder; lower is better and larger.
+        passed_on: the sound, subtitles, chapters and metadata that go along.
+        encoding: codec and quality.
         suffix: says what kind of video goes into an open file, such as ``".mp4"``.
+        metadata: put into the file, over what is passed on.
     """
 
     file: File
     like: VideoInfo | None = None
-    sound_from: Path | None = None
-    crf: int = DEFAULT_CRF
+    passed_on: PassedOn | None = None
+    encoding: Encoding = Encoding()
     suffix: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, frames: Iterable[Tensor], fps: Fraction | None) -> int:
         """Returns the number of frames written.
@@ -39,7 +41,14 @@ class VideoTarget:
         if fps is None:
             raise VideoError("A video needs a frame rate, and its source has none.")
         return write_video(
-            self.file, frames, fps, like=self.like, sound_from=self.sound_from, crf=self.crf, suffix=self.suffix
+            self.file,
+            frames,
+            fps,
+            like=self.like,
+            passed_on=self.passed_on,
+            encoding=self.encoding,
+            suffix=self.suffix,
+            metadata=self.metadata,
         )
 
 

@@ -31,7 +31,7 @@ def add(commands: grammar.Commands) -> None:
     )
     command.add_argument("source", metavar="IN", type=Path, help="a video, or a folder of pictures")
     command.add_argument(
-        "target", metavar="OUT", type=Path, help=f"a video ({' '.join(video.ENCODERS)}), or a new folder for pictures"
+        "target", metavar="OUT", type=Path, help=f"a video ({' '.join(video.SUFFIXES)}), or a new folder for pictures"
     )
     command.add_argument(
         "--times", type=grammar.number_between(0, MAX_DEPTH), default=1, metavar="N",
@@ -56,8 +56,8 @@ def add(commands: grammar.Commands) -> None:
     )  # fmt: skip
     grammar.add_padding(command, "published pads as the published code does")
     command.add_argument(
-        "--crf", type=grammar.number_between(0, 51), default=video.DEFAULT_CRF, metavar="N",
-        help="quality of the encoded video; lower is better and larger",
+        "--crf", type=grammar.number_between(0, 51), metavar="N",
+        help="quality of the encoded video; lower is better and larger; None: 17 for H.264",
     )  # fmt: skip
     command.add_argument(
         "--memory", type=grammar.gibibytes, metavar="GIB",
@@ -67,7 +67,8 @@ def add(commands: grammar.Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Check, load, plan, and go."""
-    video.check_target(options.target, options.source)
+    encoding = video.Encoding(crf=options.crf)
+    video.check_target(options.target, options.source, encoding, force=True)
     device = device_named(options.device)
     source, timeline = FileSource(options.source), Multiplier(2**options.times)
     info = source.info
@@ -94,7 +95,8 @@ def run(options: argparse.Namespace) -> None:
 def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
     if not options.target.suffix:
         return PictureTarget(options.target)
-    return VideoTarget(options.target, info, options.source if info.sound else None, options.crf)
+    passed_on = video.PassedOn(options.source) if options.source.is_file() else None
+    return VideoTarget(options.target, info, passed_on, video.Encoding(crf=options.crf))
 
 
 def _warn_of_early_end(source: Path, found: int, stated: int | None) -> None:

@@ -5,21 +5,35 @@ the file states. Where it states no matrix, BT.709 counts from 720 rows on and B
 A written file appears whole or not at all.
 """
 
+from .checking import check_target
 from .colour import Colour
+from .containers import SUFFIXES
+from .encoding import CODECS, Encoding
+from .excerpt import Excerpt
+from .hdr import Mastering
+from .joining import join_videos
+from .passing import PassedOn
 from .pictures import PICTURES, read_picture, write_picture, write_pictures
 from .pyav import File, VideoError
 from .reading import VideoInfo, probe, read_frames
-from .writing import DEFAULT_CRF, ENCODERS, check_target, write_video
+from .sound import Waveform
+from .writing import write_video
 
 __all__ = [
-    "DEFAULT_CRF",
-    "ENCODERS",
+    "CODECS",
     "PICTURES",
+    "SUFFIXES",
     "Colour",
+    "Encoding",
+    "Excerpt",
     "File",
+    "Mastering",
+    "PassedOn",
     "VideoError",
     "VideoInfo",
+    "Waveform",
     "check_target",
+    "join_videos",
     "probe",
     "read_frames",
     "read_picture",

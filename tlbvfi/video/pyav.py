@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -48,11 +51,37 @@ def name_of(file: File) -> str:
     return str(file) if isinstance(file, Path) else "The open file"
 
 
+class _View(io.RawIOBase):
+    """An open file with a position of its own, so that several can read it by turns."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._position = file, 0
+        self._size = file.seek(0, io.SEEK_END)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        self._file.seek(self._position)
+        data = self._file.read(size)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, begin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
 def open_input(file: File) -> InputContainer:
     """A file opened for reading from its begin. A playlist in the disguise of a video must not reach out."""
-    if not isinstance(file, Path):
-        file.seek(0)
-    source = str(file.resolve()) if isinstance(file, Path) else file
+    source = str(file.resolve()) if isinstance(file, Path) else _View(file)
     return import_av().open(source, options={"protocol_whitelist": "file"})
 
 
@@ -81,8 +110,27 @@ def opened(file: File) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, cast("VideoStream", stream)
 
 
-def decoded(container: InputContainer, stream: VideoStream, file: File) -> Iterator[VideoFrame]:
-    """The stream's frames as they are stored, decoded as they are asked for.
+def first_time(file: File) -> Fraction:
+    """When the first frame that can be decoded is shown, in seconds of the file's clock: there its video begins.
+
+    Raises:
+        VideoError: there is none.
+    """
+    with opened(file) as (container, stream):
+        for frame in decoded(container, stream, file):
+            return time_of(frame) or Fraction(0)
+    raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
+
+
+def time_of(frame: VideoFrame) -> Fraction | None:
+    """When a frame is shown, in seconds of its file's clock; None where the file does not say."""
+    return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+
+
+def decoded(
+    container: InputContainer, stream: VideoStream, file: File, packets: Iterable[Packet[VideoStream]] | None = None
+) -> Iterator[VideoFrame]:
+    """The stream's frames as they are stored, decoded as they are asked for; from `packets`, or from its begin.
 
     Raises:
         VideoError: it cannot be decoded further.
@@ -91,8 +139,9 @@ def decoded(container: InputContainer, stream: VideoStream, file: File) -> Itera
     stream.thread_type = "AUTO"
     count = 0
     try:
-        for frame in container.decode(stream):
-            yield frame
-            count += 1
+        for packet in container.demux(stream) if packets is None else packets:
+            for frame in packet.decode():
+                yield frame
+                count += 1
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{name_of(file)} cannot be decoded after frame {count} ({reason(error)}).") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .colour import BT601, Colour
+from .excerpt import Excerpt, seconds
+from .hdr import Mastering
 from .pictures import PICTURES, pictures_in, read_picture
 from .pyav import File, VideoError, decoded, name_of, opened
 from .samples import colour_of, is_yuv, quarter_turns, to_tensor
+from .seeking import frames_within
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
+
+WHOLE = Excerpt()
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class VideoInfo:
         pixel_aspect: width to height of a pixel.
         colour: how it is stored, and how to store what belongs to it.
         quarter_turns: by which the stored picture is turned anticlockwise to be upright.
+        mastering: what HDR10 states of it.
     """
 
     width: int
@@ -43,14 +49,38 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
     colour: Colour = Colour(BT601)
     quarter_turns: int = 0
+    mastering: Mastering | None = None
 
 
-def probe(file: File) -> VideoInfo:
+def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> VideoInfo:
     """What a video, in a file or an open one, or a folder of pictures is; its first frame is decoded.
 
+    Args:
+        excerpt: the part of it that will be read.
+        fps: a rate in place of the video's own, or for pictures.
+
     Raises:
-        VideoError: it is missing, is no video, or its first frame cannot be decoded.
+        VideoError: it is missing, is no video, or its first frame cannot be decoded; the excerpt is empty.
     """
+    info = _probed(file)
+    rate = info.fps or fps
+    if excerpt.is_whole:
+        duration = info.duration
+        count = info.frame_count
+    else:
+        if rate is None:
+            raise VideoError(f"{name_of(file)} has no frame rate, so that no excerpt can be taken; give one.")
+        count = excerpt.count(rate, info.frame_count)
+        if count == 0:
+            lasts = info.duration or (info.frame_count or 0) / rate
+            raise VideoError(f"{name_of(file)} has no frame in the excerpt: it lasts {seconds(lasts)}.")
+        duration = None if count is None else count / rate
+    if fps is not None:
+        duration = None if count is None else count / fps
+    return replace(info, fps=fps or info.fps, frame_count=count, duration=duration)
+
+
+def _probed(file: File) -> VideoInfo:
     if isinstance(file, Path) and file.is_dir():
         files = pictures_in(file)
         height, width, _ = read_picture(files[0]).shape
@@ -58,7 +88,7 @@ def probe(file: File) -> VideoInfo:
     if isinstance(file, Path) and file.suffix.lower() in PICTURES:
         raise VideoError(f"{file} is a single picture; give a video or a folder of pictures.")
     with opened(file) as (container, stream):
-        fps = _frame_rate(stream)
+        fps = frame_rate(stream)
         duration = None
         if stream.duration and stream.time_base:
             duration = stream.duration * stream.time_base
@@ -80,10 +110,11 @@ def probe(file: File) -> VideoInfo:
             int(context.color_trc),
             bits=10 if stated.bits > 8 else 8,
         )
-        return VideoInfo(width, height, fps, count, duration, sound, 1 / aspect if turns % 2 else aspect, colour, turns)
+        aspect = 1 / aspect if turns % 2 else aspect
+        return VideoInfo(width, height, fps, count, duration, sound, aspect, colour, turns, Mastering.of(first))
 
 
-def _frame_rate(stream: VideoStream) -> Fraction | None:
+def frame_rate(stream: VideoStream) -> Fraction | None:
     """Frames per second such that the frames take as long as they do in the file."""
     average, nominal = stream.average_rate, stream.guessed_rate
     if average and nominal and abs(average / nominal - 1) < Fraction(1, 1000):
@@ -95,16 +126,29 @@ def _frame_rate(stream: VideoStream) -> Fraction | None:
     return rate or None
 
 
-def read_frames(file: File) -> Iterator[Tensor]:
+def read_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
     they are asked for.
+
+    Args:
+        excerpt: which of them, by the times at which they are shown.
+        fps: their rate, where the file states no times.
 
     Raises:
         VideoError: the file cannot be read, or not further.
     """
     if isinstance(file, Path) and file.is_dir():
-        yield from map(read_picture, pictures_in(file))
+        pictures = pictures_in(file)
+        times = _counted(len(pictures), excerpt, fps, file)
+        yield from map(read_picture, (picture for picture, wanted in zip(pictures, times, strict=True) if wanted))
         return
-    with opened(file) as (container, stream):
-        for frame in decoded(container, stream, file):
-            yield to_tensor(frame)
+    yield from map(to_tensor, frames_within(file, excerpt, fps))
+
+
+def _counted(count: int, excerpt: Excerpt, fps: Fraction | None, file: File) -> list[bool]:
+    """Which of so many frames that have no times lie in an excerpt."""
+    if excerpt.is_whole:
+        return [True] * count
+    if fps is None:
+        raise VideoError(f"{name_of(file)} has no times, so that no excerpt can be taken; give a frame rate.")
+    return [not (excerpt.is_before(index / fps) or excerpt.is_after(index / fps)) for index in range(count)]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Chroma is resampled exactly the same on every machine; luma is not touched.
 _BICUBIC, _FULL_CHROMA, _ACCURATE, _BITEXACT = 0x4, 0x2000 | 0x4000, 0x40000, 0x80000
+#: Read as they are; FFmpeg's way to 16 bits is not exact.
+_PLANAR_RGB = ("gbrp", "gbrp9le", "gbrp10le", "gbrp12le", "gbrp14le", "gbrp16le")
 _RESAMPLING = _BICUBIC | _FULL_CHROMA | _ACCURATE | _BITEXACT
 
 
@@ -25,6 +27,9 @@ def to_tensor(frame: VideoFrame) -> Tensor:
         colour = colour_of(frame)
         name = f"yuv444p{colour.bits}le" if colour.bits > 8 else "yuvj444p" if colour.full_range else "yuv444p"
         rgb = colour.to_rgb(_samples(resampled(frame, name, colour.full_range)))
+    elif frame.format.name in _PLANAR_RGB:
+        green, blue, red = _samples(frame).float() / (2 ** frame.format.components[0].bits - 1)
+        rgb = torch.stack((red, green, blue), dim=-1)
     else:
         deep = frame.format.components[0].bits > 8
         array = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
@@ -39,6 +44,20 @@ def to_frame(picture: Tensor, colour: Colour, name: str) -> VideoFrame:
     frame = import_av().VideoFrame(width, height, name)
     for index, samples in enumerate(colour.from_rgb(picture.cpu()).numpy()):
         _plane(frame, index)[:] = samples
+    return frame
+
+
+def to_rgb_frame(picture: Tensor, name: str) -> VideoFrame:
+    """A picture (H, W, 3) in [0, 1] as a frame of the RGB format of that name: rgb24, bgr0, or a planar one."""
+    height, width, _ = picture.shape
+    bits = import_av().VideoFormat(name).components[0].bits
+    samples = (picture.cpu().float().clamp(0.0, 1.0) * (2**bits - 1)).round().to(torch.int32).numpy()
+    if not name.startswith("gbrp"):
+        packed = import_av().VideoFrame.from_ndarray(np.ascontiguousarray(samples.astype(np.uint8)), format="rgb24")
+        return packed if name == "rgb24" else packed.reformat(format=name)
+    frame = import_av().VideoFrame(width, height, name)
+    for index, channel in enumerate((1, 2, 0)):  # green, blue, red
+        _plane(frame, index)[:] = samples[..., channel]
     return frame
 
 

@@ -1,13 +1,18 @@
-"""The sound of one video on its way into another."""
+"""Sound tracks on their way into a video: copied, encoded anew, or made of samples."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .pyav import open_input
+import numpy as np
+from torch import Tensor
+
+from .containers import Container
+from .pyav import VideoError, import_av
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -17,67 +22,123 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Channel layouts that every encoder here takes, by the number of channels.
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_BITS_PER_CHANNEL = 96_000  # a second; more than enough for AAC and Opus
 
-class Sound:
-    """The sound tracks of a file, copied into another, or encoded anew where it cannot hold them, as far as its video
-    has come."""
 
-    def __init__(self, source: Path, target: OutputContainer) -> None:
-        self.target = target
-        self.container = open_input(source)
-        video = self.container.streams.best("video")
-        #: Where the video begins on the source's clock; it begins at 0 on the target's.
-        self.start = (video.start_time or 0) * video.time_base if video is not None and video.time_base else Fraction(0)
-        self.tracks: dict[int, AudioStream] = {}
-        self.encoded: set[int] = set()
-        fitting = target.supported_codecs
-        for stream in self.container.streams.audio:
-            if stream.codec_context is None:
-                log.warning("%s: sound track %d is of an unknown kind and left out.", source.name, stream.index)
-            elif stream.codec_context.name in fitting:
-                self.tracks[stream.index] = target.add_stream_from_template(stream)
-            else:
-                codec = "libopus" if "libopus" in fitting and "aac" not in fitting else target.default_audio_codec
-                rate = 48000 if codec == "libopus" else stream.codec_context.sample_rate
-                self.tracks[stream.index] = cast("AudioStream", target.add_stream(codec, rate=rate))
-                self.encoded.add(stream.index)
-        wanted = [stream for stream in self.container.streams.audio if stream.index in self.tracks]
-        self._packets = self.container.demux(wanted) if wanted else iter(())
-        self._waiting: Packet[Any] | None = None
+@dataclass(frozen=True)
+class Waveform:
+    """Sound as samples; it begins with the video.
+
+    Attributes:
+        samples: (channels, samples), 1 being full scale.
+        rate: samples per second.
+    """
+
+    samples: Tensor
+    rate: int
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or self.samples.shape[0] not in _LAYOUTS or self.rate <= 0:
+            shape = "x".join(map(str, self.samples.shape))
+            raise VideoError(
+                f"Sound of {shape} samples at {self.rate} Hz cannot be written; it is (channels, samples) with 1 to "
+                f"{max(_LAYOUTS)} channels and a positive rate."
+            )
+
+
+class Encoder:
+    """A sound track that is encoded from frames of samples."""
+
+    def __init__(self, target: OutputContainer, container: Container, channels: int, rate: int) -> None:
+        if channels not in _LAYOUTS:
+            raise VideoError(f"sound of {channels} channels")
+        codec = import_av().Codec(container.sound, "w")
+        rates = sorted(codec.audio_rates or ())
+        if rates and rate not in rates:
+            rate = next((known for known in rates if known > rate), rates[-1])
+        stream = cast("AudioStream", target.add_stream(container.sound, rate=rate))
+        stream.codec_context.layout = _LAYOUTS[channels]
+        if container.sound != "flac":
+            stream.codec_context.bit_rate = _BITS_PER_CHANNEL * channels
+        self.stream, self._target, self._layout = stream, target, _LAYOUTS[channels]
+
+    def add(self, frame: AudioFrame | None) -> None:
+        """Encode a frame; None is the end."""
+        if frame is not None and "channels" in frame.layout.name:  # which channel is which is not stated
+            named = import_av().AudioFrame.from_ndarray(frame.to_ndarray(), frame.format.name, self._layout)
+            named.sample_rate, named.pts, named.time_base = frame.sample_rate, frame.pts, frame.time_base
+            frame = named
+        self._target.mux(self.stream.encode(frame))
+
+
+class WaveformTrack:
+    """A waveform as a sound track."""
+
+    def __init__(self, target: OutputContainer, container: Container, waveform: Waveform) -> None:
+        self._waveform, self._done = waveform, 0
+        self._encoder = Encoder(target, container, waveform.samples.shape[0], waveform.rate)
 
     def mux_until(self, time: Fraction | None) -> None:
-        """Pass the packets on that begin before `time` (seconds from the start of the video; None: all)."""
-        while True:
-            packet = self._waiting or next(self._packets, None)
-            self._waiting = None
-            if packet is None:
-                return
-            if packet.pts is not None and packet.time_base and time is not None:
-                begins = packet.pts * packet.time_base - self.start
-                if begins >= time:
-                    self._waiting = packet
-                    return
-            self._pass_on(packet)
+        """Encode what comes before `time` (seconds; None: all)."""
+        total = self._waveform.samples.shape[1]
+        stop = total if time is None else min(total, round(time * self._waveform.rate))
+        while self._done < stop:
+            begin, self._done = self._done, min(stop, self._done + self._waveform.rate)
+            samples = self._waveform.samples[:, begin : self._done].detach().cpu().float().contiguous().numpy()
+            layout = _LAYOUTS[samples.shape[0]]
+            frame = import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
+            frame.sample_rate, frame.pts, frame.time_base = self._waveform.rate, begin, Fraction(1, self._waveform.rate)
+            self._encoder.add(frame)
+        if time is None:
+            self._encoder.add(None)
 
-    def _pass_on(self, packet: Packet[Any]) -> None:
-        track = self.tracks[packet.stream.index]
-        if packet.stream.index in self.encoded:
-            for frame in cast("list[AudioFrame]", packet.decode()):
-                if frame.pts is not None and frame.time_base:
-                    frame.pts -= round(self.start / frame.time_base)
-                self.target.mux(track.encode(frame))
-            if packet.size == 0:  # the end of this track
-                self.target.mux(track.encode(None))
+
+class CopiedTrack:
+    """A track whose packets stay as they are; only their times are shifted."""
+
+    def __init__(self, target: OutputContainer, source: Any) -> None:
+        """source: the stream that is copied.
+
+        Raises:
+            ValueError: files of this kind do not take it.
+        """
+        self.stream = target.add_stream_from_template(source)
+        self._target = target
+
+    def add(self, packet: Packet[Any], shift: Fraction) -> None:
+        """Write a packet, `shift` seconds earlier; one of size 0 is the end."""
+        if packet.dts is None or not packet.size:
             return
-        if packet.dts is None:
-            return
-        shift = round(self.start / packet.time_base)
-        packet.dts -= shift
+        ticks = round(shift / packet.time_base)
+        packet.dts -= ticks
         if packet.pts is not None:
-            packet.pts -= shift
-        packet.stream = track
-        self.target.mux(packet)
+            packet.pts -= ticks
+        packet.stream = self.stream
+        self._target.mux(packet)
 
-    def close(self) -> None:
-        """Close the source."""
-        self.container.close()
+
+class EncodedTrack:
+    """A track that is decoded and encoded anew."""
+
+    def __init__(self, target: OutputContainer, container: Container, source: AudioStream) -> None:
+        self._encoder = Encoder(target, container, source.codec_context.layout.nb_channels, source.codec_context.rate)
+        self.stream = self._encoder.stream
+
+    def add(self, packet: Packet[Any], shift: Fraction) -> None:
+        """Encode what a packet holds, `shift` seconds earlier; one of size 0 is the end."""
+        for frame in _decoded(packet):
+            if frame.pts is not None and frame.time_base:
+                frame.pts -= round(shift / frame.time_base)
+            self._encoder.add(frame)
+        if not packet.size:
+            self._encoder.add(None)
+
+
+def _decoded(packet: Packet[Any]) -> Iterator[AudioFrame]:
+    """The frames of a packet; none where it is damaged."""
+    try:
+        yield from cast("list[AudioFrame]", packet.decode())
+    except import_av().error.FFmpegError as error:
+        log.debug("A packet of sound cannot be decoded: %s", error)

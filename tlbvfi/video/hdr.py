@@ -1,0 +1,74 @@
+"""What HDR10 states of the display that a video was graded on, and of its brightest places."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+_RATIONALS = struct.Struct("20i2i")  # FFmpeg's AVMasteringDisplayMetadata: ten rationals and two flags
+_LIGHT = struct.Struct("2I")  # its AVContentLightMetadata
+
+
+@dataclass(frozen=True)
+class Mastering:
+    """Static metadata of HDR10 (SMPTE ST 2086, CTA-861.3).
+
+    Attributes:
+        display: x and y of red, green, blue and white, then the least and the greatest luminance in cd/m2.
+        light: MaxCLL and MaxFALL in cd/m2.
+    """
+
+    display: tuple[Fraction, ...] | None = None
+    light: tuple[int, int] | None = None
+
+    @staticmethod
+    def of(frame: VideoFrame) -> Mastering | None:
+        """That of a decoded frame."""
+        display: tuple[Fraction, ...] | None = None
+        light: tuple[int, int] | None = None
+        try:
+            found = list(cast("Iterable[Any]", frame.side_data))
+        except ValueError:  # a kind of data that PyAV does not know
+            found = []
+        for data in found:
+            name = getattr(data.type, "name", "")
+            if name == "MASTERING_DISPLAY_METADATA" and data.buffer_size >= _RATIONALS.size:
+                *numbers, has_primaries, has_luminance = _RATIONALS.unpack_from(bytes(data))
+                if has_primaries and has_luminance and all(numbers[1::2]):
+                    display = tuple(Fraction(n, d) for n, d in zip(numbers[::2], numbers[1::2], strict=True))
+            elif name == "CONTENT_LIGHT_LEVEL" and data.buffer_size >= _LIGHT.size:
+                light = _LIGHT.unpack_from(bytes(data))
+        return Mastering(display, light) if display or light else None
+
+    def options(self, encoder: str) -> dict[str, str]:
+        """The settings by which an encoder writes it; empty where there are none."""
+        if encoder == "libx264":
+            return {"x264-params": ":".join(self._parts("mastering-display", "cll", exact=True))}
+        if encoder == "libx265":
+            return {"x265-params": ":".join(self._parts("master-display", "max-cll", exact=True))}
+        if encoder == "libsvtav1":
+            return {"svtav1-params": ":".join(self._parts("mastering-display", "content-light", exact=False))}
+        return {}
+
+    def _parts(self, display: str, light: str, *, exact: bool) -> list[str]:
+        """exact: in the whole numbers of the standard instead of in units."""
+        parts = []
+        if self.display is not None:
+            red, green, blue, white = (self.display[i : i + 2] for i in range(0, 8, 2))
+            least, greatest = self.display[8:]
+
+            def written(pair: tuple[Fraction, ...], unit: int) -> str:
+                return ",".join(str(round(v * unit)) if exact else f"{float(v):.6f}" for v in pair)
+
+            colours = zip(["G", "B", "R", "WP"], (green, blue, red, white), strict=True)
+            text = "".join(f"{letter}({written(pair, 50000)})" for letter, pair in colours)
+            parts.append(f"{display}={text}L({written((greatest, least), 10000)})")
+        if self.light is not None:
+            parts.append(f"{light}={self.light[0]},{self.light[1]}")
+        return parts
