@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.frames import check_storage, check_values
+from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.numbers import whole_number
 from ..tlbvfi.settings import Settings, presets
 from ..utils.images import check_pictures

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import tlbvfi
 from tests.tiny import TINY
-from tlbvfi import CheckpointError, checkpoint, conversion, convert, load_model, weight_file
+from tlbvfi import CheckpointError, conversion, convert, known_models, load_model, weight_file
 from tlbvfi.config import ModelParams, params_from_dict
 from tlbvfi.model import FLOAT32_PARTS, TLBVFI
 from tlbvfi.weight_file import read_params

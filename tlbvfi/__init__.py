@@ -4,17 +4,15 @@
 >>> model = tlbvfi.load_model("vimeo_unet.pth", device="cuda", dtype=torch.float16)
 >>> for frame in tlbvfi.interpolate_frames(model, frames, times=1): ...
 
-What is public is imported when it is first asked for: PyTorch takes seconds, which a command line that only says what is
-wrong with it need not wait for.
+What is public is imported when it is first asked for: PyTorch takes seconds, and a command line that only says what
+is wrong with it need not wait for it.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the same as in _MODULES, for type checkers and editors
+if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from .checkpoint import load_model
     from .conversion import convert
     from .engine import interpolate_video
@@ -30,23 +28,6 @@ if TYPE_CHECKING:  # the same as in _MODULES, for type checkers and editors
     from .timeline import Gap, Multiplier, TargetRate, Timeline
 
 __version__ = "0.1.0"
-
-#: The modules of what is public.
-_MODULES = {
-    "checkpoint": ("load_model",),
-    "conversion": ("convert",),
-    "engine": ("interpolate_video",),
-    "features": ("FrameFeatures",),
-    "holds": ("Cuts", "Stills"),
-    "interpolate": ("interpolate_frames",),
-    "known_models": ("BUILT_IN", "CheckpointError"),
-    "model": ("TLBVFI",),
-    "padding": ("padding_for",),
-    "planning": ("Plan", "plan"),
-    "scenes": ("SceneDetector",),
-    "settings": ("Settings", "preset"),
-    "timeline": ("Gap", "Multiplier", "TargetRate", "Timeline"),
-}
 
 __all__ = [
     "BUILT_IN",
@@ -72,16 +53,24 @@ __all__ = [
     "preset",
 ]
 
-if not TYPE_CHECKING:  # to a type checker a name that is not there stays an error
+if not TYPE_CHECKING:  # to a type checker, a name that is not there stays an error
+    from .late_imports import late_imports
 
-    def __getattr__(name: str) -> object:
-        """What is public, and the package's modules."""
-        for module, names in _MODULES.items():
-            if name in names:
-                return getattr(import_module(f"{__name__}.{module}"), name)
-        if find_spec(f"{__name__}.{name}") is not None:
-            return import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late_imports(
+        __name__,
+        {
+            "checkpoint": ("load_model",),
+            "conversion": ("convert",),
+            "engine": ("interpolate_video",),
+            "features": ("FrameFeatures",),
+            "holds": ("Cuts", "Stills"),
+            "interpolate": ("interpolate_frames",),
+            "known_models": ("BUILT_IN", "CheckpointError"),
+            "model": ("TLBVFI",),
+            "padding": ("padding_for",),
+            "planning": ("Plan", "plan"),
+            "scenes": ("SceneDetector",),
+            "settings": ("Settings", "preset"),
+            "timeline": ("Gap", "Multiplier", "TargetRate", "Timeline"),
+        },
+    )

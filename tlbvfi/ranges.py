@@ -9,6 +9,8 @@ PaddingMode = Literal["tight", "published"]
 MIN_FLOW_SCALE, MAX_FLOW_SCALE = 0.1, 1.0
 #: Steps of the bridge, at least: the first, 1 and 0.
 MIN_STEPS = 3
+#: Neighbours that differ by less count as the same frame, unless another threshold is asked for.
+STILL_THRESHOLD = 0.0005
 
 
 def check_padding_mode(mode: PaddingMode) -> None:

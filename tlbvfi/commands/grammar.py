@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
 
+from ..numbers import frame_rate
 from ..ranges import PaddingMode, check_flow_scale
 from .errors import WrongCall
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
+    Arguments = argparse._ActionsContainer  # a command's, or a group of them
 
 #: How a dtype may be written, and its name in PyTorch.
 DTYPES = {
@@ -19,6 +23,11 @@ DTYPES = {
     "float16": "float16", "fp16": "float16",
     "bfloat16": "bfloat16", "bf16": "bfloat16",
 }  # fmt: skip
+
+#: What an option is that is given without a value of its own.
+USUAL = "usual"
+#: What stands for standard input or output.
+_PIPE = "-"
 
 T = TypeVar("T")
 
@@ -66,14 +75,14 @@ def add_command(
     return command
 
 
-def add_device(command: argparse.ArgumentParser) -> None:
+def add_device(command: Arguments) -> None:
     """``--device``; :func:`tlbvfi.commands.models.device_named` reads it."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
 
 
-def add_padding(command: argparse.ArgumentParser, text: str) -> None:
+def add_padding(command: Arguments, text: str, default: PaddingMode | None = "tight") -> None:
     """``--padding``, explained by `text`."""
-    command.add_argument("--padding", choices=get_args(PaddingMode), default="tight", help=text)
+    command.add_argument("--padding", choices=get_args(PaddingMode), default=default, help=text)
 
 
 def checked(convert_text: Callable[[str], T]) -> Callable[[str], T]:
@@ -152,3 +161,35 @@ def gibibytes(text: str) -> int:
     if not 0 < value < 1e6:
         raise ValueError(f"must be a number of GiB such as 8, not {text!r}.")
     return round(value * 2**30)
+
+
+@checked
+def rate(text: str) -> Fraction:
+    """Frames per second."""
+    return frame_rate("it", text)
+
+
+@checked
+def time(text: str) -> Fraction:
+    """Seconds of a number of them, or of [H:]MM:SS."""
+    match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)", text.strip())
+    if match is None or (match[2] is not None and Fraction(match[3]) >= 60) or (match[1] and int(match[2]) >= 60):
+        raise ValueError(f"must be seconds, or H:MM:SS.mmm such as 0:01:30.5, not {text!r}.")
+    return Fraction(match[3]) + 60 * int(match[2] or 0) + 3600 * int(match[1] or 0)
+
+
+@checked
+def threshold(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"must be a number between 0 and 1, not {text!r}.")
+    return value
+
+
+def file_or_pipe(text: str) -> Path | None:
+    """A file, or None for standard input or output."""
+    return None if text == _PIPE else Path(text)
