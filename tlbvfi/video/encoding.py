@@ -171,8 +171,8 @@ def _is_known(codec: Codec) -> bool:
 
 
 def _listed(container: Container) -> str:
-    """The codecs that can be written into such a file here, for a sentence."""
-    return ", ".join(n for n, c in CODECS.items() if c.family in container.codecs and _is_known(c))
+    """The codecs that can be written into such a file here with any hardware, for a sentence."""
+    return ", ".join(name for name in container.codecs if _is_known(CODECS[name]))
 
 
 def check_hardware(codec: Codec, suffix: str) -> None:

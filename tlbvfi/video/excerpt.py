@@ -8,7 +8,7 @@ from math import ceil
 
 from .pyav import VideoError
 
-#: Times in a file are rounded, in Matroska to milliseconds; no time is off by more.
+#: Times in a file are rounded, in Matroska to milliseconds, and guessed in between; what is closer is the same.
 _ROUNDING = Fraction(1, 2000)
 
 
@@ -41,13 +41,13 @@ class Excerpt:
         """Whether nothing is left out."""
         return not self.start and self.end is None
 
-    def is_before(self, time: Fraction, unit: Fraction = Fraction(0)) -> bool:
-        """Whether what begins at `time`, which is rounded to `unit`, comes before the excerpt."""
-        return time + min(unit / 2, _ROUNDING) < self.first
+    def is_before(self, time: Fraction) -> bool:
+        """Whether what begins at `time` comes before the excerpt."""
+        return time + _ROUNDING < self.first
 
-    def is_after(self, time: Fraction, unit: Fraction = Fraction(0)) -> bool:
-        """Whether what begins at `time`, which is rounded to `unit`, comes after the excerpt."""
-        return self.end is not None and time + min(unit / 2, _ROUNDING) >= self.end
+    def is_after(self, time: Fraction) -> bool:
+        """Whether what begins at `time` comes after the excerpt."""
+        return self.end is not None and time + _ROUNDING >= self.end
 
     def count(self, fps: Fraction, count: int | None) -> int | None:
         """How many frames lie in it, of `count`, at a constant rate."""

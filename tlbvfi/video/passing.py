@@ -125,7 +125,7 @@ class Passing:
                 left.append(_named(stream))
                 continue
             if track is not None:
-                _describe(track.stream, stream)
+                _describe(track.stream, stream, self._kind)
                 self._tracks[stream.index] = track
         self._take_chapters(source, zero)
         self._target.metadata.update(_metadata(source))
@@ -144,7 +144,7 @@ class Passing:
         """
         target, kind = self._target, self._kind
         if stream.type == "attachment" and kind.format == "matroska":
-            _describe(target.add_stream_from_template(stream), stream)
+            _describe(target.add_stream_from_template(stream), stream, kind)
             return None
         if stream.codec_context is None or stream.type not in ("audio", "subtitle"):
             raise ValueError(stream.type)
@@ -190,7 +190,7 @@ def passing(passed_on: PassedOn | None, target: OutputContainer, kind: Container
 
 def _metadata(source: InputContainer) -> dict[str, str]:
     """What a file says of its video."""
-    return {key: value for key, value in source.metadata.items() if key.lower() not in _OF_THE_FILE}
+    return {key.lower(): value for key, value in source.metadata.items() if key.lower() not in _OF_THE_FILE}
 
 
 def _begin(packet: Packet[Any]) -> Fraction | None:
@@ -199,12 +199,20 @@ def _begin(packet: Packet[Any]) -> Fraction | None:
     return None if ticks is None or not packet.size else ticks * packet.time_base
 
 
-def _describe(new: Any, old: Any) -> None:
-    """Language, title and default flag of a track."""
-    for key in ("language", "title", "filename", "mimetype"):
+def _describe(new: Any, old: Any, kind: Container) -> None:
+    """Language, title and flags of a track."""
+    for key in ("language", "filename", "mimetype"):
         if old.metadata.get(key, "und") != "und":
             new.metadata[key] = old.metadata[key]
-    new.disposition = old.disposition
+    title = old.metadata.get("title") or old.metadata.get("name")  # MP4's word for it
+    if title:
+        new.metadata["title"] = title
+        if kind.is_iso:
+            new.metadata["handler_name"] = title  # where many players look
+    try:
+        new.disposition = old.disposition
+    except AttributeError:
+        log.debug("This PyAV cannot mark a track as the default one.")
 
 
 def _named(stream: Any) -> str:

@@ -71,8 +71,8 @@ def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> 
     else:
         if rate is None:
             raise VideoError(f"{name_of(file)} has no frame rate, so that no excerpt can be taken; give one.")
-        count = excerpt.count(rate, info.frame_count)
-        if count == 0:
+        count = excerpt.count(rate, info.frame_count) or None
+        if count is None and next(read_frames(file, excerpt, fps), None) is None:  # what a file says may be wrong
             lasts = info.duration or (info.frame_count or 0) / rate
             raise VideoError(f"{name_of(file)} has no frame in the excerpt: it lasts {seconds(lasts)}.")
         duration = None if count is None else count / rate

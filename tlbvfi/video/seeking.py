@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: FFmpeg's numbers of the kinds of pictures that need no other; 0 is that of decoders that do not say.
+_INTRA = (0, 1, 5)
+#: Kinds of files in which times may belong to other frames after a seek.
+_UNCERTAIN = ("mpeg", "mpegvideo", "h264", "hevc")
 #: Excerpts that start earlier are decoded from the begin.
 _NEAR = Fraction(2)
 
@@ -41,7 +45,7 @@ def frames_within(file: File, excerpt: Excerpt, fps: Fraction | None = None) -> 
     with opened(file) as (container, stream):
         if frames is None:
             frames = decoded(container, stream, file)
-        unit, rate = Fraction(stream.time_base or 0), fps or stream.average_rate
+        rate = fps or stream.average_rate
         for index, frame in enumerate(frames):
             shown = time_of(frame)
             if shown is not None:
@@ -50,19 +54,14 @@ def frames_within(file: File, excerpt: Excerpt, fps: Fraction | None = None) -> 
                 time = index / rate
             else:
                 raise VideoError(f"{name_of(file)} has no times, so that no excerpt can be taken; give a frame rate.")
-            if excerpt.is_after(time, unit):
+            if excerpt.is_after(time):
                 return
-            if not excerpt.is_before(time, unit):
+            if not excerpt.is_before(time):
                 yield frame
 
 
 def _from_key_frame(file: File, zero: Fraction, excerpt: Excerpt) -> Iterator[VideoFrame] | None:
-    """The frames from some key frame on that is shown before the excerpt; None where none can be found.
-
-    A file's index may be of the times at which frames are decoded, so what was found is looked at: the key frame must
-    be shown before the excerpt starts, and so must the first frame that the decoder then gives, because frames that
-    need earlier ones are missing or damaged up to the key frame.
-    """
+    """The frames from some key frame on that is shown before the excerpt; None where none can be found."""
     back = Fraction(0)
     while back < excerpt.first:
         frames = _attempt(file, zero + excerpt.first - back, zero + excerpt.first)
@@ -73,16 +72,21 @@ def _from_key_frame(file: File, zero: Fraction, excerpt: Excerpt) -> Iterator[Vi
 
 
 def _attempt(file: File, target: Fraction, start: Fraction) -> Iterator[VideoFrame]:
-    """The frames from the key frame on that a seek to `target` finds; none where it, or they, come after `start`."""
+    """The frames from the key frame on that a seek to `target` finds; none where that comes after `start`.
+
+    A file's index may be of the times at which frames are decoded, so that the key frame may be shown too late. Frames
+    that are shown before it are damaged, and so are those after it where it is no intra picture, but the first of
+    several that build one up.
+    """
     with opened(file) as (container, stream):
         packets = _sought(container, stream, target)
         key = next((packet for packet in packets if packet.is_keyframe), None)
         if key is None or key.pts is None or key.pts * key.time_base > start:
             return
         frames = decoded(container, stream, file, chain([key], packets))
-        first = next(frames, None)
-        time = None if first is None else time_of(first)
-        if first is None or time is None or time > start:
+        shown = (frame for frame in frames if frame.pts is not None and frame.pts >= key.pts)
+        first = next(shown, None)
+        if first is None or first.pts != key.pts or first.pict_type not in _INTRA:
             return
         yield first
         yield from frames
@@ -90,6 +94,8 @@ def _attempt(file: File, target: Fraction, start: Fraction) -> Iterator[VideoFra
 
 def _sought(container: InputContainer, stream: VideoStream, target: Fraction) -> Iterator[Packet[VideoStream]]:
     """The packets after a seek; none where the file does not allow it."""
+    if container.format.name in _UNCERTAIN:
+        return
     try:
         container.seek(int(target / (stream.time_base or 1)), stream=stream, backward=True)
         yield from container.demux(stream)

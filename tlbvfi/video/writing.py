@@ -190,4 +190,6 @@ class _Encoder:
         if self.is_rgb:
             return to_rgb_frame(picture, pixels)
         name = "yuv444p" if self.colour.bits == 8 else f"yuv444p{self.colour.bits}le"
-        return resampled(to_frame(picture, self.colour, name), pixels, False)
+        frame = resampled(to_frame(picture, self.colour, name), pixels, False)
+        frame.colorspace = self.colour.matrix  # what ProRes goes by
+        return frame
