@@ -96,9 +96,9 @@ class Clip:
 
 def two_scenes(count: int) -> list[Tensor]:
     """Moving pictures of two scenes, whose values 8 bits hold; in the second, two neighbours are the same."""
-    pictures = frames(count, 20, 30)
-    dark = [picture * 0.2 for picture in pictures[: count // 2]]
-    light = [0.8 + picture * 0.2 for picture in pictures[count // 2 :]]
+    dark = [picture * 0.2 for picture in frames(count // 2, 20, 30)]
+    texture = 0.6 + 0.4 * torch.rand(20, 30, 3, generator=torch.Generator().manual_seed(1))
+    light = [texture.roll(step, 1) for step in range(count - count // 2)]
     light[-2] = light[-1]
     return [(picture * 255).round() / 255 for picture in [*dark, *light]]
 

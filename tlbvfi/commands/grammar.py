@@ -24,8 +24,8 @@ DTYPES = {
     "bfloat16": "bfloat16", "bf16": "bfloat16",
 }  # fmt: skip
 
-#: What an option is that is given without a value of its own.
-USUAL = "usual"
+#: What stands for a choice of ours.
+AUTO = "auto"
 #: What stands for standard input or output.
 _PIPE = "-"
 
@@ -137,8 +137,8 @@ def dtype(text: str) -> str:
 
 
 def dtype_or_auto(text: str) -> str:
-    """One of :data:`DTYPES`, or "auto"."""
-    return text if text == "auto" else dtype(text)
+    """One of :data:`DTYPES`, or :data:`AUTO`."""
+    return text if text == AUTO else dtype(text)
 
 
 @checked
@@ -188,6 +188,11 @@ def threshold(text: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"must be a number between 0 and 1, not {text!r}.")
     return value
+
+
+def threshold_or_auto(text: str) -> float | str:
+    """A number from 0 to 1, or :data:`AUTO`."""
+    return text if text == AUTO else threshold(text)
 
 
 def file_or_pipe(text: str) -> Path | None:

@@ -65,9 +65,9 @@ def _add_timeline(command: grammar.Arguments) -> None:
     end.add_argument("--loop", action="store_true", help="the last frame leads back to the first one")
     end.add_argument("--hold-last", action="store_true", help="the last frame is shown as long as the others")
     command.add_argument(
-        "--scene-cut", type=grammar.threshold, nargs="?", const=grammar.USUAL, metavar="THRESHOLD",
+        "--scene-cut", type=grammar.threshold_or_auto, nargs="?", const=grammar.AUTO, metavar="THRESHOLD",
         help="repeat frames at scene cuts instead of melting two scenes into one another, and say where these are; "
-        "without THRESHOLD one that suits most video; None: off",
+        "THRESHOLD is from 0 to 1, without it one that suits most video; None: off",
     )  # fmt: skip
     command.add_argument(
         "--cuts-picture", type=Path, metavar="FILE", help="draw the frames beside each cut that was found"

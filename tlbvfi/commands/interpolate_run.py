@@ -132,7 +132,7 @@ class _Cuts:
     """The scene cuts of a run: held, drawn and told."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._threshold = DEFAULT_THRESHOLD if options.scene_cut == grammar.USUAL else options.scene_cut
+        self._threshold = DEFAULT_THRESHOLD if options.scene_cut == grammar.AUTO else options.scene_cut
         self._picture: Path | None = options.cuts_picture
         self._start: Fraction = options.start or Fraction(0)
         self._strip = CutStrip()
