@@ -56,9 +56,15 @@ class PassedOn:
 
 
 class Track(Protocol):
-    """One track of the new file."""
+    """One track of the new file.
+
+    Attributes:
+        stream: PyAV's.
+        cuts: whether it takes packets that only partly lie in the excerpt, and cuts them.
+    """
 
     stream: Any
+    cuts: bool
 
     def add(self, packet: Packet[Any], shift: Fraction) -> None:
         """Take the source's next packet, `shift` seconds earlier; one of size 0 is the end."""
@@ -74,7 +80,12 @@ class Passing:
         self._waveform: WaveformTrack | None = None
         self._packets: Iterator[Packet[Any]] = iter(())
         self._waiting: Packet[Any] | None = None
-        self._shift, self._excerpt = Fraction(0), Excerpt()
+        self._zero, self._excerpt = Fraction(0), Excerpt()
+
+    @property
+    def _shift(self) -> Fraction:
+        """By how much the new file's clock is behind the source's."""
+        return self._zero + self._excerpt.first
 
     def mux_until(self, time: Fraction | None) -> None:
         """Pass on what begins before `time` (seconds from the start of the new video; None: all)."""
@@ -92,8 +103,9 @@ class Passing:
             self._pass_on(packet, begins)
 
     def _pass_on(self, packet: Packet[Any], begins: Fraction | None) -> None:
+        track = self._tracks[packet.stream.index]
         if begins is not None:
-            time = begins - self._shift + self._excerpt.first
+            time = begins - self._zero
             if packet.stream.type == "subtitle" and packet.duration and time < self._excerpt.first:
                 late = round((self._excerpt.first - time) / packet.time_base)
                 if packet.duration <= late or packet.pts is None:
@@ -101,20 +113,21 @@ class Passing:
                 packet.duration -= late  # begins before the excerpt, and is still seen in it
                 packet.pts = packet.dts = packet.pts + late
                 time = self._excerpt.first
-            if time < (self._excerpt.start or -_LEAD) or self._excerpt.is_after(time):
+            if track.cuts:
+                time += (packet.duration or 0) * packet.time_base + _LEAD  # what comes before helps the decoder
+            if time < (self._excerpt.start or -_LEAD) or self._excerpt.is_after(begins - self._zero):
                 return
-        self._tracks[packet.stream.index].add(packet, self._shift)
+        track.add(packet, self._shift)
 
     def take_waveform(self, waveform: Waveform) -> None:
         """Add samples as a sound track."""
-        self._waveform = WaveformTrack(self._target, self._kind, waveform)
+        self._waveform = WaveformTrack(self._target, self._kind.sound, waveform)
 
     def take_from(self, source: InputContainer, file: File, excerpt: Excerpt, *, sound: bool) -> list[str]:
         """Add what goes along from a file; returns what does not."""
         self._excerpt = excerpt
         main = source.streams.best("video")
-        zero = first_time(file)
-        self._shift = zero + excerpt.first
+        self._zero = first_time(file)
         left = [f"video track {stream.index}" for stream in source.streams.video if stream is not main]
         for stream in source.streams:
             if stream is main or stream.type == "video" or (stream.type == "audio" and not sound):
@@ -127,7 +140,7 @@ class Passing:
             if track is not None:
                 _describe(track.stream, stream, self._kind)
                 self._tracks[stream.index] = track
-        self._take_chapters(source, zero)
+        self._take_chapters(source)
         self._target.metadata.update(_metadata(source))
         wanted = [stream for stream in source.streams if stream.index in self._tracks]
         if wanted:
@@ -151,15 +164,17 @@ class Passing:
         name = stream.codec_context.name
         unfit = name.startswith(kind.refused) or name not in target.supported_codecs
         if stream.type == "audio":
-            return EncodedTrack(target, kind, stream) if unfit else CopiedTrack(target, stream)
+            if self._excerpt.start and name.startswith("pcm_") and not unfit:  # whose packets may be long
+                return EncodedTrack(target, name, stream, self._excerpt)
+            return EncodedTrack(target, kind.sound, stream, self._excerpt) if unfit else CopiedTrack(target, stream)
         return ConvertedSubtitles(target, kind.subtitles, stream) if unfit else CopiedTrack(target, stream)
 
-    def _take_chapters(self, source: InputContainer, zero: Fraction) -> None:
+    def _take_chapters(self, source: InputContainer) -> None:
         chapters: list[Any] = []
         for chapter in source.chapters() if hasattr(source, "chapters") else ():  # a newer PyAV has them
             unit = chapter["time_base"] or Fraction(1, 1000)
-            begin = max(chapter["start"] * unit - zero, self._excerpt.first)
-            end = chapter["end"] * unit - zero
+            begin = max(chapter["start"] * unit - self._zero, self._excerpt.first)
+            end = chapter["end"] * unit - self._zero
             end = end if self._excerpt.end is None else min(end, self._excerpt.end)
             if begin < end:
                 first, last = (round((time - self._excerpt.first) * 1000) for time in (begin, end))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor
 
-from .containers import Container
+from .excerpt import Excerpt
 from .pyav import VideoError, import_av
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 
 #: Channel layouts that every encoder here takes, by the number of channels.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-_BITS_PER_CHANNEL = 96_000  # a second; more than enough for AAC and Opus
+_GAP = Fraction(1, 50)  # seconds of silence that are none, but a rounded time
+_LOSSY = ("aac", "libopus")
+_BITS_PER_CHANNEL = 96_000  # a second; enough that nobody hears it
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,21 @@ class Waveform:
 class Encoder:
     """A sound track that is encoded from frames of samples."""
 
-    def __init__(self, target: OutputContainer, container: Container, channels: int, rate: int) -> None:
+    def __init__(self, target: OutputContainer, name: str, channels: int, rate: int) -> None:
+        """name: FFmpeg's of the encoder.
+
+        Raises:
+            ValueError: there is no such encoder, or it does not take so many channels.
+        """
         if channels not in _LAYOUTS:
-            raise VideoError(f"sound of {channels} channels")
-        codec = import_av().Codec(container.sound, "w")
+            raise ValueError(f"sound of {channels} channels")
+        codec = import_av().Codec(name, "w")
         rates = sorted(codec.audio_rates or ())
         if rates and rate not in rates:
             rate = next((known for known in rates if known > rate), rates[-1])
-        stream = cast("AudioStream", target.add_stream(container.sound, rate=rate))
+        stream = cast("AudioStream", target.add_stream(name, rate=rate))
         stream.codec_context.layout = _LAYOUTS[channels]
-        if container.sound != "flac":
+        if name in _LOSSY:
             stream.codec_context.bit_rate = _BITS_PER_CHANNEL * channels
         self.stream, self._target, self._layout = stream, target, _LAYOUTS[channels]
 
@@ -76,9 +83,9 @@ class Encoder:
 class WaveformTrack:
     """A waveform as a sound track."""
 
-    def __init__(self, target: OutputContainer, container: Container, waveform: Waveform) -> None:
+    def __init__(self, target: OutputContainer, codec: str, waveform: Waveform) -> None:
         self._waveform, self._done = waveform, 0
-        self._encoder = Encoder(target, container, waveform.samples.shape[0], waveform.rate)
+        self._encoder = Encoder(target, codec, waveform.samples.shape[0], waveform.rate)
 
     def mux_until(self, time: Fraction | None) -> None:
         """Encode what comes before `time` (seconds; None: all)."""
@@ -97,6 +104,8 @@ class WaveformTrack:
 
 class CopiedTrack:
     """A track whose packets stay as they are; only their times are shifted."""
+
+    cuts = False
 
     def __init__(self, target: OutputContainer, source: Any) -> None:
         """source: the stream that is copied.
@@ -120,20 +129,49 @@ class CopiedTrack:
 
 
 class EncodedTrack:
-    """A track that is decoded and encoded anew."""
+    """A track that is decoded and encoded anew, and can so be cut at any sample."""
 
-    def __init__(self, target: OutputContainer, container: Container, source: AudioStream) -> None:
-        self._encoder = Encoder(target, container, source.codec_context.layout.nb_channels, source.codec_context.rate)
-        self.stream = self._encoder.stream
+    cuts = True
+
+    def __init__(self, target: OutputContainer, codec: str, source: AudioStream, excerpt: Excerpt) -> None:
+        """excerpt: the part that is kept; its start is at 0 in the new file."""
+        context = source.codec_context
+        self._encoder = Encoder(target, codec, context.layout.nb_channels, context.sample_rate)
+        self._excerpt, self.stream = excerpt, self._encoder.stream
+        self._next: int | None = None  # sample of the new file's clock
 
     def add(self, packet: Packet[Any], shift: Fraction) -> None:
         """Encode what a packet holds, `shift` seconds earlier; one of size 0 is the end."""
         for frame in _decoded(packet):
+            rate, begins = frame.sample_rate, self._next
             if frame.pts is not None and frame.time_base:
-                frame.pts -= round(shift / frame.time_base)
-            self._encoder.add(frame)
+                begins = round((frame.pts * frame.time_base - shift) * rate)
+                if self._next is not None and begins < self._next + _GAP * rate:
+                    begins = self._next  # a time that is rounded, or goes back
+            frame.pts, frame.time_base = begins, Fraction(1, rate)
+            self._next = None if begins is None else begins + frame.samples
+            if (kept := self._cut(frame)) is not None:
+                self._encoder.add(kept)
         if not packet.size:
             self._encoder.add(None)
+
+    def _cut(self, frame: AudioFrame) -> AudioFrame | None:
+        """The part of a frame that lies in the excerpt."""
+        if self._excerpt.is_whole or frame.pts is None:
+            return frame
+        first = max(0, -frame.pts) if self._excerpt.start else 0
+        last = frame.samples
+        if self._excerpt.end is not None:
+            last = min(last, round((self._excerpt.end - self._excerpt.first) * frame.sample_rate) - frame.pts)
+        if (first, last) == (0, frame.samples):
+            return frame
+        if first >= last:
+            return None
+        count = 1 if frame.format.is_planar else frame.layout.nb_channels
+        samples = np.ascontiguousarray(frame.to_ndarray()[:, first * count : last * count])
+        part = import_av().AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
+        part.sample_rate, part.time_base, part.pts = frame.sample_rate, frame.time_base, frame.pts + first
+        return part
 
 
 def _decoded(packet: Packet[Any]) -> Iterator[AudioFrame]:

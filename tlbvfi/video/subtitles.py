@@ -17,6 +17,8 @@ _TICK = Fraction(1, 1000)
 class ConvertedSubtitles:
     """A track of text subtitles that is encoded anew."""
 
+    cuts = False
+
     def __init__(self, target: OutputContainer, encoder: str, source: SubtitleStream) -> None:
         """
         Raises:
