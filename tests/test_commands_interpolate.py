@@ -148,6 +148,55 @@ class TestTimeline:
         assert sound_packets(tmp_path / "out.mp4") == sound_packets(source)
 
 
+class TestPipes:
+    def words(self, source: object, target: object, model: Path) -> list[str]:
+        words = ["interpolate", source, target, "--model", model, "--device", "cpu", "--steps", 3]
+        return [sys.executable, "-m", "tlbvfi", *map(str, words)]
+
+    def test_from_one_of_ours_to_another(self, clip: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+        target = tmp_path / "out.mkv"
+        pipe = subprocess.PIPE
+        first = subprocess.Popen(self.words(clip, "-", tiny_checkpoint), cwd=REPOSITORY, stdout=pipe, stderr=pipe)
+        assert first.stdout is not None and first.stderr is not None
+        second = subprocess.run(
+            self.words("-", target, tiny_checkpoint),
+            cwd=REPOSITORY,
+            stdin=first.stdout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        first.stdout.close()
+        said = first.stderr.read().decode()
+        assert first.wait(60) == 0, said
+        assert "standard output: 7 frames of 30x20 at 50 fps" in said
+        assert second.returncode == 0, second.stderr
+        assert second.stdout == f"{target}: 13 frames of 30x20 at 100 fps\n"
+        assert len(list(video.read_frames(target))) == 13
+        assert video.probe(target).fps == 100
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mkv", "out.mkv"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="pipes are otherwise there")
+    def test_a_reader_that_leaves_ends_it_quietly(self, clip: Path, tiny_checkpoint: Path) -> None:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(self.words(clip, "-", tiny_checkpoint), cwd=REPOSITORY, stdout=pipe, stderr=pipe)
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        assert process.wait(60) == 1
+        assert all(line.startswith("frames: ") for line in said.splitlines())
+
+    def test_a_terminal_is_refused(self, run: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        code, out, told = run(clip, "-")
+        assert (code, out, len(told.splitlines())) == (2, "", 1)
+        assert "Standard output is a terminal" in told
+        monkeypatch.setattr(sys, "stdin", sys.stdout)
+        code, out, told = run("-", "out.mp4")
+        assert (code, out, len(told.splitlines())) == (2, "", 1)
+        assert "Standard input is a terminal" in told
+
+
 def test_settings_are_those_of_the_preset_where_nothing_else_is_asked() -> None:
     def asked(*words: str) -> Settings:
         return interpolate_run._settings(parser().parse_args(["interpolate", "a", "b", *words]))

@@ -8,20 +8,21 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
 from .. import __version__, video
 from ..device_memory import free_memory
-from ..engine import Target, interpolate_video
+from ..engine import Source, Target, interpolate_video
 from ..holds import Cuts, Stills
 from ..model import TLBVFI
 from ..planning import Plan, available, plan_for
 from ..scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector
 from ..segments import Journal, interpolate_in_segments, plan_segments
 from ..settings import Settings, preset
-from ..sources import FileSource
-from ..targets import PictureTarget, VideoTarget
+from ..sources import FileSource, Y4mSource
+from ..targets import PictureTarget, VideoTarget, Y4mTarget
 from ..timeline import Multiplier, TargetRate, Timeline
 from . import grammar
 from .models import device_named, load
@@ -38,12 +39,13 @@ def run(options: argparse.Namespace) -> None:
     device = device_named(options.device)
     source = _source(options)
     info = source.info
-    if info.fps is None and (options.fps is not None or options.target.suffix):
+    is_video = options.target is None or bool(options.target.suffix)
+    if info.fps is None and (options.fps is not None or is_video):
         raise video.VideoError(f"{options.source} does not state its frame rate; give it with --input-fps.")
     cuts = _Cuts(options)
     timeline = cuts.around(_timeline(options, info))
     settings = _settings(options)
-    resumed = _Resumed(options, source, settings, device) if options.resume else None
+    resumed = _Resumed(options, source, settings, device) if isinstance(source, FileSource) and options.resume else None
     model = load(options.model, device, options.dtype)
     plan = plan_for(model, (info.height, info.width), settings, available(model), options.memory)
     if options.own_process and (
@@ -53,7 +55,8 @@ def run(options: argparse.Namespace) -> None:
     frames = resumed.journal.frames if resumed else info.frame_count
     total = timeline.count(frames) if frames else None
     done = resumed.journal.done if resumed else 0
-    with running(), progress_bar(total, options.target.name, done) as on_frame:
+    name = "frames" if options.target is None else options.target.name
+    with running(), progress_bar(total, name, done) as on_frame:
         if resumed:
             count = resumed.run(model, timeline, plan, on_frame)
         else:
@@ -68,13 +71,14 @@ def run(options: argparse.Namespace) -> None:
                 batch_size=options.batch_size,
             )
         cuts.draw()
-    size = f"{info.width}x{info.height}"
-    if options.target.suffix and info.fps is not None:
-        print(f"{options.target}: {count} frames of {size} at {rate(timeline.rate(info.fps))} fps")
-    else:
-        print(f"{options.target}: {count} pictures of {size}")
-    cuts.report(info.fps)
-    _warn_of_early_end(options.source, resumed.journal.frames if resumed else source.taken, info.frame_count)
+    made = f"{count} {'frames' if is_video else 'pictures'} of {info.width}x{info.height}"
+    if is_video and info.fps is not None:
+        made = f"{made} at {rate(timeline.rate(info.fps))} fps"
+    out = sys.stderr if options.target is None else sys.stdout
+    print(f"{options.target or 'standard output'}: {made}", file=out)
+    cuts.report(info.fps, out)
+    if isinstance(source, FileSource):
+        _warn_of_early_end(options.source, resumed.journal.frames if resumed else source.taken, info.frame_count)
 
 
 def rate(fps: Fraction) -> str:
@@ -82,7 +86,9 @@ def rate(fps: Fraction) -> str:
     return str(fps) if fps.denominator == 1 else f"{fps} = {float(fps):.3f}"
 
 
-def _source(options: argparse.Namespace) -> FileSource:
+def _source(options: argparse.Namespace) -> Source:
+    if options.source is None:
+        return Y4mSource(sys.stdin.buffer)
     fps = options.input_fps
     if fps is None and options.source.is_dir() and options.fps is not None:
         fps = options.fps / _factor(options)  # such that the result has that rate
@@ -90,6 +96,8 @@ def _source(options: argparse.Namespace) -> FileSource:
 
 
 def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
+    if options.target is None:
+        return Y4mTarget(sys.stdout.buffer, info)
     if not options.target.suffix:
         return PictureTarget(options.target)
     return VideoTarget(options.target, info, _passed_on(options, info), options.encoding)
@@ -97,7 +105,7 @@ def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
 
 def _passed_on(options: argparse.Namespace, info: video.VideoInfo) -> video.PassedOn | None:
     """What goes along: nothing beside pictures that are shown faster or slower than they were."""
-    if options.source.is_dir():
+    if options.source is None or options.source.is_dir():
         return None
     if options.input_fps is not None and options.input_fps != FileSource(options.source).info.fps:
         if info.sound:
@@ -114,7 +122,8 @@ def _factor(options: argparse.Namespace) -> int:
 
 def _timeline(options: argparse.Namespace, info: video.VideoInfo) -> Timeline:
     timeline: Timeline
-    if options.fps is not None and (options.input_fps is not None or not options.source.is_dir()):
+    pictures = options.source is not None and options.source.is_dir()
+    if options.fps is not None and (options.input_fps is not None or not pictures):
         assert info.fps is not None
         timeline = TargetRate(info.fps, options.fps, options.loop, options.hold_last)
     else:
@@ -151,7 +160,7 @@ class _Cuts:
         if self._picture is not None and self._timeline is not None and self._timeline.found:
             video.write_picture(self._picture, self._strip.picture())
 
-    def report(self, fps: Fraction | None) -> None:
+    def report(self, fps: Fraction | None, out: TextIO) -> None:
         """Say where the cuts are: the frames of IN with which scenes begin, and when these are shown."""
         if self._timeline is None:
             return
@@ -161,7 +170,8 @@ class _Cuts:
             return str(index) if fps is None else f"{index} ({_clock(self._start + index / fps)})"
 
         told = ", ".join(map(place, found[:_MOST_CUTS])) + (", ..." if len(found) > _MOST_CUTS else "")
-        print(f"{len(found)} scene {'cut' if len(found) == 1 else 'cuts'}{', before frame ' if found else ''}{told}")
+        said = f"{len(found)} scene {'cut' if len(found) == 1 else 'cuts'}"
+        print(f"{said}, before frame {told}" if found else said, file=out)
 
 
 def _clock(time: Fraction) -> str:
@@ -179,10 +189,14 @@ class _Resumed:
         self._options, self._source, self._settings = options, source, settings
         self._target: Path = options.target
         asked = _asked(options, settings, device)
-        self.journal = Journal.opened(self._target.resolve(), asked, source.count, options.force)
+        self.journal = Journal.opened(self._target.resolve(), asked, self._count, options.force)
         self._segments = plan_segments(self.journal.frames, options.segment, options.loop)
         if made := len(self.journal.made):
             print(f"{self._target.name}: {made} of {len(self._segments)} segments are made already.", file=sys.stderr)
+
+    def _count(self) -> int:
+        print(f"{self._target.name}: counting the frames of {self._options.source} ...", file=sys.stderr)
+        return self._source.count()
 
     def run(self, model: TLBVFI, timeline: Timeline, plan: Plan | None, on_frame: Callable[[object], None]) -> int:
         """Make what is not made yet, and join all; returns the number of frames."""
