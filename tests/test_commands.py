@@ -186,6 +186,7 @@ class TestInterpolate:
             ({"--batch-size": "0"}, "between 1 and 64"),
             ({"--segment": "0"}, "between 1 and"),
             ({"OUT": "out", "--resume": None}, "--resume needs files"),
+            ({"OUT": "out.gif", "--resume": None}, "--resume needs files"),
             ({"IN": "-", "--resume": None}, "--resume needs files"),
             ({"IN": "-", "--start": "1"}, "leave out --start"),
             ({"IN": "pictures", "OUT": "out.mp4", "--times": "1"}, "--input-fps"),

@@ -98,6 +98,13 @@ class TestTimeline:
         assert video.probe(tmp_path / "out.mp4").fps == fps
         assert len(list(video.read_frames(tmp_path / "out.mp4"))) == count
 
+    @pytest.mark.parametrize("name", ["out.gif", "out.apng", "out.webp"])
+    def test_animated_pictures_both_ways(self, run: Runner, clip: Path, tmp_path: Path, name: str) -> None:
+        assert run(clip, tmp_path / name, "--fps", 50, "--hold-last")[0] == 0
+        code, said, _ = run(tmp_path / name, tmp_path / "back.mp4")
+        assert code == 0
+        assert said == f"{tmp_path / 'back.mp4'}: 15 frames of 30x20 at 100 fps\n"
+
     def test_cuts_are_held_told_and_drawn(self, run: Runner, tmp_path: Path) -> None:
         texture = 0.6 + 0.4 * torch.rand(20, 30, 3, generator=torch.Generator().manual_seed(1))
         scenes = [*(picture * 0.1 for picture in frames(2, 20, 30)), texture, texture.roll(1, 1)]

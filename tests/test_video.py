@@ -352,7 +352,7 @@ class TestWriting:
     @pytest.mark.parametrize(
         ("name", "said"),
         [
-            ("x.gif", "no kind of video"),
+            ("x.avi", "no kind of video"),
             ("nowhere/x.mp4", "does not exist"),
             ("folder.mp4", "a folder already"),
             ("file", "a file already"),

@@ -30,7 +30,7 @@ from tlbvfi.video import (
 )
 from tlbvfi.video.containers import CONTAINERS
 
-PAIRS = [(codec, suffix) for suffix, kind in CONTAINERS.items() for codec in kind.codecs]
+PAIRS = [(codec, suffix) for suffix, kind in CONTAINERS.items() for codec in kind.codecs if not kind.is_animation]
 #: BT.2020 primaries, a white of D65, 0.005 to 1000 cd/m2.
 HDR10 = Mastering(
     (
@@ -80,9 +80,10 @@ def test_every_codec_in_every_file_that_takes_it(
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_auto_is_h264_or_vp9(tmp_path: Path) -> None:
+def test_auto_is_h264_or_what_else_fits() -> None:
     assert {suffix: Encoding().chosen(suffix).family for suffix in SUFFIXES} == {
         ".mp4": "h264", ".m4v": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9",
+        ".gif": "gif", ".apng": "apng", ".webp": "webp",
     }  # fmt: skip
 
 
@@ -91,6 +92,14 @@ def test_hevc_is_tagged_as_players_want_it(tmp_path: Path) -> None:
         path = tmp_path / f"a{suffix}"
         write_video(path, smooth_frames(2, 32, 32), Fraction(25), encoding=Encoding("hevc"))
         assert stream_of(path).codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_very_short_hevc(tmp_path: Path, count: int) -> None:
+    """Often, because x265 then leaves a time unset: by chance it is right."""
+    for _ in range(20):
+        write_video(tmp_path / "a.mp4", smooth_frames(count, 32, 32), Fraction(25), encoding=Encoding("hevc"))
+        assert len(list(read_frames(tmp_path / "a.mp4"))) == count
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", "mp4"), ("hevc", "mp4"), ("vp9", "webm"), ("av1", "mkv")])
@@ -170,7 +179,7 @@ def test_an_encoder_that_cannot_keep_it_says_so_once(tmp_path: Path, caplog: pyt
         ("a.mp4", Encoding("ffv1"), r"A \.mp4 file does not take ffv1, which goes into \.mkv"),
         ("a.mp4", Encoding("h264", 52), r"crf 52 is not possible with h264, which takes 0 to 51\."),
         ("a.mp4", Encoding(crf=-1), r"crf -1 is not possible"),
-        ("a.mkv", Encoding("ffv1", 3), r"ffv1 is lossless and has no quality"),
+        ("a.mkv", Encoding("ffv1", 3), r"ffv1 has no quality"),
         ("a.mkv", Encoding("ffv1", bits=9), r"8, 10, 12 or 16 bits, not 9"),
     ],
 )
@@ -208,7 +217,7 @@ def test_hardware_that_is_not_there_is_refused(tmp_path: Path) -> None:
         assert len(list(read_frames(tmp_path / "a.mp4"))) == 3
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [suffix for suffix, kind in CONTAINERS.items() if not kind.is_animation])
 def test_metadata_survives(tmp_path: Path, suffix: str) -> None:
     written = {"prompt": json.dumps({"1": {"class_type": "ÄÖ"}}), "workflow": json.dumps({"nodes": ["x" * 70_000]})}
     for file in (tmp_path / f"a{suffix}", io.BytesIO()):

@@ -19,9 +19,11 @@ import torch
 from tests.test_video import RATE, heard, loudest, sound_packets, with_sound
 from tests.tiny import frames as smooth_frames
 from tlbvfi.targets import VideoTarget
-from tlbvfi.video import SUFFIXES, PassedOn, VideoError, Waveform, write_video
+from tlbvfi.video import PassedOn, VideoError, Waveform, write_video
+from tlbvfi.video.containers import CONTAINERS
 
 FPS = Fraction(10)
+SUFFIXES = [suffix for suffix, kind in CONTAINERS.items() if not kind.is_animation]
 #: What FFmpeg's decoders of plain text say.
 HEADER = b"""[Script Info]
 ScriptType: v4.00+

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
+from typing import BinaryIO
 
 from torch import Tensor
 
-from .video import Excerpt, File, VideoInfo, count_frames, probe, read_frames
+from .video import Excerpt, File, VideoInfo, count_frames, probe, read_frames, read_header, read_y4m
+from .video.y4m import Header
 
 
 class FileSource:
@@ -48,6 +50,31 @@ class FileSource:
         """The frames from some index on; those before it are decoded and no more."""
         self.taken = first
         for frame in read_frames(self._file, self._excerpt, self._fps, first):
+            self.taken += 1
+            yield frame
+
+
+class Y4mSource:
+    """Raw frames out of a binary stream that need not be seekable, such as ``sys.stdin.buffer``: YUV4MPEG2.
+
+    Attributes:
+        taken: how many frames have been read.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.taken = stream, 0
+
+    @cached_property
+    def _header(self) -> Header:
+        return read_header(self._stream)
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the stream states; waits for its first line. Raises VideoError for what is no stream of raw frames."""
+        return self._header.info
+
+    def frames(self) -> Iterator[Tensor]:
+        for frame in read_y4m(self._stream, self._header):
             self.taken += 1
             yield frame
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 from torch import Tensor
 
-from .video import Encoding, File, PassedOn, VideoError, VideoInfo, write_pictures, write_video
+from .video import Encoding, File, PassedOn, VideoError, VideoInfo, write_pictures, write_video, write_y4m
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,29 @@ class VideoTarget:
             suffix=self.suffix,
             metadata=self.metadata,
         )
+
+
+@dataclass(frozen=True)
+class Y4mTarget:
+    """Raw frames into a binary stream that need not be seekable, such as ``sys.stdout.buffer``: YUV4MPEG2.
+
+    Attributes:
+        stream: left open; that its reader leaves (BrokenPipeError) passes through.
+        like: the video that the frames come from; its depth and pixel aspect are kept.
+    """
+
+    stream: BinaryIO
+    like: VideoInfo | None = None
+
+    def write(self, frames: Iterable[Tensor], fps: Fraction | None) -> int:
+        """Returns the number of frames written.
+
+        Raises:
+            VideoError: there are no frames or no rate.
+        """
+        if fps is None:
+            raise VideoError("A stream of raw frames needs a frame rate, and its source has none.")
+        return write_y4m(self.stream, frames, fps, self.like)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..config import BridgeParams, preset_names
 from ..files import unwritable
 from ..ranges import MIN_STEPS, STILL_THRESHOLD
 from ..timeline import MAX_DEPTH
+from ..video.containers import CONTAINERS
 from . import grammar
 from .weights import MODEL_HELP, weight_file
 
@@ -151,8 +152,13 @@ def _check_files(options: argparse.Namespace) -> None:
         video.check_target(target, source, options.encoding, force=options.force)
     if (options.codec != "auto" or options.crf is not None) and (target is None or not target.suffix):
         raise video.VideoError("--codec and --crf are for video files; give such a file as OUT, or leave them out.")
-    if options.resume and (source is None or target is None or not target.suffix):
+    if options.resume and (source is None or target is None or not _can_be_joined(target)):
         raise video.VideoError("--resume needs files: a video or a folder of pictures as IN, and a video file as OUT.")
+
+
+def _can_be_joined(target: Path) -> bool:
+    kind = CONTAINERS.get(target.suffix.lower())
+    return kind is not None and not kind.is_animation
 
 
 def _check_rates(options: argparse.Namespace) -> None:

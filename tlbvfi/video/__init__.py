@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from .reading import VideoInfo, count_frames, probe, read_frames
     from .sound import Waveform
     from .writing import write_video
+    from .y4m import read_header, read_y4m, write_y4m
 
 __all__ = [
     "CODECS",
@@ -46,10 +47,13 @@ __all__ = [
     "join_videos",
     "probe",
     "read_frames",
+    "read_header",
     "read_picture",
+    "read_y4m",
     "write_picture",
     "write_pictures",
     "write_video",
+    "write_y4m",
 ]
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not there stays an error
@@ -64,5 +68,6 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not there stays an er
             "reading": ("VideoInfo", "count_frames", "probe", "read_frames"),
             "sound": ("Waveform",),
             "writing": ("write_video",),
+            "y4m": ("read_header", "read_y4m", "write_y4m"),
         },
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .pyav import File, VideoError, name_of
@@ -18,10 +18,11 @@ class Container:
     Attributes:
         format: FFmpeg's name of it.
         codecs: that it takes here, by their names in :class:`.encoding.Encoding`; the first is what "auto" means.
-        sound: encoder of a sound track that cannot be copied.
-        subtitles: encoder of text subtitles that cannot be copied.
+        sound: encoder of a sound track that cannot be copied; empty where there is no sound.
+        subtitles: encoder of text subtitles that cannot be copied; empty where there are none.
         refused: beginnings of the names of sound codecs that are not copied although FFmpeg would.
         is_iso: of the family of MP4.
+        options: for FFmpeg.
     """
 
     format: str
@@ -30,6 +31,12 @@ class Container:
     subtitles: str
     refused: tuple[str, ...] = ()
     is_iso: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_animation(self) -> bool:
+        """Whether it holds pictures and nothing else."""
+        return not self.sound
 
 
 #: By suffix.
@@ -39,6 +46,9 @@ CONTAINERS = {
     ".mov": Container("mov", ("h264", "hevc", "prores"), "aac", "mov_text", ("truehd", "mlp", "opus", "flac"), True),
     ".mkv": Container("matroska", ("h264", "hevc", "av1", "vp9", "prores", "ffv1"), "flac", "subrip"),
     ".webm": Container("webm", ("vp9", "av1"), "libopus", "webvtt"),
+    ".gif": Container("gif", ("gif",), "", ""),
+    ".apng": Container("apng", ("apng",), "", "", options={"plays": "0"}),  # for ever
+    ".webp": Container("webp", ("webp",), "", "", options={"loop": "0"}),
 }
 #: Video files that can be written.
 SUFFIXES = tuple(CONTAINERS)

@@ -60,8 +60,13 @@ CODECS = {
     "vp9": Codec("vp9", "libvpx-vp9", 63, 17, options={"b": "0", "row-mt": "1", "cpu-used": "3"}),
     "prores": Codec("prores", "prores_ks", 51, 10, quality="profile", options={"vendor": "apl0"}),
     LOSSLESS: Codec("ffv1", "ffv1", None, options={"level": "3", "slicecrc": "1"}),
+    "gif": Codec("gif", "gif", None),
+    "apng": Codec("apng", "apng", None),
+    "webp": Codec("webp", "libwebp_anim", 51, 8, quality="quality"),
     **_hardware(),
 }
+#: Codecs that are given RGB, and as what.
+_RGB = {LOSSLESS: ("bgr0",), "apng": ("rgb24",), "webp": ("bgra",), "gif": ("rgb8",)}
 #: FFmpeg's numbers of the ProRes profiles of 4:2:2, and from which crf on each is taken; of 4:4:4 there is one.
 _PRORES = ((30, "0"), (24, "1"), (18, "2"), (0, "3"))
 _PRORES_4444 = "4"
@@ -109,7 +114,7 @@ class Encoding:
         if self.crf is None:
             return
         if codec.worst is None:
-            raise VideoError(f"{name} is lossless and has no quality to choose: leave out crf {self.crf}.")
+            raise VideoError(f"{name} has no quality to choose: leave out crf {self.crf}.")
         if not codec.best <= self.crf <= codec.worst:
             raise VideoError(f"crf {self.crf} is not possible with {name}, which takes {codec.best} to {codec.worst}.")
 
@@ -123,6 +128,8 @@ class Encoding:
             value = _PRORES_4444 if "444" in pixels else next(p for least, p in _PRORES if crf >= least)
         elif codec.encoder.endswith("_videotoolbox"):  # 1 to 100, higher is better, in FFmpeg's steps of lambda
             value = str(118 * max(1, round(100 * (1 - crf / 51))))
+        elif codec.quality == "quality":  # 0 to 100, higher is better
+            value = str(round(100 * (1 - crf / 51)))
         else:
             value = str(crf)
         options[codec.quality] = value
@@ -149,8 +156,8 @@ def pixel_format(codec: Codec, bits: int, even: bool) -> tuple[str, int]:
 
 def _formats(codec: Codec, bits: int, even: bool) -> list[str]:
     depth = "" if bits == 8 else f"{bits}le"
-    if codec.family == LOSSLESS:
-        return ["bgr0"] if bits == 8 else [f"gbrp{bits}le"]
+    if codec.family in _RGB:
+        return list(_RGB[codec.family]) if bits == 8 else [f"gbrp{bits}le"]
     if codec.family == "prores":
         return [f"yuv422p{depth}" if even else f"yuv444p{depth}"]
     planar = [f"yuv420p{depth}", "nv12" if bits == 8 else f"p0{bits}le"]

@@ -47,6 +47,15 @@ class PassedOn:
         """The part."""
         return Excerpt(self.start, self.end)
 
+    def has_tracks(self) -> bool:
+        """Whether there is anything to hear or read."""
+        if self.waveform is not None:
+            return True
+        if self.file is None:
+            return False
+        with opened(self.file) as (source, _):
+            return any(stream.type in ("audio", "subtitle") for stream in source.streams)
+
     def metadata_names(self) -> set[str]:
         """The names of the metadata that goes along."""
         if self.file is None:

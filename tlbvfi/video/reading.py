@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .animation import animation_frames, animation_of
 from .colour import BT601, Colour
 from .excerpt import Excerpt, seconds
 from .hdr import Mastering
 from .pictures import PICTURES, pictures_in, read_picture
 from .pyav import File, VideoError, decoded, name_of, opened
-from .samples import colour_of, is_yuv, quarter_turns, to_tensor
+from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, to_tensor
 from .seeking import frames_within
 
 if TYPE_CHECKING:
@@ -86,33 +87,40 @@ def _probed(file: File) -> VideoInfo:
         files = pictures_in(file)
         height, width, _ = read_picture(files[0]).shape
         return VideoInfo(width, height, None, len(files), colour=Colour.usual(height))
+    if (animation := animation_of(file)) is not None:
+        first = next(animation_frames(file, animation), None)
+        if first is None:
+            raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
+        height, width, _ = first.shape
+        fps, length = animation.fps, sum(animation.repeats())
+        return VideoInfo(width, height, fps, length, length / fps, colour=Colour.usual(height))
     if isinstance(file, Path) and file.suffix.lower() in PICTURES:
         raise VideoError(f"{file} is a single picture; give a video or a folder of pictures.")
     with opened(file) as (container, stream):
-        fps = frame_rate(stream)
+        rate = frame_rate(stream)
         duration = None
         if stream.duration and stream.time_base:
             duration = stream.duration * stream.time_base
         elif container.duration:
             duration = Fraction(container.duration, 1_000_000)
-        count = stream.frames or (round(duration * fps) if duration and fps else None)
+        count = stream.frames or (round(duration * rate) if duration and rate else None)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         sound = len(container.streams.audio)
-        first = next(decoded(container, stream, file), None)
-        if first is None:
+        shown = next(decoded(container, stream, file), None)
+        if shown is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
-        turns = quarter_turns(first)
-        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+        turns = quarter_turns(shown)
+        width, height = (shown.height, shown.width) if turns % 2 else (shown.width, shown.height)
         context = stream.codec_context
-        stated = colour_of(first)
+        stated = colour_of(shown)
         colour = Colour(
-            stated.matrix if is_yuv(first) else Colour.usual(first.height).matrix,
+            stated.matrix if is_yuv(shown) else Colour.usual(shown.height).matrix,
             int(context.color_primaries),
             int(context.color_trc),
             bits=10 if stated.bits > 8 else 8,
         )
         aspect = 1 / aspect if turns % 2 else aspect
-        return VideoInfo(width, height, fps, count, duration, sound, aspect, colour, turns, Mastering.of(first))
+        return VideoInfo(width, height, rate, count, duration, sound, aspect, colour, turns, Mastering.of(shown))
 
 
 def frame_rate(stream: VideoStream) -> Fraction | None:
@@ -143,11 +151,14 @@ def read_frames(
     """
     if isinstance(file, Path) and file.is_dir():
         pictures = pictures_in(file)
-        times = _counted(len(pictures), excerpt, fps, file)
-        inside = [picture for picture, wanted in zip(pictures, times, strict=True) if wanted]
-        yield from map(read_picture, inside[skipped:])
-        return
-    yield from map(to_tensor, islice(frames_within(file, excerpt, fps), skipped, None))
+        wanted = _counted(len(pictures), excerpt, fps, file)
+        yield from map(read_picture, islice(compress(pictures, wanted), skipped, None))
+    elif (animation := animation_of(file)) is not None:
+        wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
+        yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)
+    else:
+        frames = islice(frames_within(file, excerpt, fps), skipped, None)
+        yield from map(to_tensor, noting_alpha(frames, name_of(file)))
 
 
 def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:
@@ -158,6 +169,8 @@ def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = No
     """
     if isinstance(file, Path) and file.is_dir():
         return sum(_counted(len(pictures_in(file)), excerpt, fps, file))
+    if (animation := animation_of(file)) is not None:
+        return sum(_counted(sum(animation.repeats()), excerpt, animation.fps, file))
     return sum(1 for _ in frames_within(file, excerpt, fps))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from .pyav import import_av
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+
+log = logging.getLogger(__name__)
 
 # Chroma is resampled exactly the same on every machine; luma is not touched.
 _BICUBIC, _FULL_CHROMA, _ACCURATE, _BITEXACT = 0x4, 0x2000 | 0x4000, 0x40000, 0x80000
@@ -43,7 +47,7 @@ def to_frame(picture: Tensor, colour: Colour, name: str) -> VideoFrame:
     height, width, _ = picture.shape
     frame = import_av().VideoFrame(width, height, name)
     for index, samples in enumerate(colour.from_rgb(picture.cpu()).numpy()):
-        _plane(frame, index)[:] = samples
+        plane_of(frame, index)[:] = samples
     return frame
 
 
@@ -57,7 +61,7 @@ def to_rgb_frame(picture: Tensor, name: str) -> VideoFrame:
         return packed if name == "rgb24" else packed.reformat(format=name)
     frame = import_av().VideoFrame(width, height, name)
     for index, channel in enumerate((1, 2, 0)):  # green, blue, red
-        _plane(frame, index)[:] = samples[..., channel]
+        plane_of(frame, index)[:] = samples[..., channel]
     return frame
 
 
@@ -79,6 +83,17 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
+def noting_alpha(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFrame]:
+    """The frames of a file called `name`; that their alpha is left out is said once, where it matters."""
+    noted = False
+    for frame in frames:
+        if not noted and any(part.is_alpha for part in frame.format.components):
+            noted = bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+            if noted:
+                log.warning("%s is partly transparent, which is left out.", name)
+        yield frame
+
+
 def is_yuv(frame: VideoFrame) -> bool:
     """Whether it is stored as Y'CbCr of a known matrix, or of one that is not stated."""
     parts = frame.format
@@ -97,7 +112,7 @@ def colour_of(frame: VideoFrame) -> Colour:
     return Colour(known, full_range=full, bits=frame.format.components[0].bits)
 
 
-def _plane(frame: VideoFrame, index: int) -> np.ndarray[Any, np.dtype[Any]]:
+def plane_of(frame: VideoFrame, index: int) -> np.ndarray[Any, np.dtype[Any]]:
     """A view of one plane, (H, W)."""
     plane = frame.planes[index]
     depth = np.dtype("<u2") if frame.format.components[index].bits > 8 else np.dtype(np.uint8)
@@ -107,4 +122,4 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray[Any, np.dtype[Any]]:
 
 def _samples(frame: VideoFrame) -> Tensor:
     """(3, H, W) of a frame in a 4:4:4 format."""
-    return torch.from_numpy(np.stack([_plane(frame, i) for i in range(3)]).astype(np.int32))
+    return torch.from_numpy(np.stack([plane_of(frame, i) for i in range(3)]).astype(np.int32))

@@ -16,6 +16,7 @@ from ..files import atomic
 from .colour import LIMITED, Colour
 from .containers import container_of, suffix_of
 from .encoding import Codec, Encoding, pixel_format
+from .gif import write_gif
 from .passing import PassedOn, Passing, passing
 from .pyav import File, VideoError, import_av, name_of, reason
 from .reading import VideoInfo
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: By more frames than this no encoder's decoding is ahead of showing.
+_LONGEST_DELAY = 1000
 #: Metadata for which MP4 has a place of its own, where players look; with other names, all are written another way.
 _KNOWN_TO_MP4 = {"title", "artist", "album_artist", "album", "comment", "genre", "copyright", "date", "composer"}
 
@@ -63,6 +66,11 @@ def write_video(
     """
     kind, encoding = container_of(file, suffix), encoding or Encoding()
     codec = encoding.chosen(suffix_of(file, suffix))
+    if kind.is_animation:
+        _note_tracks(passed_on, name_of(file))
+        passed_on = None
+        if kind.format == "gif":
+            return write_gif(file, frames, fps)
     with new_file(file, suffix, fps, metadata, passed_on) as container:
         remaining = iter(frames)
         first = next(remaining, None)
@@ -79,6 +87,12 @@ def write_video(
         return encoder.count
 
 
+def _note_tracks(passed_on: PassedOn | None, name: str) -> None:
+    """Say, where it is so, that nothing goes along into a file of pictures."""
+    if passed_on is not None and passed_on.has_tracks():
+        log.warning("%s holds pictures only: sound and subtitles are left out.", name)
+
+
 @contextmanager
 def new_file(
     file: File, suffix: str | None, fps: Fraction, metadata: Mapping[str, str] | None, passed_on: PassedOn | None
@@ -88,12 +102,13 @@ def new_file(
     Raises:
         VideoError: something of FFmpeg or of the system fails.
     """
-    av, kind, options = import_av(), container_of(file, suffix), {}
+    av, kind = import_av(), container_of(file, suffix)
+    options = dict(kind.options)
     if kind.is_iso:
         clock = fps.numerator
         while clock < 10_000:
             clock *= 2
-        options = {"movie_timescale": str(clock)}  # a clock on which frame times are whole numbers
+        options |= {"movie_timescale": str(clock)}  # a clock on which frame times are whole numbers
         flags = "+use_metadata_tags" if _has_free_metadata(metadata, passed_on) else ""
         if isinstance(file, Path):
             flags += "+faststart"  # the index first, for players that stream; FFmpeg opens the file again
@@ -171,13 +186,20 @@ class _Encoder:
         frame = self._frame(picture)
         frame.pts, frame.time_base = self.count, self.time_base
         self.count += 1
-        self.container.mux(self.stream.encode(frame))
+        self._mux(frame)
         along.mux_until(self.count * self.time_base)
 
     def finish(self, along: Passing) -> None:
         """What the encoder still holds, and the rest of what goes along."""
-        self.container.mux(self.stream.encode(None))
+        self._mux(None)
         along.mux_until(None)
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        """Write what the encoder gives for the next frame; None is the end."""
+        for packet in self.stream.encode(frame):
+            if packet.dts is None or packet.pts is None or not -_LONGEST_DELAY <= packet.dts <= packet.pts:
+                packet.dts = packet.pts  # x265 does not set it where there are but one or two frames
+            self.container.mux(packet)
 
     def _frame(self, picture: Tensor) -> VideoFrame:
         """The picture as the encoder takes it."""
