@@ -25,6 +25,8 @@ from tlbvfi.video import Encoding
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Runner = functools.partial[tuple[int, str, str]]
+#: However little memory is free just now.
+QUICK = ("--quality", "fast", "--steps", "3", "--memory", "1")
 
 
 @pytest.fixture
@@ -33,8 +35,10 @@ def run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Runner:
 
     def running(*arguments: object) -> tuple[int, str, str]:
         words = ["interpolate", *map(str, arguments), "--model", str(tiny_checkpoint), "--device", "cpu"]
-        code = main([*words, "--quality", "fast", "--steps", "3"])
+        code = main([*words, *QUICK])
         captured = capsys.readouterr()
+        if code and sys.__stderr__ is not None:  # shown where the test fails
+            sys.__stderr__.write(captured.err)
         return code, captured.out, captured.err
 
     return functools.partial(running)
@@ -157,7 +161,7 @@ class TestTimeline:
 
 class TestPipes:
     def words(self, source: object, target: object, model: Path) -> list[str]:
-        words = ["interpolate", source, target, "--model", model, "--device", "cpu", "--steps", 3]
+        words = ["interpolate", source, target, "--model", model, "--device", "cpu", *QUICK]
         return [sys.executable, "-m", "tlbvfi", *map(str, words)]
 
     def test_from_one_of_ours_to_another(self, clip: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -172,6 +176,7 @@ class TestPipes:
             capture_output=True,
             text=True,
             check=False,
+            timeout=300,
         )
         first.stdout.close()
         said = first.stderr.read().decode()
@@ -242,7 +247,7 @@ class TestResume:
         assert run(source, whole, *self.ASKED)[0] == 0
         words = ["interpolate", source, target, *self.ASKED, "--model", tiny_checkpoint, "--device", "cpu"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tlbvfi", *map(str, words), "--steps", "3"],
+            [sys.executable, "-m", "tlbvfi", *map(str, words), *QUICK],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
