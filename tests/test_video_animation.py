@@ -192,6 +192,12 @@ class TestWriting:
             write_video(tmp_path / f"a{suffix}", [torch.zeros(16, 16, 3), torch.zeros(16, 18, 3)], Fraction(10))
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("suffix", SAVED)
+    def test_nothing_goes_along_from_one(self, tmp_path: Path, suffix: str) -> None:
+        path = animated(tmp_path / f"a{suffix}", [100] * 3)
+        assert write_video(tmp_path / "out.mp4", read_frames(path), Fraction(10), passed_on=PassedOn(path)) == 3
+        write_video(tmp_path / "out.mkv", read_frames(path), Fraction(10), passed_on=PassedOn(tmp_path))
+
     def test_quality_of_webp(self, tmp_path: Path) -> None:
         noise = [torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(i)) for i in range(2)]
         for crf in (5, 45):

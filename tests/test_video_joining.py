@@ -42,8 +42,10 @@ def test_the_joined_has_the_frames_of_its_parts(tmp_path: Path, codec: str, suff
     parts, out = parts_of(tmp_path, codec, suffix), tmp_path / f"out{suffix}"
     assert join_videos(parts, out) == sum(LENGTHS)
     info = probe(out)
-    assert (info.fps, info.width, info.height) == (FPS, 64, 48)
-    assert info.frame_count == sum(LENGTHS)
+    assert (info.width, info.height) == (64, 48)
+    if suffix not in (".mkv", ".webm") or int(av.__version__.split(".")[0]) >= 18:
+        assert info.fps == FPS
+        assert info.frame_count == sum(LENGTHS)
     expected = [frame for part in parts for frame in read_frames(part)]
     joined = list(read_frames(out))
     assert len(joined) == len(expected) == sum(LENGTHS)

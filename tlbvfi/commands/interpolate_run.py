@@ -24,7 +24,6 @@ from ..settings import Settings, preset
 from ..sources import FileSource, Y4mSource
 from ..targets import PictureTarget, VideoTarget, Y4mTarget
 from ..timeline import Multiplier, TargetRate, Timeline
-from ..video.animation import animation_of
 from . import grammar
 from .models import device_named, load
 from .process import keep_freed_memory, room_for_fragmentation
@@ -106,7 +105,7 @@ def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
 
 def _passed_on(options: argparse.Namespace, info: video.VideoInfo) -> video.PassedOn | None:
     """What goes along: nothing beside pictures that are shown faster or slower than they were."""
-    if options.source is None or options.source.is_dir() or animation_of(options.source) is not None:
+    if options.source is None:
         return None
     if options.input_fps is not None and options.input_fps != FileSource(options.source).info.fps:
         if info.sound:

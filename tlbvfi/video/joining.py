@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ def join_videos(
 ) -> int:
     """Write the frames of several videos one after another into a new file, at a constant rate and as they are encoded.
 
+    With PyAV before 18, Matroska and WebM do not state the rate.
+
     Args:
         parts: videos of one size and encoding, as :func:`.writing.write_video` makes them.
         target, passed_on, suffix, metadata: as for it.
@@ -51,7 +54,7 @@ def join_videos(
         with (
             new_file(target, suffix, rate, metadata, passed_on) as container,
         ):
-            track = _Track(container, first, rate)
+            track = _Track(container, first, rate, max(_delay(part, rate) for part in parts))
             with passing(passed_on, container, container_of(target, suffix), name_of(target)) as along:
                 container.metadata.update(metadata or {})
                 for part in parts:
@@ -63,20 +66,20 @@ def join_videos(
 class _Track:
     """The video track of the new file."""
 
-    def __init__(self, container: OutputContainer, first: VideoStream, fps: Fraction) -> None:
+    def __init__(self, container: OutputContainer, first: VideoStream, fps: Fraction, delay: int) -> None:
+        """delay: by how many frames decoding is ahead of showing."""
         try:
             self._stream: Any = container.add_stream_from_template(first, opaque=True)
         except ValueError as error:
             raise VideoError(f"The parts cannot be joined into such a file: {error}.") from None
-        self._stream.codec_context.framerate = fps
-        self._stream.time_base = 1 / fps
+        with suppress(RuntimeError):  # not in PyAV before 16, whose times are then nearly exact
+            self._stream.codec_context.framerate = fps
+            self._stream.time_base = 1 / fps
         if first.codec_context.name == "hevc" and container.format.name in ("mp4", "mov"):
             self._stream.codec_context.codec_tag = "hvc1"
         self._container, self._fps = container, fps
         self._kind = _kind(first)
-        #: By how many frames decoding is ahead of showing.
-        self._delay = max(first.codec_context.reorder_depth, 0)
-        self.count = 0
+        self._delay, self.count = delay, 0
 
     def add(self, part: Path, along: Passing) -> None:
         """Copy a part's packets, and pass on what belongs before the end of each."""
@@ -85,8 +88,7 @@ class _Track:
             if _kind(stream) != self._kind:
                 raise VideoError(f"{part} is encoded otherwise than the first part, so that they cannot be joined.")
             for packet in _packets(container.demux(stream), part):
-                assert packet.pts is not None
-                packet.pts = before + round(packet.pts * packet.time_base * self._fps)
+                packet.pts = before + _place(packet, self._fps)
                 packet.dts = self.count - self._delay
                 packet.duration, packet.time_base = 1, 1 / self._fps
                 packet.stream = self._stream
@@ -102,6 +104,18 @@ def _packets(packets: Iterator[Packet[Any]], part: Path) -> Iterator[Packet[Any]
             if packet.pts is None:
                 raise VideoError(f"{part} does not say when its frames are shown, so that it cannot be joined.")
             yield packet
+
+
+def _place(packet: Packet[Any], fps: Fraction) -> int:
+    """Which frame of its part a packet holds, in the order in which they are shown."""
+    return round((packet.pts or 0) * packet.time_base * fps)
+
+
+def _delay(part: Path, fps: Fraction) -> int:
+    """By how many frames the decoding of a part must be ahead of showing it."""
+    with opened(part) as (container, stream):
+        packets = _packets(container.demux(stream), part)
+        return max((index - _place(packet, fps) for index, packet in enumerate(packets)), default=0)
 
 
 def _kind(stream: VideoStream) -> tuple[object, ...]:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .animation import animation_of
 from .containers import Container
 from .excerpt import Excerpt
 from .pyav import File, VideoError, first_time, import_av, name_of, opened
@@ -32,7 +34,8 @@ class PassedOn:
     """What goes along into a new video.
 
     Attributes:
-        file: the video whose sound, subtitles, chapters, attachments and metadata go along; None for none.
+        file: the video whose sound, subtitles, chapters, attachments and metadata go along; None for none. Pictures,
+            in a folder or animated, have none of these.
         start, end: the part of it that the new video shows, in seconds from its first frame; None is its begin or end.
         waveform: sound as samples, in place of the file's; not cut.
     """
@@ -43,6 +46,14 @@ class PassedOn:
     waveform: Waveform | None = None
 
     @property
+    def source(self) -> File | None:
+        """The file, where anything can be in it."""
+        is_folder = isinstance(self.file, Path) and self.file.is_dir()
+        if self.file is None or is_folder or animation_of(self.file) is not None:
+            return None
+        return self.file
+
+    @property
     def excerpt(self) -> Excerpt:
         """The part."""
         return Excerpt(self.start, self.end)
@@ -51,16 +62,16 @@ class PassedOn:
         """Whether there is anything to hear or read."""
         if self.waveform is not None:
             return True
-        if self.file is None:
+        if self.source is None:
             return False
-        with opened(self.file) as (source, _):
+        with opened(self.source) as (source, _):
             return any(stream.type in ("audio", "subtitle") for stream in source.streams)
 
     def metadata_names(self) -> set[str]:
         """The names of the metadata that goes along."""
-        if self.file is None:
+        if self.source is None:
             return set()
-        with opened(self.file) as (source, _):
+        with opened(self.source) as (source, _):
             return set(_metadata(source))
 
 
@@ -202,13 +213,13 @@ def passing(passed_on: PassedOn | None, target: OutputContainer, kind: Container
     passed_on = passed_on or PassedOn()
     if passed_on.waveform is not None:
         result.take_waveform(passed_on.waveform)
-    if passed_on.file is None:
+    if (file := passed_on.source) is None:
         yield result
         return
-    with opened(passed_on.file) as (source, _):
-        left = result.take_from(source, passed_on.file, passed_on.excerpt, sound=passed_on.waveform is None)
+    with opened(file) as (source, _):
+        left = result.take_from(source, file, passed_on.excerpt, sound=passed_on.waveform is None)
         if left:
-            log.warning("%s cannot hold all of %s: left out are %s.", name, name_of(passed_on.file), ", ".join(left))
+            log.warning("%s cannot hold all of %s: left out are %s.", name, name_of(file), ", ".join(left))
         yield result
 
 
@@ -234,7 +245,7 @@ def _describe(new: Any, old: Any, kind: Container) -> None:
         if kind.is_iso:
             new.metadata["handler_name"] = title  # where many players look
     try:
-        new.disposition = old.disposition
+        new.disposition = getattr(old.disposition, "value", old.disposition)
     except AttributeError:
         log.debug("This PyAV cannot mark a track as the default one.")
 

@@ -190,7 +190,9 @@ def _pixels(name: str) -> str:
 
 def _frame(stream: BinaryIO, header: Header) -> VideoFrame | None:
     """The next frame; None where the stream ends within it."""
-    frame = import_av().VideoFrame(header.width, header.height, header.pixels)
+    full = header.full_range and header.bits == 8  # older FFmpeg goes by the name of the format
+    pixels = header.pixels.replace("yuv", "yuvj") if full else header.pixels
+    frame = import_av().VideoFrame(header.width, header.height, pixels)
     frame.color_range = FULL if header.full_range else LIMITED
     for index in range(len(frame.planes)):
         plane = plane_of(frame, index)
