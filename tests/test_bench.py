@@ -327,7 +327,7 @@ class TestCommandLine:
         code, _, err = run(*arguments)
         assert code == 2
         assert sentence in err
-        assert len(err.splitlines()) == 1
+        assert len(err.splitlines()) == 1 + ("\nExample: python -m tlbvfi bench " in err)
 
     @pytest.mark.parametrize("clip", [[], ["--clip", "CLIP"]])
     def test_a_bad_file_among_several_is_found_first(
