@@ -12,6 +12,7 @@ import torch
 
 from ..tlbvfi.engine import Source
 from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD
 from ..tlbvfi.sources import BatchSource, FileSource
 from ..tlbvfi.targets import VideoTarget
@@ -141,7 +142,7 @@ class VideoFileInterpolator(ModelNode):
         crf: int = AUTO_CRF,
         sample_steps: int = 10,
         flow_scale: float = 0.5,
-        still_threshold: float = wanted.STILL_THRESHOLD,
+        still_threshold: float = STILL_THRESHOLD,
         multipliers: Any = "",
         interpolation_states: Any = None,
         schedule: Any = None,

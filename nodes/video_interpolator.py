@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..tlbvfi.numbers import frame_rate, whole_number
+from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD
 from ..tlbvfi.sources import BatchSource
 from ..utils.images import check_same_size, to_rgb
@@ -103,7 +104,7 @@ class VideoInterpolator(ModelNode):
         batch_size: int = 0,
         sample_steps: int = 10,
         flow_scale: float = 0.5,
-        still_threshold: float = wanted.STILL_THRESHOLD,
+        still_threshold: float = STILL_THRESHOLD,
         multipliers: Any = "",
         interpolation_states: Any = None,
         schedule: Any = None,

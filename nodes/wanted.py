@@ -11,6 +11,7 @@ from typing import Any
 
 from ..tlbvfi.holds import Cuts, Skipped, Stills
 from ..tlbvfi.numbers import frame_rate, whole_number
+from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector
 from ..tlbvfi.timeline import MAX_DEPTH, Multiplier, TargetRate, Timeline
 from .inputs import Declaration
@@ -18,8 +19,6 @@ from .inputs import Declaration
 MODES = MULTIPLIER, TARGET_FPS = ("multiplier", "target fps")
 #: Widest of the multiplier's widget; a prompt may ask for more.
 MAX_MULTIPLIER = 16
-#: Neighbours that differ by less in every block are one picture, encoded twice: an eighth of a step of eight bits.
-STILL_THRESHOLD = 0.0005
 
 
 def mode() -> Declaration:

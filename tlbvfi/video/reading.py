@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,13 +135,16 @@ def frame_rate(stream: VideoStream) -> Fraction | None:
     return rate or None
 
 
-def read_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> Iterator[Tensor]:
+def read_frames(
+    file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0
+) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
     they are asked for.
 
     Args:
         excerpt: which of them, by the times at which they are shown.
         fps: their rate, where the file states no times.
+        skipped: of these, so many are left out at the begin, and decoded at most.
 
     Raises:
         VideoError: the file cannot be read, or not further.
@@ -149,12 +152,26 @@ def read_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = Non
     if isinstance(file, Path) and file.is_dir():
         pictures = pictures_in(file)
         wanted = _counted(len(pictures), excerpt, fps, file)
-        yield from map(read_picture, compress(pictures, wanted))
+        yield from map(read_picture, islice(compress(pictures, wanted), skipped, None))
     elif (animation := animation_of(file)) is not None:
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
-        yield from compress(animation_frames(file, animation), wanted)
+        yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)
     else:
-        yield from map(to_tensor, noting_alpha(frames_within(file, excerpt, fps), name_of(file)))
+        frames = islice(frames_within(file, excerpt, fps), skipped, None)
+        yield from map(to_tensor, noting_alpha(frames, name_of(file)))
+
+
+def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:
+    """How many frames :func:`read_frames` gives; those of a video are decoded for it.
+
+    Raises:
+        VideoError: the file cannot be read, or not to its end.
+    """
+    if isinstance(file, Path) and file.is_dir():
+        return sum(_counted(len(pictures_in(file)), excerpt, fps, file))
+    if (animation := animation_of(file)) is not None:
+        return sum(_counted(sum(animation.repeats()), excerpt, animation.fps, file))
+    return sum(1 for _ in frames_within(file, excerpt, fps))
 
 
 def _counted(count: int, excerpt: Excerpt, fps: Fraction | None, file: File) -> list[bool]:
