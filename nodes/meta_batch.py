@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from ..tlbvfi.timeline import Piece
 from .wanted import Wanted
 
 log = logging.getLogger(__name__)
+
+#: Frames of the result that come of each batch, at least, where fewer come than there were: one to show, one to hold.
+_LEAST = 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Carried:
         tail: a copy of the last frame (1, H, W, C).
         index: its place in the video.
         first: a copy of the video's first frame (1, H, W, C), where the video loops.
+        held: a frame of the result that was held back for the next batch (1, H, W, 3), or none (0, H, W, 3).
     """
 
     batch: int
@@ -38,6 +44,7 @@ class Carried:
     tail: Tensor
     index: int
     first: Tensor | None
+    held: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Batch:
         piece: what is wanted of them.
         wanted: and of all of the video.
         carried: what the next batch needs; None after the last one.
+        held: the frame of the result that the batch before held back, if any: (1 or 0, H, W, 3).
     """
 
     frames: list[Tensor]
@@ -57,6 +65,7 @@ class Batch:
     piece: Piece
     wanted: Wanted
     carried: Carried | None
+    held: Tensor
 
     @staticmethod
     def of(images: Tensor, number: int, ends: bool, wanted: Wanted, before: Carried | None) -> Batch:
@@ -72,8 +81,9 @@ class Batch:
             frames.append(opening[0])
         piece = Piece(wanted.timeline, before is None, ends, last if loops else None)
         tail = images[-1:].clone()  # a view would keep all of the batch in memory
-        carried = None if ends else Carried(number + 1, wanted, tail, last, opening)
-        return Batch(frames, first, piece, wanted, carried)
+        held = before.held if before is not None else tail.new_empty(0, *images.shape[1:3], 3, dtype=torch.float32)
+        carried = None if ends else Carried(number + 1, wanted, tail, last, opening, held[:0])
+        return Batch(frames, first, piece, wanted, carried, held)
 
     @property
     def gaps(self) -> int:
@@ -86,11 +96,33 @@ class Batch:
         return self.first + self.gaps - (self.piece.loop_gap is not None)
 
     @property
-    def count(self) -> int:
+    def new(self) -> int:
         """How many frames come of it."""
         whole = self.wanted.timeline
         before = 0 if self.piece.begins else whole.until(self.first)
         return (whole.count(self.last + 1) if self.piece.ends else whole.until(self.last)) - before
+
+    def dealt(self, made: Tensor) -> tuple[Tensor, Carried | None]:
+        """The frames of the result that belong to this batch, and what the next one needs.
+
+        Where a batch may have no frame of its own, because fewer come than there were, each holds back its last one:
+        nodes that save a video take no empty batch.
+
+        Args:
+            made: (F, H, W, 3), the one that was held back before and all of this batch.
+        """
+        if self.carried is None or self.wanted.frames_for_one >= 1 or len(made) < 2:
+            return made, self.carried
+        return made[:-1], replace(self.carried, held=made[-1:].clone())
+
+    def check(self, frames_per_batch: int) -> None:
+        """Raises ValueError, one sentence, where batches of so many frames may give no frame at all."""
+        share = self.wanted.frames_for_one
+        if self.carried is not None and share < 1 and frames_per_batch * share < _LEAST:
+            raise ValueError(
+                f"Batches of {frames_per_batch} frames are too short for {float(self.wanted.fps):g} frames per second: "
+                f"set frames_per_batch of the Meta Batch Manager to {ceil(_LEAST / share)} or more."
+            )
 
 
 class Memory:

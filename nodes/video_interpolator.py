@@ -10,6 +10,7 @@ from ..tlbvfi.numbers import frame_rate, whole_number
 from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD
 from ..tlbvfi.sources import BatchSource
+from ..tlbvfi.targets import BatchTarget
 from ..utils.images import check_same_size, to_rgb
 from . import host, inputs, wanted
 from .meta_batch import Batch, number_of, warn_of_unlinked_manager
@@ -139,17 +140,20 @@ class VideoInterpolator(ModelNode):
         )  # fmt: skip
         batch = self._batch(images, wish, meta_batch, prompt, str(unique_id))
         frames = BatchSource(batch.frames, source, to_rgb)
-        target = image_target(batch.count, frames.info, must_fit=True)
-        result = Run(model_name, gpu_id, use_fp16, compile, settings).interpolate(
+        held = len(batch.held)
+        made = image_target(held + batch.new, frames.info, must_fit=True).result
+        made[:held] = batch.held
+        Run(model_name, gpu_id, use_fp16, compile, settings).interpolate(
             frames,
-            target,
+            BatchTarget(made[held:]),
             batch.piece,
-            Work(batch.count, batch.gaps, batch.first, batch.count),
+            Work(batch.new, batch.gaps, batch.first, batch.new),
             batch_size=pairs_at_once,
             frames_per_cleanup=FRAMES_PER_CLEANUP,
         )
+        result, carried = batch.dealt(made)
         if meta_batch is not None:
-            _memory.keep(meta_batch, str(unique_id), batch.carried)
+            _memory.keep(meta_batch, str(unique_id), carried)
         cuts = batch.wanted.cut_indices(batch.last + 1)
         shown = {"ui": {"images": [cut_picture(batch.wanted)]}} if cuts else {}
         return {**shown, "result": (result, float(wish.fps), len(result), cuts)}
@@ -164,7 +168,9 @@ class VideoInterpolator(ModelNode):
         carried = _memory.take(manager, node, number)
         if carried is not None:
             check_same_size(carried.tail, images[:1], ("the batch before", "images"))
-        return Batch.of(images, number, bool(manager.has_closed_inputs), wish, carried)
+        batch = Batch.of(images, number, bool(manager.has_closed_inputs), wish, carried)
+        batch.check(int(getattr(manager, "frames_per_batch", len(images))))
+        return batch
 
 
 def cut_picture(wish: Wanted) -> dict[str, str]:

@@ -143,12 +143,14 @@ class Wanted:
     Attributes:
         timeline: what that means, gap by gap.
         fps: of the result.
+        frames_for_one: of the source.
         cuts: where scene cuts are held: they are listed here as they come by.
         strip: and shown in this picture.
     """
 
     timeline: Timeline
     fps: Fraction
+    frames_for_one: Fraction
     cuts: Cuts | None
     strip: CutStrip | None
 
@@ -185,10 +187,10 @@ class Wanted:
         if still := _share("still_threshold", still_threshold):
             timeline = Stills(timeline, still)
         if not (threshold := _share("scene_cut", scene_cut)):
-            return Wanted(timeline, rate, None, None)
+            return Wanted(timeline, rate, rate / source_fps, None, None)
         strip = CutStrip()
         cuts = Cuts(timeline, SceneDetector(threshold), strip.add)
-        return Wanted(cuts, rate, cuts, strip)
+        return Wanted(cuts, rate, rate / source_fps, cuts, strip)
 
     def cut_indices(self, frames: int) -> str:
         """The frames of the source with which scenes begin, as a list of a text; the source has so many."""

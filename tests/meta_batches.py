@@ -21,14 +21,14 @@ MANAGER = "5"
 class Manager:
     """What is passed along the link."""
 
-    def __init__(self, unique_id: str) -> None:
-        self.unique_id = unique_id
+    def __init__(self, unique_id: str, frames_per_batch: int = 16) -> None:
+        self.unique_id, self.frames_per_batch = unique_id, frames_per_batch
         self.has_closed_inputs = False
 
 
 def batches(video: Tensor, frames_per_batch: int) -> Iterator[tuple[Tensor, Manager, dict[str, Any]]]:
     """What a node gets in each prompt: its images, the manager, and the prompt."""
-    manager = Manager(MANAGER)
+    manager = Manager(MANAGER, frames_per_batch)
     prompt: dict[str, Any] = {
         MANAGER: {"class_type": "VHS_BatchManager", "inputs": {"frames_per_batch": frames_per_batch}},
     }
