@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from ..tlbvfi.checkpoint import PUBLISHED_FILE
 from ..tlbvfi.frames import check_storage, check_values
+from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.numbers import whole_number
 from ..tlbvfi.settings import Settings, presets
 from ..utils.images import check_pictures

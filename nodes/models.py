@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..tlbvfi import BUILT_IN, load_model
-from ..tlbvfi.checkpoint import PUBLISHED_FILE, PUBLISHED_REPOSITORY, built_in_path
+from ..tlbvfi.known_models import PUBLISHED_FILE, PUBLISHED_REPOSITORY, built_in_path
 from ..tlbvfi.weight_file import SUFFIXES
 from ..utils.model_cache import FileIdentity, ModelCache
 from . import host

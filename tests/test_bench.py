@@ -24,7 +24,7 @@ from tlbvfi.bench.measuring import Case, Result, flop_counter, flops_per_frame, 
 from tlbvfi.bench.reports import peer_table, plot, plot_scores, stage_table, table
 from tlbvfi.bench.stages import stage_times
 from tlbvfi.checkpoint import without_counters
-from tlbvfi.commands import bench as bench_command
+from tlbvfi.commands import bench_run as bench_command
 from tlbvfi.commands import models
 from tlbvfi.commands.main import main, parser
 from tlbvfi.model import TLBVFI
@@ -261,7 +261,7 @@ class TestCommandLine:
         other.write_bytes(tiny_checkpoint.read_bytes())
         options = parser().parse_args(["bench", "--model", str(tiny_checkpoint), str(other)])
         names = [
-            bench_command._loaded(options, torch.device("cpu"), source, torch.float32, options.model)[1]
+            bench_command._loaded(options, torch.device("cpu"), source, "float32", options.model)[1]
             for source in options.model
         ]
         assert names == [str(tiny_checkpoint), str(other)]

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tlbvfi
 from tlbvfi import demo, video
-from tlbvfi.checkpoint import BUILT_IN, built_in_path
 from tlbvfi.config import ModelParams, load_params
+from tlbvfi.known_models import BUILT_IN, built_in_path
 from tlbvfi.model import TLBVFI
 from tlbvfi.peers import average
 from tlbvfi.planning import plan

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import tlbvfi
 from tests.tiny import TINY
-from tlbvfi import CheckpointError, checkpoint, conversion, convert, load_model, weight_file
+from tlbvfi import CheckpointError, conversion, convert, known_models, load_model, weight_file
 from tlbvfi.config import ModelParams, params_from_dict
 from tlbvfi.model import FLOAT32_PARTS, TLBVFI
 from tlbvfi.weight_file import read_params
@@ -355,7 +355,7 @@ class TestRefused:
             load_model(tiny_checkpoint, dtype=torch.float64)
 
     def test_built_in_without_its_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint, "BUILT_IN", {"tlbvfi-small": "absent.safetensors"})
+        monkeypatch.setattr(known_models, "BUILT_IN", {"tlbvfi-small": "absent.safetensors"})
         for source in (None, "tlbvfi-small"):
             assert "absent.safetensors" in refusal(source)
 

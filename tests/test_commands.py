@@ -22,9 +22,8 @@ import tlbvfi
 from tests.test_video import sound_packets, with_sound
 from tests.tiny import TINY, frames
 from tlbvfi import demo, device_memory, engine, sources, video
-from tlbvfi.commands import interpolate as interpolate_command
-from tlbvfi.commands import models
-from tlbvfi.commands.main import entry, main
+from tlbvfi.commands import interpolate_run, weights
+from tlbvfi.commands.main import entry, main, parser
 from tlbvfi.outputs import Output
 from tlbvfi.planning import Plan, candidates
 
@@ -36,7 +35,7 @@ def shown(frame: torch.Tensor) -> Output:
     return Output(Fraction(0), frame)
 
 
-COMMANDS = ("interpolate", "plan", "convert", "demo", "download")
+COMMANDS = ("interpolate", "plan", "convert", "demo", "bench", "download")
 
 
 @pytest.fixture
@@ -131,11 +130,11 @@ class TestInterpolate:
 
         with monkeypatch.context() as patch:
             patch.setattr(engine, "interpolate_timeline", broken)
-            code, _, err = run("interpolate", clip, target, "--model", "MODEL")
+            code, _, err = run("interpolate", clip, target, "--model", "MODEL", "--force")
         assert code == 1
         assert err.endswith("tlbvfi interpolate: The second frame cannot be made.\n")
         assert target.read_bytes() == b"old"
-        assert run("interpolate", clip, target, "--steps", 3, "--model", "MODEL")[0] == 0
+        assert run("interpolate", clip, target, "--steps", 3, "--model", "MODEL", "--force")[0] == 0
         assert video.probe(target).frame_count == 5
         assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
 
@@ -158,11 +157,40 @@ class TestInterpolate:
             ({"IN": "nowhere.mp4"}, "does not exist"),
             ({"IN": "text.mp4"}, "not a readable video"),
             ({"IN": "text.txt"}, "not a readable video"),
-            ({"IN": "."}, "holds no pictures"),
+            ({"IN": ".", "OUT": "out"}, "holds no pictures"),
             ({"IN": "pictures", "OUT": "out.mp4"}, "no frame rate"),
             ({"OUT": "out.avi"}, "no kind of video"),
             ({"OUT": "nowhere/out.mp4"}, "does not exist"),
             ({"OUT": "clip.mp4"}, "the source itself"),
+            ({"OUT": "text.mp4"}, "--force"),
+            ({"OUT": "out.webm", "--codec": "h264"}, "does not take h264"),
+            ({"OUT": "out", "--codec": "h264"}, "--codec and --crf are for video files"),
+            ({"--codec": "mpeg7"}, "invalid choice"),
+            ({"--crf": "52"}, "crf 52 is not possible"),
+            ({"--crf": "64"}, "between 0 and 63"),
+            ({"--multiplier": "1025"}, "between 1 and 1024"),
+            ({"--multiplier": "0"}, "between 1 and 1024"),
+            ({"--times": "1", "--multiplier": "3"}, "not allowed with"),
+            ({"--times": "1", "--fps": "50"}, "one of the three"),
+            ({"--fps": "0"}, "frames per second between"),
+            ({"--fps": "60000/0"}, "frames per second between"),
+            ({"--fps": "99999"}, "1024 times as high at most"),
+            ({"--input-fps": "fast"}, "frames per second between"),
+            ({"--start": "1:60"}, "H:MM:SS"),
+            ({"--start": "0.1", "--end": "0.05"}, "give a later end"),
+            ({"--start": "7"}, "no frame in the excerpt"),
+            ({"--scene-cut": "1.5"}, "between 0 and 1"),
+            ({"--still": "-1"}, "between 0 and 1"),
+            ({"--cuts-picture": "cuts.png"}, "--scene-cut"),
+            ({"--quality": "best"}, "invalid choice"),
+            ({"--batch-size": "0"}, "between 1 and 64"),
+            ({"--segment": "0"}, "between 1 and"),
+            ({"OUT": "out", "--resume": None}, "--resume needs files"),
+            ({"IN": "-", "--resume": None}, "--resume needs files"),
+            ({"IN": "-", "--start": "1"}, "leave out --start"),
+            ({"IN": "pictures", "OUT": "out.mp4", "--times": "1"}, "--input-fps"),
+            ({"IN": "pictures", "OUT": "out", "--fps": "30"}, "--input-fps"),
+            ({"IN": "pictures", "OUT": "out", "--end": "3"}, "--input-fps"),
             ({"--times": "11"}, "between 0 and 10"),
             ({"--times": "one"}, "whole number"),
             ({"--times": "1.5"}, "whole number"),
@@ -188,7 +216,7 @@ class TestInterpolate:
         clip: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        change: dict[str, str],
+        change: dict[str, str | None],
         said: str,
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -198,18 +226,21 @@ class TestInterpolate:
         monkeypatch.setattr(engine, "interpolate_timeline", lambda *_, **__: pytest.fail("work has begun"))
         there = sorted(tmp_path.rglob("*"))
         options = {"--model": "MODEL"} | {k: v for k, v in change.items() if k.startswith("--")}
-        words = [word for item in options.items() for word in item]
+        words = [word for item in options.items() for word in item if word is not None]
         code, out, err = run("interpolate", change.get("IN", clip.name), change.get("OUT", "out.mp4"), *words)
         assert code == 2
         assert out == ""
         assert said in err
-        assert len(err.splitlines()) == 1
+        refusal, *example = err.splitlines()
+        wrong_call = refusal.startswith("python -m tlbvfi interpolate: ")
+        assert wrong_call or refusal.startswith("tlbvfi interpolate: ")
+        assert example == ["Example: python -m tlbvfi interpolate in.mp4 out.mp4 --times 1"] * wrong_call
         assert sorted(tmp_path.rglob("*")) == there
 
     def test_without_weights_it_says_where_they_come_from(
         self, run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(models, "built_in_path", lambda name: tmp_path / name)
+        monkeypatch.setattr(weights, "built_in_path", lambda name: tmp_path / name)
         code, _, err = run("interpolate", clip, tmp_path / "out.mp4")
         assert code == 2
         assert "--model" in err
@@ -284,9 +315,7 @@ class TestInterpolate:
     ) -> None:
         info = video.probe(clip)
         for stated, said in ((5, False), (30, True)):
-            monkeypatch.setattr(
-                sources, "probe", lambda path, count=stated: dataclasses.replace(info, frame_count=count)
-            )
+            monkeypatch.setattr(sources, "probe", lambda *_, count=stated: dataclasses.replace(info, frame_count=count))
             code, out, err = run("interpolate", clip, tmp_path / f"{stated}.mp4", "--model", "MODEL", "--steps", 3)
             assert code == 0 and "5 frames" in out
             assert ("ended after 3 of 30 frames" in err) == said
@@ -353,7 +382,7 @@ class TestMemoryOfTheComputer:
         kept: int,
     ) -> None:
         calls: list[None] = []
-        monkeypatch.setattr(interpolate_command, "keep_freed_memory", lambda: calls.append(None))
+        monkeypatch.setattr(interpolate_run, "keep_freed_memory", lambda: calls.append(None))
         available(2**40)
         peak = candidates(24, 40, torch.float32, 0.5, TINY)[0].peak_bytes
         words = ["interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
@@ -410,7 +439,7 @@ class TestPlan:
         code, _, err = run("plan", "--", size)
         assert code == 2
         assert "WIDTHxHEIGHT" in err
-        assert len(err.splitlines()) == 1
+        assert err.splitlines()[1:] == ["Example: python -m tlbvfi plan 3840x2160 --vram 8"]
 
     @pytest.mark.parametrize("vram", ["0", "-1", "much", "nan", "inf"])
     def test_bad_memory(self, run: Runner, vram: str) -> None:
@@ -457,7 +486,7 @@ class TestConvert:
         code, _, err = run("convert", source, target, "--dtype", dtype)
         assert code == 2
         assert said in err
-        assert len(err.splitlines()) == 1
+        assert len(err.splitlines()) == 1 + ("Example: python -m tlbvfi convert" in err)
         assert [p.name for p in tmp_path.iterdir()] == ["text.pth"]
 
 
@@ -536,7 +565,22 @@ def test_an_interruption_is_130(run: Runner, clip: Path, tmp_path: Path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_no_command_is_one_sentence(run: Runner) -> None:
+def test_no_command_is_one_sentence_and_an_example(run: Runner) -> None:
     code, out, err = run()
     assert (code, out) == (2, "")
-    assert len(err.splitlines()) == 1
+    sentence, example = err.splitlines()
+    assert "COMMAND" in sentence
+    assert example.startswith("Example: python -m tlbvfi ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_a_command_is_in_its_help_and_beside_its_usage_errors_and_in_the_grammar(
+    run: Runner, command: str
+) -> None:
+    example = run(command, "--help")[1].splitlines()[-1]
+    code, out, err = run(command, "--no-such-option", *("a", "b")[: 2 if command in ("interpolate", "convert") else 0])
+    assert (code, out) == (2, "")
+    assert err.splitlines()[1:] == [example]
+    shown = example.removeprefix("Example: python -m tlbvfi ").split()
+    assert shown[0] == command
+    assert parser().parse_args(shown).command == command

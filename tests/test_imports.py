@@ -56,7 +56,7 @@ def assert_no_circle(graph: dict[str, set[str]]) -> None:
 
 
 def test_the_graph_is_read(graph: dict[str, set[str]]) -> None:
-    assert {"tlbvfi.model", "tlbvfi.interpolate"} <= graph["tlbvfi"]
+    assert {"tlbvfi.model", "tlbvfi.interpolate"} <= graph["tlbvfi.engine"]
     assert {"nodes.run", "nodes.inputs", "tlbvfi.timeline"} <= graph["nodes.interpolator"]
 
 

@@ -202,7 +202,7 @@ def test_the_registry_s_archive() -> None:
         "pyproject.toml", "requirements.txt", "README.md", "LICENSE",
     }  # fmt: skip
     assert {"__init__.py", "tlbvfi/__init__.py", "configs/vimeo_unet.yaml", "LICENSE", "requirements.txt"} <= set(names)
-    assert {f"tlbvfi/weights/{name}" for name in tlbvfi.checkpoint.BUILT_IN.values()} <= set(names)
+    assert {f"tlbvfi/weights/{name}" for name in tlbvfi.BUILT_IN.values()} <= set(names)
     assert not [name for name in names if name.startswith("tlbvfi/training")]
 
 
@@ -236,7 +236,7 @@ class TestWheel:
         assert {"tlbvfi/configs/vimeo_unet.yaml", "tlbvfi/configs/presets/fast.yaml"} <= set(names)
         assert "tlbvfi/modules/unet.py" in names
         assert not [name for name in names if "training" in name or "__pycache__" in name]
-        assert {f"tlbvfi/weights/{name}" for name in tlbvfi.checkpoint.BUILT_IN.values()} <= set(names)
+        assert {f"tlbvfi/weights/{name}" for name in tlbvfi.BUILT_IN.values()} <= set(names)
 
     def test_it_works_without_the_checkout(self, wheel: Path, tmp_path: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:

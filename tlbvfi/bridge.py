@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from .config import BridgeParams
+from .ranges import MIN_STEPS
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 Noise = Sequence[Tensor] | torch.Generator | None
-#: Steps of the bridge, at least: the first, 1 and 0.
-MIN_STEPS = 3
 
 
 class Schedule:

@@ -14,23 +14,19 @@ from torch import Tensor
 from .bridge import Schedule
 from .compilation import compile_model
 from .config import ModelParams
+from .known_models import CheckpointError, resolve_source
 from .model import FLOAT32_PARTS, TLBVFI, check_dtype, convert_precision
 from .modules.preparation import laid_out_copy
 from .weight_file import (
     ALIAS,
     FETCH_AGAIN,
     CheckpointContents,
-    CheckpointError,
     entry_shapes,
     few,
     read_checkpoint,
     read_params,
 )
 
-#: The published weights: their file, and its repository on Hugging Face.
-PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
-#: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
-BUILT_IN = {"tlbvfi-small": "tlbvfi-small.safetensors"}
 #: Batch norms' counters, of no use for inference.
 _COUNTER = ".num_batches_tracked"
 #: Entries of the official layout that take no part in inference.
@@ -39,11 +35,6 @@ _UNUSED = re.compile(
     r"|^vqgan\.decoder\.up\.\d+\.cross_attn\.out_conv\.|^vqgan\.loss\."
     r"|^vqgan\..*\.block\.0\.nin_shortcut\.(weight|bias)$"
 )
-
-
-def built_in_path(name: str) -> Path:
-    """The weight file of a built-in model (which may be absent in a source checkout without weights)."""
-    return Path(__file__).resolve().parent / "weights" / BUILT_IN[name]
 
 
 def load_model(
@@ -90,26 +81,6 @@ def load_model(
     if compile:
         compile_model(model)
     return model
-
-
-def resolve_source(source: str | os.PathLike[str] | None) -> Path:
-    """The weight file meant by `source` (see :func:`load_model`).
-
-    Raises:
-        CheckpointError: there is no such file and no such built-in model.
-    """
-    if source is None:
-        source = next(iter(BUILT_IN))
-    path = Path(source)
-    if str(source) in BUILT_IN and not path.is_file():
-        path = built_in_path(str(source))
-        if not path.is_file():
-            raise CheckpointError(f"{path.name}: the built-in model's weights are missing from this installation.")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a weight file.")
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist (built-in models: {', '.join(BUILT_IN)}).")
-    return path
 
 
 def matching_state(model: TLBVFI, contents: CheckpointContents, path: Path) -> dict[str, Tensor]:

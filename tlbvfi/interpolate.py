@@ -19,8 +19,9 @@ from .frames import check_frame
 from .model import TLBVFI
 from .numbers import whole_number
 from .outputs import Coming, Output, Part, delivered, source_outputs
-from .padding import PaddingMode, padding_for
+from .padding import padding_for
 from .planning import Plan, candidates
+from .ranges import PaddingMode
 from .rows.cuts import WHOLE
 from .rows.owned import Owned
 from .settings import Settings

@@ -7,17 +7,16 @@ are reflected as often as it takes; a side of one pixel is repeated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Literal, get_args
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PaddingMode = Literal["tight", "published"]
+from .ranges import PaddingMode, check_flow_scale, check_padding_mode
+
 #: Sides of the flow size are multiples of this: what the coarse flow and pyramid level 3 need.
 FLOW_MULTIPLE = 16
-MIN_FLOW_SCALE, MAX_FLOW_SCALE = 0.1, 1.0
 
 
 @dataclass(frozen=True)
@@ -87,20 +86,3 @@ def flow_size(height: int, width: int, flow_scale: float) -> tuple[int, int]:
         return height, width
     rows, columns = (max(1, round(side * flow_scale / FLOW_MULTIPLE)) * FLOW_MULTIPLE for side in (height, width))
     return rows, columns
-
-
-def check_padding_mode(mode: PaddingMode) -> None:
-    """Raises ValueError, a sentence, for an unknown way to pad."""
-    if mode not in get_args(PaddingMode):
-        raise ValueError(f"padding must be one of {', '.join(get_args(PaddingMode))}, not {mode!r}.")
-
-
-def check_flow_scale(flow_scale: float) -> None:
-    """Raises ValueError, a sentence, where the flow scale is out of range (or not a number)."""
-    if not isinstance(flow_scale, Real):
-        raise ValueError(f"flow_scale must be a number such as 0.5, not {flow_scale!r}.")
-    if not MIN_FLOW_SCALE <= flow_scale <= MAX_FLOW_SCALE:
-        raise ValueError(
-            f"flow_scale must be between {MIN_FLOW_SCALE} and {MAX_FLOW_SCALE:.1f}, not {flow_scale}: "
-            "0.5 suits most video, lower values larger motion, 1.0 small motion at small sizes."
-        )

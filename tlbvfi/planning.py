@@ -11,7 +11,8 @@ from .config import ModelParams
 from .device_memory import free_memory
 from .footprint import stages, weight_bytes
 from .model import TLBVFI, check_dtype
-from .padding import PaddingMode, padding_for
+from .padding import padding_for
+from .ranges import PaddingMode
 from .rows.cuts import WHOLE, Strips
 from .settings import Settings
 

@@ -13,7 +13,7 @@ from .bridge import Schedule
 from .config import preset_names, preset_path
 from .model import TLBVFI, check_dtype
 from .numbers import whole_number
-from .padding import PaddingMode, check_flow_scale, check_padding_mode
+from .ranges import PaddingMode, check_flow_scale, check_padding_mode
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from .video import Excerpt, File, VideoInfo, probe, read_frames
+from .video import Excerpt, File, VideoInfo, count_frames, probe, read_frames
 
 
 class FileSource:
@@ -40,8 +40,14 @@ class FileSource:
         """What will be read. Raises VideoError, one sentence, for what is no video."""
         return probe(self._file, self._excerpt, self._fps)
 
-    def frames(self) -> Iterator[Tensor]:
-        for frame in read_frames(self._file, self._excerpt, self._fps):
+    def count(self) -> int:
+        """The exact number of frames: all of them are decoded for it."""
+        return count_frames(self._file, self._excerpt, self._fps)
+
+    def frames(self, first: int = 0) -> Iterator[Tensor]:
+        """The frames from some index on; those before it are decoded and no more."""
+        self.taken = first
+        for frame in read_frames(self._file, self._excerpt, self._fps, first):
             self.taken += 1
             yield frame
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import ceil, floor
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .numbers import whole_number
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Places of a gap that are its ends: the source frame before it and the one after it.
 BEFORE, AFTER = Fraction(0), Fraction(1)

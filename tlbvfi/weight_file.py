@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .config import ModelParams, load_params, params_from_dict
+from .known_models import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,6 @@ FETCH_AGAIN = "if it was downloaded, it may have been cut off: fetch it again"
 _OFFICIAL_CONFIG = "vimeo_unet"
 #: Prefixes of the official layout: of the autoencoder's second copy, and of the denoiser.
 ALIAS, _DENOISER = "cond_stage_model.", "denoise_fn."
-
-
-class CheckpointError(ValueError):
-    """A weight file that is missing, damaged or of another model. One sentence, naming the file."""
 
 
 @dataclass

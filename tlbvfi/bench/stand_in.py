@@ -7,9 +7,6 @@ import torch
 from ..config import load_params
 from ..model import TLBVFI, convert_precision
 
-#: What asks for :func:`stand_in_model` where a weight file is expected.
-STAND_IN = "stand-in"
-
 
 @torch.no_grad()
 def random_weights(model: TLBVFI, seed: int = 0) -> None:

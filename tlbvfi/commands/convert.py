@@ -6,18 +6,18 @@ import argparse
 import time
 from pathlib import Path
 
-from ..checkpoint import load_model, resolve_source
-from ..conversion import convert
 from ..files import unwritable
+from ..known_models import resolve_source
 from . import grammar
-from .running import RunError
+from .errors import RunError
 
 
 def add(commands: grammar.Commands) -> None:
     """Declare the command."""
     command = grammar.add_command(
-        commands, "convert", run, "Write a weight file as safetensors without duplicates, which loads faster."
-    )
+        commands, "convert", run, "Write a weight file as safetensors without duplicates, which loads faster.",
+        "vimeo_unet.pth vimeo_unet.safetensors",
+    )  # fmt: skip
     command.add_argument("source", metavar="SOURCE", type=Path, help="a weight file, such as vimeo_unet.pth")
     command.add_argument("target", metavar="TARGET", type=Path, help="the .safetensors file to write")
     command.add_argument("--dtype", type=grammar.dtype, default="float32", help="float32, or float16 for half the size")
@@ -29,8 +29,12 @@ def run(options: argparse.Namespace) -> None:
     resolve_source(options.source)
     if (reason := unwritable(options.target)) is not None:
         raise ValueError(f"{options.target} cannot be written, because {reason}.")
+    from ..checkpoint import load_model
+    from ..conversion import convert
+    from .models import dtype_named
+
     try:
-        convert(options.source, options.target, options.dtype, ema=not options.no_ema)
+        convert(options.source, options.target, dtype_named(options.dtype), ema=not options.no_ema)
     except OSError as error:
         raise RunError(f"{options.target} cannot be written ({error.strerror or error}).") from None
     for label, path in (("source", options.source), ("converted", options.target)):

@@ -5,20 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
-from .. import demo
 from . import grammar
-from .interpolate import rate
-from .models import device_named, load
-from .process import keep_freed_memory
-from .running import progress_bar, running
 
 
 def add(commands: grammar.Commands) -> None:
     """Declare the command."""
     command = grammar.add_command(
-        commands, "demo", run, "Interpolate a short clip and show a new frame beside its neighbours."
+        commands, "demo", run, "Interpolate a short clip and show a new frame beside its neighbours.", "--output demo"
     )
     command.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model")
     command.add_argument("--output", metavar="DIR", type=Path, default=Path("demo"), help="where the results go")
@@ -27,14 +20,20 @@ def add(commands: grammar.Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the demo's video and picture, and say what they show."""
-    device = device_named(options.device)
-    clip = demo.find_clip()
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file already; choose another --output.")
+    from .. import demo
+    from .interpolate_run import rate
+    from .models import device_named, load
+    from .process import keep_freed_memory
+    from .running import progress_bar, running
+
+    device = device_named(options.device)
+    clip = demo.find_clip()
     if options.own_process:
         keep_freed_memory()
-    model = load(options.model, device, torch.float32)
+    model = load(options.model, device, "float32")
     excerpt = demo.Excerpt.for_model(model, built_in=options.model is None)
     with running():
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..checkpoint import PUBLISHED_FILE, PUBLISHED_REPOSITORY
+from ..known_models import PUBLISHED_FILE, PUBLISHED_REPOSITORY
 from . import grammar
-from .running import RunError
+from .errors import RunError
 
 
 def add(commands: grammar.Commands) -> None:
     """Declare the command."""
     command = grammar.add_command(
-        commands, "download", run, f"Fetch the published weights ({PUBLISHED_FILE}, from {PUBLISHED_REPOSITORY})."
+        commands, "download", run, f"Fetch the published weights ({PUBLISHED_FILE}, from {PUBLISHED_REPOSITORY}).", "."
     )
     command.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="where to put the file")
 

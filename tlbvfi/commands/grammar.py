@@ -4,55 +4,85 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
 
-import torch
-
-from ..padding import PaddingMode, check_flow_scale
+from ..numbers import frame_rate
+from ..ranges import PaddingMode, check_flow_scale
+from .errors import WrongCall
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction["Parser"]
+    Arguments = argparse._ActionsContainer  # a command's, or a group of them
 
+#: How a dtype may be written, and its name in PyTorch.
 DTYPES = {
-    "float32": torch.float32, "fp32": torch.float32,
-    "float16": torch.float16, "fp16": torch.float16,
-    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float32": "float32", "fp32": "float32",
+    "float16": "float16", "fp16": "float16",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
 }  # fmt: skip
+
+#: What stands for a choice of ours.
+AUTO = "auto"
+#: What stands for standard input or output.
+_PIPE = "-"
 
 T = TypeVar("T")
 
 
-class WrongCall(Exception):
-    """A command line that is not in the grammar, in one sentence without the usage around it."""
-
-
 class Parser(argparse.ArgumentParser):
-    """Raises :class:`WrongCall` where argparse would print and exit."""
+    """Raises :class:`WrongCall` where argparse would print and exit; shows an example there and below the help.
+
+    Attributes:
+        example: the arguments of a call.
+    """
+
+    example: str
 
     def error(self, message: str) -> NoReturn:
-        raise WrongCall(f"{self.prog}: {message}")
+        raise WrongCall(f"{self.prog}: {message}\n{self._shown()}")
+
+    def format_help(self) -> str:
+        return f"{super().format_help()}\n{self._shown()}\n"
+
+    def _shown(self) -> str:
+        return f"Example: {self.prog} {self.example}"
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Nothing unknown is left over: the command that it was given to says so, not the one above it."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
 
 
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], text: str
-) -> argparse.ArgumentParser:
-    """A command of that name, whose arguments are still to be added; `text` is its help."""
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], text: str, example: str
+) -> Parser:
+    """A command of that name, whose arguments are still to be added; `text` is its help, `example` a call's arguments.
+
+    `run` checks what it can before it imports what needs PyTorch, which takes seconds.
+    """
     command = commands.add_parser(
         name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    command.example = example
     command.set_defaults(run=run)
     return command
 
 
-def add_device(command: argparse.ArgumentParser) -> None:
+def add_device(command: Arguments) -> None:
     """``--device``; :func:`tlbvfi.commands.models.device_named` reads it."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps or xpu")
 
 
-def add_padding(command: argparse.ArgumentParser, text: str) -> None:
+def add_padding(command: Arguments, text: str, default: PaddingMode | None = "tight") -> None:
     """``--padding``, explained by `text`."""
-    command.add_argument("--padding", choices=get_args(PaddingMode), default="tight", help=text)
+    command.add_argument("--padding", choices=get_args(PaddingMode), default=default, help=text)
 
 
 def checked(convert_text: Callable[[str], T]) -> Callable[[str], T]:
@@ -99,16 +129,16 @@ def size(text: str) -> tuple[int, int]:
 
 
 @checked
-def dtype(text: str) -> torch.dtype:
-    """One of :data:`DTYPES`."""
+def dtype(text: str) -> str:
+    """The name of one of :data:`DTYPES`; :func:`tlbvfi.commands.models.dtype_named` has the dtype."""
     if text not in DTYPES:
         raise ValueError(f"must be one of {', '.join(DTYPES)}, not {text!r}.")
     return DTYPES[text]
 
 
-def dtype_or_auto(text: str) -> torch.dtype | str:
-    """One of :data:`DTYPES`, or "auto"."""
-    return text if text == "auto" else dtype(text)
+def dtype_or_auto(text: str) -> str:
+    """One of :data:`DTYPES`, or :data:`AUTO`."""
+    return text if text == AUTO else dtype(text)
 
 
 @checked
@@ -131,3 +161,40 @@ def gibibytes(text: str) -> int:
     if not 0 < value < 1e6:
         raise ValueError(f"must be a number of GiB such as 8, not {text!r}.")
     return round(value * 2**30)
+
+
+@checked
+def rate(text: str) -> Fraction:
+    """Frames per second."""
+    return frame_rate("it", text)
+
+
+@checked
+def time(text: str) -> Fraction:
+    """Seconds of a number of them, or of [H:]MM:SS."""
+    match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)", text.strip())
+    if match is None or (match[2] is not None and Fraction(match[3]) >= 60) or (match[1] and int(match[2]) >= 60):
+        raise ValueError(f"must be seconds, or H:MM:SS.mmm such as 0:01:30.5, not {text!r}.")
+    return Fraction(match[3]) + 60 * int(match[2] or 0) + 3600 * int(match[1] or 0)
+
+
+@checked
+def threshold(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"must be a number between 0 and 1, not {text!r}.")
+    return value
+
+
+def threshold_or_auto(text: str) -> float | str:
+    """A number from 0 to 1, or :data:`AUTO`."""
+    return text if text == AUTO else threshold(text)
+
+
+def file_or_pipe(text: str) -> Path | None:
+    """A file, or None for standard input or output."""
+    return None if text == _PIPE else Path(text)

@@ -4,107 +4,198 @@ from __future__ import annotations
 
 import argparse
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 from .. import video
-from ..bridge import MIN_STEPS
-from ..checkpoint import BUILT_IN
-from ..config import BridgeParams
-from ..device_memory import free_memory
-from ..engine import Target, interpolate_video
-from ..planning import available, plan_for
-from ..settings import Settings
-from ..sources import FileSource
-from ..targets import PictureTarget, VideoTarget
-from ..timeline import MAX_DEPTH, Multiplier
+from ..config import BridgeParams, preset_names
+from ..files import unwritable
+from ..ranges import MIN_STEPS, STILL_THRESHOLD
+from ..timeline import MAX_DEPTH
 from . import grammar
-from .models import device_named, load
-from .process import keep_freed_memory, room_for_fragmentation
-from .running import progress_bar, running
+from .weights import MODEL_HELP, weight_file
+
+EXAMPLE = "in.mp4 out.mp4 --times 1"
+#: Source frames between two safe points of a run that can be resumed: a minute or so of work.
+_SEGMENT = 240
 
 
 def add(commands: grammar.Commands) -> None:
     """Declare the command."""
     command = grammar.add_command(
-        commands, "interpolate", run, "Put new frames between the frames of a video; the sound goes along."
-    )
-    command.add_argument("source", metavar="IN", type=Path, help="a video, or a folder of pictures")
-    command.add_argument(
-        "target", metavar="OUT", type=Path, help=f"a video ({' '.join(video.SUFFIXES)}), or a new folder for pictures"
+        commands, "interpolate", run, "Put new frames between the frames of a video; the sound goes along.", EXAMPLE
     )
     command.add_argument(
-        "--times", type=grammar.number_between(0, MAX_DEPTH), default=1, metavar="N",
-        help="halve each gap N times: 2^N times the fps",
+        "source", metavar="IN", type=grammar.file_or_pipe,
+        help="a video, an animated picture, a folder of pictures, or - for YUV4MPEG2 on standard input",
     )  # fmt: skip
     command.add_argument(
-        "--flow-scale", type=grammar.flow_scale, default=0.5, metavar="S",
-        help="size at which motion is estimated, 0.1 to 1; smaller for larger motion",
+        "target", metavar="OUT", type=grammar.file_or_pipe,
+        help=f"a video or an animated picture ({' '.join(video.SUFFIXES)}), a new folder for pictures, or - for "
+        "YUV4MPEG2 on standard output",
+    )  # fmt: skip
+    _add_timeline(command.add_argument_group("which frames come"))
+    _add_making(command.add_argument_group("how new ones are made"))
+    _add_encoding(command.add_argument_group("how they are written"))
+
+
+def _add_timeline(command: grammar.Arguments) -> None:
+    many = command.add_mutually_exclusive_group()
+    many.add_argument(
+        "--times", type=grammar.number_between(0, MAX_DEPTH), metavar="N",
+        help="halve each gap N times: 2^N times the frames; None: once, where nothing else says how many",
+    )  # fmt: skip
+    many.add_argument(
+        "--multiplier", type=grammar.number_between(1, 2**MAX_DEPTH), metavar="M",
+        help=f"M times the frames, any whole number to {2**MAX_DEPTH}",
+    )  # fmt: skip
+    command.add_argument(
+        "--fps", type=grammar.rate, metavar="F",
+        help="frames per second of the result, such as 60, 59.94 or 60000/1001, the motion as fast as it was; for a "
+        "folder of pictures without --input-fps the rate at which what --times or --multiplier makes is shown",
+    )  # fmt: skip
+    command.add_argument(
+        "--input-fps", type=grammar.rate, metavar="F",
+        help="frames per second of IN: of pictures, or in place of what a video states; None: as it states",
+    )  # fmt: skip
+    command.add_argument(
+        "--start", type=grammar.time, metavar="TIME", help="only what is shown from here on: seconds, or H:MM:SS.mmm"
+    )
+    command.add_argument("--end", type=grammar.time, metavar="TIME", help="only what is shown before this")
+    end = command.add_mutually_exclusive_group()
+    end.add_argument("--loop", action="store_true", help="the last frame leads back to the first one")
+    end.add_argument("--hold-last", action="store_true", help="the last frame is shown as long as the others")
+    command.add_argument(
+        "--scene-cut", type=grammar.threshold_or_auto, nargs="?", const=grammar.AUTO, metavar="THRESHOLD",
+        help="repeat frames at scene cuts instead of melting two scenes into one another, and say where these are; "
+        "THRESHOLD is from 0 to 1, without it one that suits most video; None: off",
+    )  # fmt: skip
+    command.add_argument(
+        "--cuts-picture", type=Path, metavar="FILE", help="draw the frames beside each cut that was found"
+    )
+    command.add_argument(
+        "--still", type=grammar.threshold, default=STILL_THRESHOLD, metavar="THRESHOLD",
+        help="repeat frames where two neighbours differ by less, from 0 to 1; 0: never",
+    )  # fmt: skip
+
+
+def _add_making(command: grammar.Arguments) -> None:
+    command.add_argument(
+        "--quality", choices=preset_names(), default="fast", help="settings of --steps and --flow-scale"
+    )
+    command.add_argument(
+        "--flow-scale", type=grammar.flow_scale, metavar="S",
+        help="size at which motion is estimated, 0.1 to 1; smaller for larger motion; None: as --quality says",
     )  # fmt: skip
     steps = grammar.number_between(MIN_STEPS, BridgeParams().num_timesteps)
-    command.add_argument("--steps", type=steps, default=10, metavar="N", help="steps of the diffusion")
+    command.add_argument("--steps", type=steps, metavar="N", help="steps of the diffusion; None: as --quality says")
+    grammar.add_padding(command, "published pads as the published code does; None: as --quality says", default=None)
     command.add_argument(
         "--seed", type=grammar.number_between(0, 2**64 - 1), default=0, metavar="N", help="same seed, same frames"
     )
-    command.add_argument(
-        "--model", metavar="FILE", help=f"a weight file or {', '.join(BUILT_IN)}; None: the built-in one"
-    )
+    command.add_argument("--model", metavar="FILE", help=MODEL_HELP)
     grammar.add_device(command)
     command.add_argument(
         "--dtype", default="auto", type=grammar.dtype_or_auto,
         help="float32, float16 or bfloat16; auto: float16 on CUDA, else float32",
     )  # fmt: skip
-    grammar.add_padding(command, "published pads as the published code does")
-    command.add_argument(
-        "--crf", type=grammar.number_between(0, 51), metavar="N",
-        help="quality of the encoded video; lower is better and larger; None: 17 for H.264",
-    )  # fmt: skip
     command.add_argument(
         "--memory", type=grammar.gibibytes, metavar="GIB",
         help="memory of the device that may be used; None: what is free on a graphics card, or on Linux for the CPU",
     )  # fmt: skip
+    command.add_argument(
+        "--batch-size", type=grammar.number_between(1, 64), metavar="N",
+        help="gaps that go through the model together, the frames are the same; None: as fits the memory",
+    )  # fmt: skip
+
+
+def _add_encoding(command: grammar.Arguments) -> None:
+    command.add_argument(
+        "--codec", choices=("auto", *video.CODECS), default="auto", metavar="NAME",
+        help=f"auto, {', '.join(video.CODECS)}; auto: the usual one of OUT's kind of file",
+    )  # fmt: skip
+    command.add_argument(
+        "--crf", type=grammar.number_between(0, 63), metavar="N",
+        help="quality of the encoded video; lower is better and larger; None: the codec's usual one",
+    )  # fmt: skip
+    command.add_argument("--force", action="store_true", help="replace OUT where it exists")
+    command.add_argument(
+        "--resume", action="store_true",
+        help="write OUT in segments into a folder beside it; the same command line goes on after the last whole one",
+    )  # fmt: skip
+    command.add_argument(
+        "--segment", type=grammar.number_between(1, 1_000_000), default=_SEGMENT, metavar="FRAMES",
+        help="source frames of a segment of --resume",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
-    """Check, load, plan, and go."""
-    encoding = video.Encoding(crf=options.crf)
-    video.check_target(options.target, options.source, encoding, force=True)
-    device = device_named(options.device)
-    source, timeline = FileSource(options.source), Multiplier(2**options.times)
-    info = source.info
-    if info.fps is None and options.target.suffix:
-        raise video.VideoError(f"pictures have no frame rate for {options.target.name}; give a folder as OUT.")
-    model = load(options.model, device, options.dtype)
-    settings = Settings(options.flow_scale, options.steps, options.seed, options.padding)
-    plan = plan_for(model, (info.height, info.width), settings, available(model), options.memory)
-    if options.own_process and (
-        device.type != "cpu" or room_for_fragmentation(plan, options.memory or free_memory(device))
-    ):
-        keep_freed_memory()
-    total = timeline.count(info.frame_count) if info.frame_count else None
-    with running(), progress_bar(total, options.target.name) as on_frame:
-        count = interpolate_video(model, source, _target(options, info), settings, timeline, on_frame, plan=plan)
-    size = f"{info.width}x{info.height}"
-    if options.target.suffix and info.fps is not None:
-        print(f"{options.target}: {count} frames of {size} at {rate(timeline.rate(info.fps))} fps")
-    else:
-        print(f"{options.target}: {count} pictures of {size}")
-    _warn_of_early_end(options.source, source.taken, info.frame_count)
+    """Check what needs no model, then load, plan, and go."""
+    options.encoding = video.Encoding(options.codec, options.crf)
+    _check_files(options)
+    _check_rates(options)
+    _check_pipes(options)
+    _check_cuts_picture(options)
+    video.Excerpt(options.start, options.end)
+    weight_file(options.model)
+    from . import interpolate_run
+
+    interpolate_run.run(options)
 
 
-def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
-    if not options.target.suffix:
-        return PictureTarget(options.target)
-    passed_on = video.PassedOn(options.source) if options.source.is_file() else None
-    return VideoTarget(options.target, info, passed_on, video.Encoding(crf=options.crf))
+def _check_files(options: argparse.Namespace) -> None:
+    source: Path | None = options.source
+    target: Path | None = options.target
+    if source is not None and not source.exists():
+        raise video.VideoError(f"{source} does not exist.")
+    if target is not None:
+        video.check_target(target, source, options.encoding, force=options.force)
+    if (options.codec != "auto" or options.crf is not None) and (target is None or not target.suffix):
+        raise video.VideoError("--codec and --crf are for video files; give such a file as OUT, or leave them out.")
+    if options.resume and (source is None or target is None or not target.suffix):
+        raise video.VideoError("--resume needs files: a video or a folder of pictures as IN, and a video file as OUT.")
 
 
-def _warn_of_early_end(source: Path, found: int, stated: int | None) -> None:
-    """A file that was cut short says of more frames than there are; by a few it may be wrong anyway."""
-    if stated is not None and found < 0.9 * stated - 2:
-        print(f"{source} ended after {found} of {stated} frames: it may be cut short or damaged.", file=sys.stderr)
+def _check_rates(options: argparse.Namespace) -> None:
+    """--fps beside --times, --multiplier and --input-fps."""
+    counted = options.times is not None or options.multiplier is not None
+    pictures = options.source is not None and options.source.is_dir()
+    exact = not pictures or options.input_fps is not None
+    if options.fps is not None and counted and exact:
+        raise ValueError("--fps says how many frames come, as --times and --multiplier do; give one of the three.")
+    if not pictures or options.input_fps is not None:
+        return
+    name = options.target.name if options.target is not None else "a stream"
+    if options.target is None or options.target.suffix:
+        if options.fps is None:
+            raise video.VideoError(
+                f"pictures have no frame rate for {name}; give theirs with --input-fps, or that of {name} with --fps."
+            )
+    elif options.fps is not None:
+        raise video.VideoError("Pictures have no frame rate; give that of IN with --input-fps, or leave out --fps.")
+    elif options.start is not None or options.end is not None:
+        raise video.VideoError("Pictures have no times for --start and --end; give their rate with --input-fps.")
 
 
-def rate(fps: Fraction) -> str:
-    """Frames per second, as a whole number or as a fraction with its value."""
-    return str(fps) if fps.denominator == 1 else f"{fps} = {float(fps):.3f}"
+def _check_pipes(options: argparse.Namespace) -> None:
+    if options.source is None:
+        given = [name for name in ("start", "end", "input_fps") if getattr(options, name) is not None]
+        if given:
+            name = given[0].replace("_", "-")
+            raise video.VideoError(f"A stream on standard input is taken as it comes; leave out --{name}.")
+        if sys.stdin.isatty():
+            raise video.VideoError("Standard input is a terminal; pipe a YUV4MPEG2 stream into it, or name a file.")
+    if options.target is None and sys.stdout.isatty():
+        raise video.VideoError("Standard output is a terminal; pipe it into something that reads YUV4MPEG2.")
+
+
+def _check_cuts_picture(options: argparse.Namespace) -> None:
+    path: Path | None = options.cuts_picture
+    if path is None:
+        return
+    if options.scene_cut is None:
+        raise ValueError("--cuts-picture shows what --scene-cut finds; give that too.")
+    obstacle = unwritable(path) or (path.is_dir() and "it is a folder")
+    if obstacle:
+        raise ValueError(f"{path} cannot be written, because {obstacle}.")
+    if path.exists() and not options.force:
+        raise ValueError(f"{path} exists already; choose another name, or give --force to replace it.")

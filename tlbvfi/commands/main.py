@@ -14,11 +14,12 @@ from typing import NoReturn
 
 from .. import __version__
 from . import bench, convert, demo, download, interpolate, plan
-from .grammar import Parser, WrongCall
-from .running import RunError
+from .errors import RunError, WrongCall
+from .grammar import Parser
 
 #: In the order in which the help lists them.
 COMMANDS = (interpolate, plan, convert, demo, bench, download)
+EXAMPLE = f"interpolate {interpolate.EXAMPLE}"
 
 
 class ExitCode(IntEnum):
@@ -27,7 +28,8 @@ class ExitCode(IntEnum):
     DONE = 0
     #: It went wrong on the way.
     FAILED = 1
-    #: It was asked for something that cannot be: one sentence on stderr, before any long work.
+    #: It was asked for something that cannot be: one sentence on stderr, before any long work. Where that is told by
+    #: the words and the files alone, PyTorch is not imported for it, which takes seconds.
     REFUSED = 2
     INTERRUPTED = 130
 
@@ -35,6 +37,7 @@ class ExitCode(IntEnum):
 def parser() -> Parser:
     """The command line's grammar."""
     root = Parser(prog="python -m tlbvfi", description="Video frame interpolation with TLB-VFI.")
+    root.example = EXAMPLE
     root.add_argument("--version", action="version", version=f"tlbvfi {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from ..checkpoint import BUILT_IN, built_in_path, load_model, resolve_source
+from ..checkpoint import load_model
 from ..model import TLBVFI
-from ..weight_file import CheckpointError
+from .weights import weight_file
 
 
-def weight_file(model: str | None) -> Path:
-    """The file of ``--model``; None is the built-in model.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    if model is None and not built_in_path(next(iter(BUILT_IN))).is_file():
-        raise CheckpointError(
-            "this installation has no built-in weights; give a weight file with --model "
-            "(python -m tlbvfi download fetches the published one)."
-        )
-    return resolve_source(model)
-
-
-def load(model: str | None, device: torch.device, dtype: torch.dtype | str) -> TLBVFI:
+def load(model: str | None, device: torch.device, dtype: str) -> TLBVFI:
     """The model of ``--model`` on a device; dtype "auto" is float16 on CUDA, else float32.
 
     Raises:
-        CheckpointError: as :func:`weight_file` and :func:`tlbvfi.load_model`.
+        CheckpointError: as :func:`.weights.weight_file` and :func:`tlbvfi.load_model`.
     """
     path = weight_file(model)
-    if isinstance(dtype, str):
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
-    return load_model(path, device=device, dtype=dtype)
+    if dtype == "auto":
+        dtype = "float16" if device.type == "cuda" else "float32"
+    return load_model(path, device=device, dtype=dtype_named(dtype))
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The dtype of ``--dtype``, by one of the names in :data:`.grammar.DTYPES`."""
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
 
 
 def device_named(name: str) -> torch.device:

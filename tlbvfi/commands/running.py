@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +10,10 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from ..device_memory import DeviceMemoryError, is_out_of_memory
+from .errors import RunError
 
-
-class RunError(RuntimeError):
-    """Something that went wrong on the way, in one sentence."""
+#: Seconds between two lines of a log.
+_SECONDS_A_LINE = 10
 
 
 @contextmanager
@@ -36,11 +37,42 @@ def running() -> Iterator[None]:
         raise RunError(f"the memory does not suffice ({first}); {hint}.") from None
 
 
+class _Lines(io.StringIO):
+    """What draws over a line of a terminal becomes lines of a log."""
+
+    def write(self, text: str) -> int:
+        for line in filter(None, map(str.rstrip, text.splitlines())):
+            sys.stderr.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 @contextmanager
-def progress_bar(total: int | None, name: str) -> Iterator[Callable[[object], None]]:
-    """A bar on stderr; what is given is to be called with every frame."""
+def progress_bar(total: int | None, name: str, done: int = 0) -> Iterator[Callable[[object], None]]:
+    """Frames, frames per second and time left: a bar on a terminal, otherwise now and then a line on stderr.
+
+    Args:
+        done: frames of an earlier run.
+
+    Yields:
+        What is to be called with every frame.
+    """
     terminal = sys.stderr.isatty()
-    with tqdm(total=total, desc=name, unit=" frames", mininterval=0.1 if terminal else 10, dynamic_ncols=True) as bar:
+    amount = "{n_fmt} frames" if total is None else "{n_fmt} of {total_fmt} frames, {percentage:.0f}%"
+    left = "" if total is None else ", {remaining} left"
+    with tqdm(
+        total=total,
+        desc=name,
+        initial=done,
+        unit=" frames",
+        dynamic_ncols=terminal,
+        file=None if terminal else _Lines(),
+        mininterval=0.1 if terminal else _SECONDS_A_LINE,
+        maxinterval=_SECONDS_A_LINE,
+        bar_format=None if terminal else f"{{desc}}: {amount}, {{rate_fmt}}{left}",
+    ) as bar:
 
         def on_frame(_: object) -> None:
             bar.update()

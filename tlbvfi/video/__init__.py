@@ -3,21 +3,30 @@
 YUV becomes RGB and back here, in float32 from the samples as they are stored: matrix, range and depth are those
 the file states. Where it states no matrix, BT.709 counts from 720 rows on and BT.601 below, as players do.
 A written file appears whole or not at all.
+
+What can be said of a file before any work (:func:`check_target`, :class:`Encoding`) needs no PyTorch.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..late_imports import late_imports
 from .checking import check_target
-from .colour import Colour
 from .containers import SUFFIXES
 from .encoding import CODECS, Encoding
 from .excerpt import Excerpt
-from .hdr import Mastering
-from .joining import join_videos
-from .passing import PassedOn
-from .pictures import PICTURES, read_picture, write_picture, write_pictures
 from .pyav import File, VideoError
-from .reading import VideoInfo, probe, read_frames
-from .sound import Waveform
-from .writing import write_video
+
+if TYPE_CHECKING:  # the same as below, for type checkers and editors
+    from .colour import Colour
+    from .hdr import Mastering
+    from .joining import join_videos
+    from .passing import PassedOn
+    from .pictures import PICTURES, read_picture, write_picture, write_pictures
+    from .reading import VideoInfo, count_frames, probe, read_frames
+    from .sound import Waveform
+    from .writing import write_video
 
 __all__ = [
     "CODECS",
@@ -33,6 +42,7 @@ __all__ = [
     "VideoInfo",
     "Waveform",
     "check_target",
+    "count_frames",
     "join_videos",
     "probe",
     "read_frames",
@@ -41,3 +51,18 @@ __all__ = [
     "write_pictures",
     "write_video",
 ]
+
+if not TYPE_CHECKING:  # to a type checker, a name that is not there stays an error
+    __getattr__, __dir__ = late_imports(
+        __name__,
+        {
+            "colour": ("Colour",),
+            "hdr": ("Mastering",),
+            "joining": ("join_videos",),
+            "passing": ("PassedOn",),
+            "pictures": ("PICTURES", "read_picture", "write_picture", "write_pictures"),
+            "reading": ("VideoInfo", "count_frames", "probe", "read_frames"),
+            "sound": ("Waveform",),
+            "writing": ("write_video",),
+        },
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,13 +127,16 @@ def frame_rate(stream: VideoStream) -> Fraction | None:
     return rate or None
 
 
-def read_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> Iterator[Tensor]:
+def read_frames(
+    file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0
+) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
     they are asked for.
 
     Args:
         excerpt: which of them, by the times at which they are shown.
         fps: their rate, where the file states no times.
+        skipped: of these, so many are left out at the begin, and decoded at most.
 
     Raises:
         VideoError: the file cannot be read, or not further.
@@ -140,9 +144,21 @@ def read_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = Non
     if isinstance(file, Path) and file.is_dir():
         pictures = pictures_in(file)
         times = _counted(len(pictures), excerpt, fps, file)
-        yield from map(read_picture, (picture for picture, wanted in zip(pictures, times, strict=True) if wanted))
+        inside = [picture for picture, wanted in zip(pictures, times, strict=True) if wanted]
+        yield from map(read_picture, inside[skipped:])
         return
-    yield from map(to_tensor, frames_within(file, excerpt, fps))
+    yield from map(to_tensor, islice(frames_within(file, excerpt, fps), skipped, None))
+
+
+def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:
+    """How many frames :func:`read_frames` gives; those of a video are decoded for it.
+
+    Raises:
+        VideoError: the file cannot be read, or not to its end.
+    """
+    if isinstance(file, Path) and file.is_dir():
+        return sum(_counted(len(pictures_in(file)), excerpt, fps, file))
+    return sum(1 for _ in frames_within(file, excerpt, fps))
 
 
 def _counted(count: int, excerpt: Excerpt, fps: Fraction | None, file: File) -> list[bool]:
