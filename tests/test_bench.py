@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,16 @@ from tlbvfi.checkpoint import without_counters
 from tlbvfi.commands import bench_run as bench_command
 from tlbvfi.commands import models
 from tlbvfi.commands.main import main, parser
+from tlbvfi.config import BridgeParams
+from tlbvfi.interpolate import interpolate_timeline
 from tlbvfi.model import TLBVFI
-from tlbvfi.peers import PEERS, average, dis_flow, minterpolate
+from tlbvfi.peers import PEERS, Peer, average, dis_flow, minterpolate
 from tlbvfi.quality import psnr, ssim
 from tlbvfi.rows.cuts import WHOLE, Strips
+from tlbvfi.settings import Settings, preset, presets
+from tlbvfi.timeline import Multiplier
+
+QUICK = Settings(sample_steps=3)
 
 
 @pytest.fixture
@@ -100,7 +107,7 @@ def test_attention_counts_among_the_operations() -> None:
 
 def test_strips_take_less_memory_and_give_the_same_frames() -> None:
     model, size = tiny_model(), (512, 128)
-    whole, strips = (as_peer(model, size, 0.5, rows, steps=3)(frames(2, *size))[0] for rows in (None, 64))
+    whole, strips = (as_peer(model, size, QUICK, rows)(frames(2, *size))[0] for rows in (None, 64))
     assert psnr(whole, strips) > 40
     frugal, plain = Case(*size, sample_steps=3, strip_rows=64), Case(*size, sample_steps=3)
     assert peak_bytes(model, frugal) < 0.9 * peak_bytes(model, plain)
@@ -171,11 +178,19 @@ def test_peers_give_the_middle_of_a_pan() -> None:
 
 def test_comparison_lists_ours_beside_the_peers() -> None:
     model = tiny_model()
-    scores = compare(frames(6, 48, 64), {**PEERS, "ours": as_peer(model, (48, 64), 0.5, steps=3)})
+    scores = compare(frames(6, 48, 64), {**PEERS, "ours": as_peer(model, (48, 64), QUICK)})
     assert set(scores) == {*PEERS, "ours"}
     assert all(math.isfinite(value) for score in scores.values() for value in score.values())
     assert all({"seconds", "psnr", "ssim"} == set(score) for score in scores.values())
     assert "| FFmpeg minterpolate |" in peer_table(scores)
+
+
+def test_the_model_beside_others_is_as_in_a_run() -> None:
+    model, given = tiny_model(), frames(4, 48, 64)
+    settings = Settings(flow_scale=0.25, sample_steps=4, seed=3, padding="published")
+    expected = list(interpolate_timeline(model, given, Multiplier(2), settings))[1::2]
+    made = as_peer(model, (48, 64), settings)(given)
+    assert [torch.equal(a, b.frame) for a, b in zip(made, expected, strict=True)] == [True] * 3
 
 
 def test_a_method_without_its_library_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -279,6 +294,42 @@ class TestCommandLine:
         assert all(f"| {method} |" in out for method in methods)
         assert all(set(score) == {"method", "seconds", "psnr", "ssim"} for score in results)
 
+    def test_presets_on_a_clip(
+        self, run: Runner, clip: Path, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A row for each model and preset, by name, beside the classical methods; each with the preset's settings."""
+        other, target, asked = tmp_path / "other.safetensors", tmp_path / "scores.json", []
+        other.write_bytes(tiny_checkpoint.read_bytes())
+
+        def spied(model: TLBVFI, size: tuple[int, int], settings: Settings, rows: int | None) -> Peer:
+            asked.append((settings, rows))
+            return as_peer(model, size, settings, rows)
+
+        monkeypatch.setattr(bench_command, "as_peer", spied)
+        names = ["quality", "fast", "balanced", "fast"]
+        code, out, err = run(
+            "--clip", clip, "--max-frames", 3, "--model", "MODEL", other, "--quality", *names, "--json", target
+        )
+        assert (code, err) == (0, "")
+        assert asked == [(preset(name), None) for name in ("quality", "fast", "balanced")] * 2
+        results = {row.pop("method"): row for row in json.loads(target.read_text(encoding="utf-8"))["results"]}
+        assert [name for name in results if name not in PEERS] == [
+            f"{model}, {name}, float32"
+            for model in ("tiny.safetensors", "other.safetensors")
+            for name in ("quality", "fast", "balanced")
+        ]
+        assert "average of the two frames" in results
+        assert all(f"| {method} |" in out for method in results)
+        ours = [results[f"tiny.safetensors, {name}, float32"]["psnr"] for name in presets()]
+        assert len(set(ours)) == 3, "each preset makes other frames"
+
+    def test_without_presets_it_is_ten_steps(self, run: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Settings] = []
+        monkeypatch.setattr(bench_command, "as_peer", lambda model, size, settings, rows: asked.append(settings))
+        monkeypatch.setattr(bench_command, "compare", lambda *_: {})
+        assert run("--clip", clip, "--model", "MODEL", "--flow-scale", 0.25, 1)[0] == 0
+        assert asked == [Settings(flow_scale=scale, sample_steps=10) for scale in (0.25, 1)]
+
     @pytest.mark.parametrize("frames_wanted", [3, 4, 7])
     def test_only_the_first_frames_of_a_clip(
         self, run: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch, frames_wanted: int
@@ -310,6 +361,10 @@ class TestCommandLine:
             (["--strips", "half"], "must be a number of rows such as 256, or whole"),
             (["--max-frames", "2"], "must be a whole number between 3"),
             (["--clip", "no.mp4"], "no.mp4 does not exist"),
+            (["--quality", "fast"], "--quality compares presets on a video; name one with --clip."),
+            (["--clip", "no.mp4", "--quality", "best"], "invalid choice: 'best'"),
+            (["--clip", "no.mp4", "--quality"], "expected at least one argument"),
+            (["--clip", "no.mp4", "--quality", "fast", "--flow-scale", "1"], "not allowed with argument"),
             (["--json", "no/where.json"], "no does not exist"),
             (["--json", "."], "is a folder"),
             (["--json", f"{'a' * 300}.json"], "its name is not possible here"),
@@ -327,7 +382,20 @@ class TestCommandLine:
         code, _, err = run(*arguments)
         assert code == 2
         assert sentence in err
-        assert len(err.splitlines()) == 1 + ("\nExample: python -m tlbvfi bench " in err)
+        refusal, *example = err.splitlines()
+        wrong_call = refusal.startswith("python -m tlbvfi bench: ")
+        assert wrong_call or refusal.startswith("tlbvfi bench: ")
+        assert len(example) == wrong_call
+
+    def test_steps_that_a_model_does_not_have_are_found_first(
+        self, run: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = replace(TINY, bridge=BridgeParams(num_timesteps=40))
+        monkeypatch.setattr(bench_command, "check_entries", lambda path: few)
+        monkeypatch.setattr(bench_command, "compare", lambda *_: pytest.fail("long work"))
+        code, out, err = run("--clip", clip, "--model", "MODEL", "--quality", "fast", "quality")
+        assert (code, out) == (2, "")
+        assert err == "tlbvfi bench: sample_steps must be between 3 and 40, not 50.\n"
 
     @pytest.mark.parametrize("clip", [[], ["--clip", "CLIP"]])
     def test_a_bad_file_among_several_is_found_first(

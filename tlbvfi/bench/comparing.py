@@ -9,21 +9,26 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..interpolate import interpolate_frames
+from ..interpolate import interpolate_timeline
 from ..model import TLBVFI
 from ..peers import Peer
 from ..quality import psnr, ssim
+from ..settings import Settings
+from ..timeline import Multiplier
 from .measuring import fixed_plan
 
 log = logging.getLogger(__name__)
 
 
-def as_peer(
-    model: TLBVFI, size: tuple[int, int], flow_scale: float, strip_rows: int | None = None, steps: int = 10
-) -> Peer:
+def as_peer(model: TLBVFI, size: tuple[int, int], settings: Settings, strip_rows: int | None = None) -> Peer:
     """The model at frames of `size`, as a method beside the classical ones."""
     plan = fixed_plan(model, size, strip_rows)
-    return lambda frames: list(interpolate_frames(model, frames, 1, flow_scale, steps, plan=plan))[1::2]
+
+    def middles(frames: Sequence[Tensor]) -> list[Tensor]:
+        outputs = interpolate_timeline(model, frames, Multiplier(2), settings, plan=plan)
+        return [output.frame for output in outputs][1::2]
+
+    return middles
 
 
 def compare(frames: Sequence[Tensor], methods: Mapping[str, Peer]) -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..config import preset_names
 from ..files import unwritable
 from ..known_models import BUILT_IN, STAND_IN
 from . import grammar
@@ -28,9 +29,15 @@ def add(commands: grammar.Commands) -> None:
     command.add_argument(
         "--times", type=grammar.number_between(1, 4), nargs="+", default=[1], metavar="N", help="one or more"
     )
-    command.add_argument(
-        "--flow-scale", type=grammar.flow_scale, nargs="+", default=[0.5], metavar="S", help="one or more"
-    )
+    settings = command.add_mutually_exclusive_group()
+    settings.add_argument(
+        "--flow-scale", type=grammar.flow_scale, nargs="+", default=[0.5], metavar="S",
+        help="one or more, with 10 steps of the diffusion",
+    )  # fmt: skip
+    settings.add_argument(
+        "--quality", choices=preset_names(), nargs="+",
+        help="of --clip: the flow scale and the steps of these presets, one or more; None: as --flow-scale says",
+    )  # fmt: skip
     command.add_argument(
         "--strips", type=grammar.strip_rows, nargs="+", default=["whole"], metavar="ROWS",
         help="rows of the padded frame evaluated at a time, or whole; one or more",
@@ -63,6 +70,8 @@ def add(commands: grammar.Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Check what needs no model, then everything else, then measure."""
+    if options.quality is not None and options.clip is None:
+        raise ValueError("--quality compares presets on a video; name one with --clip.")
     _check_results(options)
     from . import bench_run
 

@@ -17,6 +17,7 @@ from ..bench.comparing import as_peer, compare
 from ..bench.measuring import Case, Result, measure
 from ..bench.reports import check_plot, peer_table, plot, plot_scores, stage_table, table
 from ..bench.stand_in import stand_in_model
+from ..bridge import Schedule
 from ..checkpoint import check_entries
 from ..compilation import compile_model
 from ..config import ModelParams
@@ -28,6 +29,7 @@ from ..model import TLBVFI
 from ..peers import PEERS
 from ..planning import plan, usable
 from ..quality import SSIM_WINDOW
+from ..settings import Settings, preset
 from .models import device_named, dtype_named, load
 from .process import keep_freed_memory
 from .running import running
@@ -50,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check_models(options: argparse.Namespace, device: torch.device, sources: Iterable[str | None]) -> None:
-    """Every weight file, and every size against the memory there is, before the first is measured.
+    """Every weight file, its steps, and every size against the memory there is, before the first is measured.
 
     Raises:
         ValueError: one of them cannot be measured, in one sentence.
@@ -59,6 +61,8 @@ def _check_models(options: argparse.Namespace, device: torch.device, sources: It
     free = free_memory(device)
     for source in sources:
         params = ModelParams() if source == STAND_IN else check_entries(files[source])
+        for settings in _settings(options).values():
+            settings.timesteps(Schedule(params.bridge))
         if options.clip is None and free is not None:
             for dtype, (height, width), scale in product(options.dtype, options.size, options.flow_scale):
                 plan(height, width, dtype_named(dtype), scale, usable(free), params=params)
@@ -84,6 +88,13 @@ def _loaded(
 def _strips(options: argparse.Namespace) -> list[int | None]:
     """Rows at a time, None for whole maps."""
     return [None if rows == "whole" else rows for rows in options.strips]
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Settings]:
+    """Settings that the models are compared with, by what they are called."""
+    if options.quality is not None:
+        return {name: preset(name) for name in options.quality}
+    return {f"flow scale {scale:g}": Settings(flow_scale=scale) for scale in options.flow_scale}
 
 
 def _measure_cases(
@@ -120,10 +131,9 @@ def _compare_on_clip(
     for source, dtype in product(sources, options.dtype):
         model, name = _loaded(options, device, source, dtype, sources)
         methods = {}
-        for scale, rows in product(options.flow_scale, _strips(options)):
+        for (called, settings), rows in product(_settings(options).items(), _strips(options)):
             cut = "" if rows is None else f", {rows} rows at a time"
-            label = f"{name}, flow scale {scale:g}, {str(dtype).removeprefix('torch.')}{cut}"
-            methods[label] = as_peer(model, size, scale, rows)
+            methods[f"{name}, {called}, {dtype}{cut}"] = as_peer(model, size, settings, rows)
         with running():
             scores |= compare(frames, methods)
         if name == STAND_IN:
