@@ -30,7 +30,7 @@ def clip() -> Shot:
 @cache
 def shots() -> tuple[list[Tensor], ...]:
     """The clip, a quarter of it, and pans over pictures; twelve frames each."""
-    moving = clip().floats()[:12]
+    moving = [frame.float() / 255 for frame in clip().frames[:12]]
     pictures = [torch.from_numpy(getattr(skimage.data, name)()).float() / 255 for name in PICTURES]
     pans = [list(windows(picture, [0.03] * 12)) for picture in pictures]
     return moving, pans[0], pans[1], [quarter(frame, 3) for frame in moving], pans[2], pans[3]
@@ -71,7 +71,7 @@ class TestCuts:
         assert tuple(cuts(case.frames())) == (5, 8)
 
     def test_between_a_shot_and_black(self) -> None:
-        frames = clip().floats()[:4]
+        frames = [frame.float() / 255 for frame in clip().frames[:4]]
         black = [torch.zeros_like(frames[0])] * 4
         assert list(cuts([*frames, *black, *frames])) == [4, 8]
 

@@ -20,7 +20,7 @@ from .cut_strip import CutStrip
 __all__ = ["DEFAULT_THRESHOLD", "CutStrip", "SceneDetector", "difference", "is_still", "small_picture"]
 
 #: Chosen by `python -m tests.scene_figures`; docs/SCENES.md has the figures.
-DEFAULT_THRESHOLD = 0.5
+DEFAULT_THRESHOLD = 0.45
 
 # A small picture
 _CELLS, _LONGEST = 48 * 27, 96  # its cells, and those of its longer side, at most
@@ -36,7 +36,7 @@ _BLOCK = 6  # cells of a block's side
 _UNLIKE = 0.5  # parts of the contrast by which a block differs that is not found at all
 _CURVE = 1.3  # what a match through tone curves costs more than one without
 _JUMP = 2.0  # what a change of brightness counts where one picture is flat
-_ALIKE = 0.1  # below it nothing better is looked for
+_ALIKE = 0.2  # below it nothing better is looked for
 # Frames that are still
 _STILL_BLOCK = 16  # pixels of a block's side
 _STRIP = 8 * _STILL_BLOCK  # rows that are looked at in one go
@@ -203,7 +203,7 @@ def _unlike(x: Tensor, y: Tensor, scale: float) -> float:
     for shift in range(2 * up + 1):
         lows, highs = (b[:, shift : shift + height].unfold(2, width, 1) for b in (low, high))  # c h s w
         here = y[:, :, None]
-        apart = torch.maximum(lows - here, here - highs).clamp_(min=0).sum(0)
+        apart = torch.clamp(here, lows, highs).sub_(here).abs_().sum(0)
         found = _blocks(rearrange(apart, "h s w -> s h w")).amin(0)
         best = found if best is None else torch.minimum(best, found)
     assert best is not None
