@@ -122,12 +122,12 @@ def is_still(before: Tensor, after: Tensor, threshold: float) -> bool:
 
 
 def small_picture(frame: Tensor) -> Tensor:
-    """A frame (H, W, 3) as (h, w, 3), a few thousand numbers on the CPU; a picture of that size is its own."""
+    """A frame (H, W, 3) as (h, w, 3), a few thousand numbers on the CPU: a copy, of a frame that is no larger, too."""
     height, width = frame.shape[:2]
     scale = min(1.0, math.sqrt(_CELLS / (height * width)))
     rows, columns = (min(_LONGEST, max(1, round(side * scale))) for side in (height, width))
     if (rows, columns) == (height, width):
-        return frame.detach().to("cpu", torch.float32)
+        return frame.detach().to("cpu", torch.float32, copy=True).contiguous()
     down, across = (max(1, side // (cells * _SAMPLES)) for side, cells in ((height, rows), (width, columns)))
     samples = frame.detach()[down // 2 :: down, across // 2 :: across].to("cpu", torch.float32)
     planes = rearrange(samples, "h w c -> 1 c h w").contiguous()
