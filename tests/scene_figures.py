@@ -166,12 +166,12 @@ def cost_table() -> Iterator[str]:
 
 
 def milliseconds(work: Callable[[], object], times: int = 15) -> float:
-    """The least, because other work on the machine only adds to it."""
+    """Of the processor, the least of several times."""
     taken = []
     for _ in range(times + 2):
-        begin = time.perf_counter()
+        begin = time.process_time()
         work()
-        taken.append((time.perf_counter() - begin) * 1e3)
+        taken.append((time.process_time() - begin) * 1e3)
     return min(taken[2:])
 
 

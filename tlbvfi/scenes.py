@@ -203,7 +203,7 @@ def _unlike(x: Tensor, y: Tensor, scale: float) -> float:
     for shift in range(2 * up + 1):
         lows, highs = (b[:, shift : shift + height].unfold(2, width, 1) for b in (low, high))  # c h s w
         here = y[:, :, None]
-        apart = torch.clamp(here, lows, highs).sub_(here).abs_().sum(0)
+        apart = torch.maximum(lows - here, here - highs).clamp_(min=0).sum(0)
         found = _blocks(rearrange(apart, "h s w -> s h w")).amin(0)
         best = found if best is None else torch.minimum(best, found)
     assert best is not None
