@@ -20,7 +20,7 @@ from .cut_strip import CutStrip
 __all__ = ["DEFAULT_THRESHOLD", "CutStrip", "SceneDetector", "difference", "is_still", "small_picture"]
 
 #: Chosen by `python -m tests.scene_figures`; docs/SCENES.md has the figures.
-DEFAULT_THRESHOLD = 0.5
+DEFAULT_THRESHOLD = 0.45
 
 # A small picture
 _CELLS, _LONGEST = 48 * 27, 96  # its cells, and those of its longer side, at most
@@ -36,7 +36,7 @@ _BLOCK = 6  # cells of a block's side
 _UNLIKE = 0.5  # parts of the contrast by which a block differs that is not found at all
 _CURVE = 1.3  # what a match through tone curves costs more than one without
 _JUMP = 2.0  # what a change of brightness counts where one picture is flat
-_ALIKE = 0.1  # below it nothing better is looked for
+_ALIKE = 0.2  # below it nothing better is looked for
 # Frames that are still
 _STILL_BLOCK = 16  # pixels of a block's side
 _STRIP = 8 * _STILL_BLOCK  # rows that are looked at in one go
@@ -122,12 +122,12 @@ def is_still(before: Tensor, after: Tensor, threshold: float) -> bool:
 
 
 def small_picture(frame: Tensor) -> Tensor:
-    """A frame (H, W, 3) as (h, w, 3), a few thousand numbers on the CPU; a picture of that size is its own."""
+    """A frame (H, W, 3) as (h, w, 3), a few thousand numbers on the CPU: a copy, of a frame that is no larger, too."""
     height, width = frame.shape[:2]
     scale = min(1.0, math.sqrt(_CELLS / (height * width)))
     rows, columns = (min(_LONGEST, max(1, round(side * scale))) for side in (height, width))
     if (rows, columns) == (height, width):
-        return frame.detach().to("cpu", torch.float32)
+        return frame.detach().to("cpu", torch.float32, copy=True).contiguous()
     down, across = (max(1, side // (cells * _SAMPLES)) for side, cells in ((height, rows), (width, columns)))
     samples = frame.detach()[down // 2 :: down, across // 2 :: across].to("cpu", torch.float32)
     planes = rearrange(samples, "h w c -> 1 c h w").contiguous()
