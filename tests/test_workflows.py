@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,77 @@ from tests.comfyui import graphs
 from tests.fake_host import REPOSITORY, FakeHost
 
 WORKFLOWS = sorted(REPOSITORY.joinpath("workflows").glob("*.json"))
-OURS = ("FramePairSlicer", "TLBVFI_Interpolator_V2")
-CHAINS = {
-    "tlbvfi_core_video": [
-        "LoadVideo",
-        "GetVideoComponents",
-        "FramePairSlicer",
-        "TLBVFI_Interpolator_V2",
-        "CreateVideo",
-        "SaveVideo",
-    ],
-    "tlbvfi_videohelpersuite": [
-        "VHS_LoadVideo",
-        "FramePairSlicer",
-        "TLBVFI_Interpolator_V2",
-        "VHS_VideoCombine",
-    ],
+SLICER, PAIR, VIDEO, FILE, LOADER = (
+    "FramePairSlicer",
+    "TLBVFI_Interpolator_V2",
+    "TLBVFI_VideoInterpolator",
+    "TLBVFI_InterpolateVideo",
+    "TLBVFI_ModelLoader",
+)
+Wire = tuple[str, str, str, str]  # node, output, node, input
+CLIP: set[Wire] = {("LoadVideo", "VIDEO", "GetVideoComponents", "video")}
+SAVED: set[Wire] = {("CreateVideo", "VIDEO", "SaveVideo", "video")}
+OF_THE_PAIR: set[Wire] = {
+    (SLICER, "prev_frame", PAIR, "prev_frame"),
+    (SLICER, "next_frame", PAIR, "next_frame"),
 }
+#: From VideoHelperSuite's loader through the frames per second that it loads, and sound, to its combiner.
+OF_VHS: set[Wire] = {
+    ("VHS_LoadVideo", "IMAGE", VIDEO, "images"),
+    ("VHS_LoadVideo", "video_info", "VHS_VideoInfo", "video_info"),
+    ("VHS_VideoInfo", "loaded_fps🟦", VIDEO, "source_fps"),
+    ("VHS_LoadVideo", "audio", "VHS_VideoCombine", "audio"),
+    (VIDEO, "frames", "VHS_VideoCombine", "images"),
+    (VIDEO, "fps", "VHS_VideoCombine", "frame_rate"),
+}
+WIRES: dict[str, set[Wire]] = {
+    "tlbvfi_core_frame_interpolate": {
+        *CLIP,
+        ("GetVideoComponents", "images", "FrameInterpolate", "images"),
+        (LOADER, "interp_model", "FrameInterpolate", "interp_model"),
+        ("FrameInterpolate", "IMAGE", "CreateVideo", "images"),
+        ("GetVideoComponents", "audio", "CreateVideo", "audio"),
+        *SAVED,
+    },
+    "tlbvfi_core_video": {
+        *CLIP,
+        ("GetVideoComponents", "images", SLICER, "images"),
+        *OF_THE_PAIR,
+        (PAIR, "interpolated_frames", "CreateVideo", "images"),
+        *SAVED,
+    },
+    "tlbvfi_video_file": {("LoadVideo", "VIDEO", FILE, "video")},
+    "tlbvfi_videohelpersuite": {
+        ("VHS_LoadVideo", "IMAGE", SLICER, "images"),
+        *OF_THE_PAIR,
+        (PAIR, "interpolated_frames", "VHS_VideoCombine", "images"),
+    },
+    "tlbvfi_videohelpersuite_long": {
+        *OF_VHS,
+        ("VHS_BatchManager", "meta_batch", "VHS_LoadVideo", "meta_batch"),
+        ("VHS_BatchManager", "meta_batch", VIDEO, "meta_batch"),
+        ("VHS_BatchManager", "meta_batch", "VHS_VideoCombine", "meta_batch"),
+    },
+    "tlbvfi_videohelpersuite_video": OF_VHS,
+    "tlbvfi_whole_video": {
+        *CLIP,
+        ("GetVideoComponents", "images", VIDEO, "images"),
+        ("GetVideoComponents", "fps", VIDEO, "source_fps"),
+        (VIDEO, "frames", "CreateVideo", "images"),
+        (VIDEO, "fps", "CreateVideo", "fps"),
+        ("GetVideoComponents", "audio", "CreateVideo", "audio"),
+        *SAVED,
+    },
+}
+#: What makes a graph give more frames than it is given.
+WISHES: dict[str, dict[str, Any]] = {
+    PAIR: {"times_to_interpolate": 3, "quality": "custom"},
+    VIDEO: {"mode": "multiplier", "multiplier": 2, "hold_last": True},
+    FILE: {"mode": "target fps", "target_fps": "60", "hold_last": True},
+    LOADER: {"quality": "fast"},
+}
+#: Above a node's position is its title.
+TITLE = 30
 Json = dict[str, Any]
 
 
@@ -60,8 +114,8 @@ def told(node: Any) -> Json:
     }
 
 
-def test_there_are_both_graphs() -> None:
-    assert [path.stem for path in WORKFLOWS] == sorted(CHAINS)
+def test_all_graphs_are_known() -> None:
+    assert [path.stem for path in WORKFLOWS] == sorted(WIRES)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -77,15 +131,18 @@ class TestGraph:
     def test_fits_our_nodes(self, object_info: dict[str, Json], path: Path) -> None:
         """Slots, widgets and their values, by order, number, type and range, are those of the classes."""
         for node in graphs.read(path)["nodes"]:
-            if node["type"] in OURS:
+            if node["type"] in object_info:
                 graphs.check_node(node, object_info[node["type"]])
 
-    def test_is_the_chain(self, path: Path) -> None:
-        """The nodes are the ones of the chain, each fed by the one before it, the pair's two frames apart."""
+    def test_is_wired(self, path: Path) -> None:
+        """Each node is there once, and what it gets it gets from where it should."""
         saved = graphs.read(path)
         nodes = {node["id"]: node for node in saved["nodes"] if node["type"] not in graphs.NOTES}
-        assert sorted(node["type"] for node in nodes.values()) == sorted(CHAINS[path.stem])
-        wires = {
+        expected = WIRES[path.stem]
+        assert sorted(node["type"] for node in nodes.values()) == sorted(
+            {wire[0] for wire in expected} | {wire[2] for wire in expected}
+        )
+        wires = [
             (
                 nodes[source]["type"],
                 nodes[source]["outputs"][out]["name"],
@@ -93,44 +150,66 @@ class TestGraph:
                 nodes[target]["inputs"][into]["name"],
             )
             for _, source, out, target, into, _ in saved["links"]
-        }
-        steps = pairwise(CHAINS[path.stem])
-        assert {(wire[0], wire[2]) for wire in wires} == set(steps)
-        between = {(wire[1], wire[3]) for wire in wires if (wire[0], wire[2]) == OURS}
-        assert between == {("prev_frame", "prev_frame"), ("next_frame", "next_frame")}
+        ]
+        assert sorted(wires) == sorted(expected)
 
     def test_repeats_itself(self, object_info: dict[str, Json], path: Path) -> None:
-        """The graph gives more than one new frame, and the same ones each time it is queued."""
-        (node,) = [node for node in graphs.read(path)["nodes"] if node["type"] == OURS[1]]
-        values = graphs.widget_values(node, object_info[OURS[1]])
-        assert values["times_to_interpolate"] >= 1
-        assert node["widgets_values"][-2] == "fixed"
+        """It gives more frames, the same ones each time it is queued, by the model that is always there."""
+        (node,) = [node for node in graphs.read(path)["nodes"] if node["type"] in WISHES]
+        values = graphs.widget_values(node, object_info[node["type"]])
+        wish = WISHES[node["type"]]
+        assert {name: values[name] for name in wish} == wish
+        assert values["model_name"] == object_info[node["type"]]["input"]["required"]["model_name"][0][0]
+        assert [value for value in node["widgets_values"] if value in graphs.CONTROL_MODES] == ["fixed"]
 
     def test_has_notes_that_can_be_read(self, path: Path) -> None:
         """A note says what to do, and no node lies on another or outside all groups but the notes."""
         saved = graphs.read(path)
         notes = [node for node in saved["nodes"] if node["type"] in graphs.NOTES]
         assert any("models/interpolation" in note["widgets_values"][0] for note in notes)
-        boxes = [(*node["pos"], *node["size"]) for node in saved["nodes"]]
-        for index, (x, y, width, height) in enumerate(boxes):
-            for other_x, other_y, other_width, other_height in boxes[:index]:
-                apart_x = x + width <= other_x or other_x + other_width <= x
-                apart_y = y + height <= other_y or other_y + other_height <= y
-                assert apart_x or apart_y
+        boxes = [box(node) for node in saved["nodes"]]
+        for index, (left, top, right, bottom) in enumerate(boxes):
+            for other_left, other_top, other_right, other_bottom in boxes[:index]:
+                assert right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
         for node in saved["nodes"]:
             if node not in notes:
                 assert any(contains(group["bounding"], node) for group in saved["groups"]), node["type"]
 
+    def test_says_what_the_nodes_have(self, object_info: dict[str, Json], path: Path) -> None:
+        """A word that the notes print in bold is the name of an input or an output."""
+        saved = graphs.read(path)
+        nodes = [node for node in saved["nodes"] if node["type"] not in graphs.NOTES]
+        names = {slot["name"] for node in nodes for slot in (*node["inputs"], *node["outputs"])}
+        said = {
+            word
+            for note in saved["nodes"]
+            if note["type"] in graphs.NOTES
+            for word in re.findall(r"\*\*([a-z][a-z0-9_]*)\*\*", note["widgets_values"][0])
+        }
+        assert said and said <= names
+
+
+def box(node: Json) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a node with its title."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE, x + width, y + height
+
 
 def contains(bounding: list[float], node: Json) -> bool:
     """Whether a node lies in a group's rectangle."""
-    (x, y), (width, height) = node["pos"], node["size"]
-    left, top, group_width, group_height = bounding
-    right, bottom = left + group_width, top + group_height
-    return bool(left <= x and x + width <= right and top <= y and y + height <= bottom)
+    left, top, right, bottom = box(node)
+    group_left, group_top, width, height = bounding
+    return group_left <= left and right <= group_left + width and group_top <= top and bottom <= group_top + height
 
 
 # What the checks above find
+
+
+def interpolator(graph: str) -> Json:
+    """The node of ours that interpolates in a graph."""
+    saved = graphs.read(REPOSITORY / "workflows" / f"{graph}.json")
+    (node,) = [node for node in saved["nodes"] if node["type"] in WISHES]
+    return node
 
 
 def forget_control(node: Json) -> None:
@@ -147,48 +226,85 @@ def one_inserted(node: Json) -> None:
 
 
 def out_of_range(node: Json) -> None:
-    node["widgets_values"][1] = 5
-
-
-def other_steps(node: Json) -> None:
-    node["widgets_values"][4] = 11
+    place = 1 if node["type"] == PAIR else 2
+    node["widgets_values"][place] = 50
 
 
 def other_widget_order(node: Json) -> None:
     slots = node["inputs"]
-    slots[4], slots[5] = slots[5], slots[4]
+    slots[5], slots[6] = slots[6], slots[5]
+
+
+def other_type(node: Json) -> None:
+    (slot, *_) = [slot for slot in node["inputs"] if slot["name"] in ("seed", "source_fps", "target_fps")]
+    slot["type"] = "STRING"
 
 
 def missing_output(node: Json) -> None:
     node["outputs"].clear()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        forget_control,
-        swap_two,
-        one_inserted,
-        out_of_range,
-        other_steps,
-        other_widget_order,
-        missing_output,
-    ],
-)
-def test_damage_to_a_node_is_found(object_info: dict[str, Json], damage: Callable[[Json], None]) -> None:
+def missing_socket(node: Json) -> None:
+    node["inputs"] = [slot for slot in node["inputs"] if slot["name"] != "schedule"]
+
+
+DAMAGES = [
+    forget_control,
+    swap_two,
+    one_inserted,
+    out_of_range,
+    other_widget_order,
+    other_type,
+    missing_output,
+    missing_socket,
+]
+
+
+@pytest.mark.parametrize("graph", ["tlbvfi_core_video", "tlbvfi_whole_video", "tlbvfi_video_file"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_a_node_is_found(object_info: dict[str, Json], graph: str, damage: Callable[[Json], None]) -> None:
     """The check of a node refuses what a front end would load into the wrong widgets."""
-    (node,) = [node for node in graphs.read(WORKFLOWS[0])["nodes"] if node["type"] == OURS[1]]
+    node = interpolator(graph)
+    info = object_info[node["type"]]
+    graphs.check_node(node, info)
     damage(node)
     with pytest.raises(graphs.GraphError):
-        graphs.check_node(node, object_info[OURS[1]])
+        graphs.check_node(node, info)
+
+
+def test_a_rate_is_a_text(object_info: dict[str, Json]) -> None:
+    """The widget of an input of several types holds what the widget that it names holds."""
+    node = interpolator("tlbvfi_whole_video")
+    (rate,) = [widget for widget in graphs.widgets(object_info[VIDEO]) if widget.name == "source_fps"]
+    assert rate.kind == "STRING"
+    node["widgets_values"][3] = 24
+    with pytest.raises(graphs.GraphError, match="source_fps: 24 is not a string"):
+        graphs.check_node(node, object_info[VIDEO])
 
 
 @pytest.mark.parametrize("field", ["source", "slot", "type", "number"])
 def test_damage_to_a_link_is_found(field: str) -> None:
     """The check of the structure refuses links that do not fit their ends."""
-    saved = copy.deepcopy(graphs.read(WORKFLOWS[0]))
+    saved = copy.deepcopy(graphs.read(REPOSITORY / "workflows" / "tlbvfi_core_video.json"))
     place, value = {"source": (1, 99), "slot": (2, 9), "type": (5, "LATENT"), "number": (0, 77)}[field]
     saved["links"][2][place] = value
     saved["last_link_id"] = 77
     with pytest.raises(graphs.GraphError):
         graphs.check_structure(saved)
+
+
+@pytest.mark.parametrize(("slot", "fits"), [(2, True), (1, False)])
+def test_links_to_an_input_of_several_types(slot: int, fits: bool) -> None:
+    """One of the types may come in: a rate that is a number, not sound."""
+    saved = graphs.read(REPOSITORY / "workflows" / "tlbvfi_whole_video.json")
+    nodes = {node["id"]: node for node in saved["nodes"]}
+    (link,) = [link for link in saved["links"] if nodes[link[3]]["inputs"][link[4]]["name"] == "source_fps"]
+    outputs = nodes[link[1]]["outputs"]
+    outputs[link[2]]["links"].remove(link[0])
+    outputs[slot]["links"].append(link[0])
+    link[2] = slot
+    if fits:
+        graphs.check_structure(saved)
+    else:
+        with pytest.raises(graphs.GraphError, match="is STRING,FLOAT,INT, its slots are AUDIO"):
+            graphs.check_structure(saved)

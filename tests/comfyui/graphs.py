@@ -2,9 +2,10 @@
 
 The front end stores the values of a node's widgets by position, and decides by its own rules which inputs
 have a widget: numbers, strings, booleans and choices do, an INT called `seed` or `noise_seed` is followed by
-the value of "control after generate", and a file choice by that of its upload button. (VideoHelperSuite
-stores its values by name instead.) Everything here follows those rules and raises `GraphError` where a graph
-does not.
+the value of "control after generate", and a file choice by that of its upload button. An input of several
+types, such as "STRING,FLOAT,INT", has the widget that its option `widgetType` names, and its slot keeps all
+of them. (VideoHelperSuite stores its values by name instead.) Everything here follows those rules and raises
+`GraphError` where a graph does not.
 """
 
 from __future__ import annotations
@@ -90,12 +91,13 @@ def widgets(info: NodeInfo) -> list[Widget]:
     for name, (kind, options) in declared(info).items():
         if options.get("forceInput"):
             continue
-        if isinstance(kind, (list, tuple)):
-            found.append(Widget(name, "COMBO", options, tuple(kind)))
-        elif kind == "COMBO":
+        shown = options.get("widgetType", kind)
+        if isinstance(shown, (list, tuple)):
+            found.append(Widget(name, "COMBO", options, tuple(shown)))
+        elif shown == "COMBO":
             found.append(Widget(name, "COMBO", options, tuple(options.get("options", ()))))
-        elif kind in ("INT", "FLOAT", "STRING", "BOOLEAN"):
-            found.append(Widget(name, kind, options))
+        elif shown in ("INT", "FLOAT", "STRING", "BOOLEAN"):
+            found.append(Widget(name, shown, options))
     return found
 
 
@@ -156,10 +158,10 @@ def check_structure(graph: Json) -> None:
         for end, slots, slot in ((source, "outputs", out), (target, "inputs", into)):
             if end not in nodes or slot >= len(nodes[end][slots]):
                 raise GraphError(f"link {number} ends at a slot that does not exist")
-            if nodes[end][slots][slot]["type"] != kind:
-                raise GraphError(f"link {number} is {kind}, its slot is {nodes[end][slots][slot]['type']}")
-        at_source, at_target = nodes[source]["outputs"][out]["links"], nodes[target]["inputs"][into]["link"]
-        if number not in at_source or number != at_target:
+        begin, finish = nodes[source]["outputs"][out], nodes[target]["inputs"][into]
+        if kind != finish["type"] or begin["type"] not in kind.split(","):
+            raise GraphError(f"link {number} is {kind}, its slots are {begin['type']} and {finish['type']}")
+        if number not in begin["links"] or number != finish["link"]:
             raise GraphError(f"link {number} is not known to its slots")
         if nodes[source]["order"] >= nodes[target]["order"]:
             raise GraphError(f"link {number} goes against the order of execution")

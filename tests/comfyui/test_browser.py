@@ -1,0 +1,230 @@
+"""The shipped graphs in ComfyUI's own page, in a real browser.
+
+TLBVFI_BROWSER names a Chromium or Chrome; without it these tests are skipped. It runs without a window, and is
+spoken to by its own protocol over a WebSocket.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.comfyui import graphs
+from tests.comfyui.test_workflows_live import ELSEWHERE, FPS, FRAMES, PACK, WORKFLOWS, Video, talkie
+
+if TYPE_CHECKING:
+    import websocket
+
+    from tests.comfyui.server import ComfyServer
+
+__all__ = ["talkie"]
+
+START_TIMEOUT, ANSWER_TIMEOUT = 60.0, 240.0
+VIDEO, FILE = "TLBVFI_VideoInterpolator", "TLBVFI_InterpolateVideo"
+
+
+class Page:
+    """A page in a browser of its own, without a window."""
+
+    def __init__(self, browser: str, profile: Path) -> None:
+        self._process = subprocess.Popen(
+            [
+                browser,
+                "--headless=new",
+                "--no-sandbox",  # the tests' containers run as root
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--window-size=1920,1080",
+                "--remote-debugging-port=0",
+                f"--user-data-dir={profile}",
+                "about:blank",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._numbers = itertools.count(1)
+        try:
+            self._socket = self._connected(profile / "DevToolsActivePort")
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def _connected(self, address: Path) -> websocket.WebSocket:
+        import websocket
+
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (address.is_file() and len(lines := address.read_text().splitlines()) == 2):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the browser does not start")
+            time.sleep(0.1)
+        socket = websocket.create_connection(
+            f"ws://127.0.0.1:{lines[0]}{lines[1]}",
+            timeout=ANSWER_TIMEOUT,
+            suppress_origin=True,
+            http_no_proxy=["127.0.0.1"],
+        )
+        self._socket, self._session = socket, None
+        (target,) = [each for each in self._call("Target.getTargets")["targetInfos"] if each["type"] == "page"]
+        attached = self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        return socket
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        session = {"sessionId": self._session} if self._session else {}
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters, **session}))
+        while True:
+            answer = json.loads(self._socket.recv())
+            if answer.get("id") == number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']['message']}")
+                return dict(answer["result"])
+
+    def open(self, url: str) -> None:
+        """Load a page; returns at once."""
+        self._call("Page.navigate", url=url)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What the body of an asynchronous function returns; `a` is the list of the arguments."""
+        expression = f"(async (a) => {{ {script} }})({json.dumps(arguments)})"
+        result = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in result:
+            details = result["exceptionDetails"]
+            raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
+        return result["result"].get("value")
+
+    def wait(self, condition: str, seconds: float) -> None:
+        """Until an expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.run(f"return Boolean({condition})"):
+            assert time.monotonic() < deadline, f"never true: {condition}"
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """End the browser."""
+        self._socket.close()
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def page(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """ComfyUI's page, with all nodes known to it."""
+    browser = os.environ.get("TLBVFI_BROWSER")
+    if not browser:
+        pytest.skip("TLBVFI_BROWSER names no Chromium")
+    page = Page(browser, tmp_path_factory.mktemp("browser"))
+    try:
+        page.open(comfy.url)
+        page.wait(f"window.app?.graph && window.LiteGraph?.registered_node_types['{VIDEO}']", START_TIMEOUT)
+        yield page
+    finally:
+        page.close()
+
+
+def load(page: Page, name: str) -> None:
+    """Open a graph as the template browser does."""
+    page.run(
+        "const answer = await app.api.fetchApi(`/workflow_templates/${a[0]}/${a[1]}.json`);"
+        "await app.loadGraphData(await answer.json(), true, true, a[1])",
+        PACK,
+        name,
+    )
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_opens(page: Page, comfy: ComfyServer, path: Path) -> None:
+    """No node of ours or of this ComfyUI is missing, no link is lost, and each value is in the widget it is for."""
+    load(page, path.stem)
+    saved, info = graphs.read(path), comfy.object_info()
+    shown = page.run(
+        "return app.graph.nodes.map(node => ({id: node.id, type: node.type, known: node.type in "
+        "LiteGraph.registered_node_types, title: node.title, widgets: (node.widgets ?? []).map(each => [each.name, "
+        "each.value])}))"
+    )
+    assert {node["type"] for node in shown} == {node["type"] for node in saved["nodes"]}
+    assert all(node["known"] or node["type"].startswith(ELSEWHERE) for node in shown)
+    assert page.run("return [...app.graph.links.values()].length") == len(saved["links"])
+    nodes = {node["id"]: node for node in saved["nodes"]}
+    for node in shown:
+        if node["type"] in info:
+            expected = graphs.widget_values(nodes[node["id"]], info[node["type"]])
+            assert {name: value for name, value in node["widgets"] if name in expected} == expected
+            controls = [value for name, value in node["widgets"] if name == "control_after_generate"]
+            assert controls == ["fixed"] * ("seed" in expected)
+
+
+@pytest.mark.parametrize("name", ["tlbvfi_core_video", "tlbvfi_video_file", "tlbvfi_whole_video"])
+def test_queues_what_the_tests_queue(page: Page, comfy: ComfyServer, name: str) -> None:
+    """The prompt that the page makes of a graph is the one that `graphs.to_prompt` makes."""
+    load(page, name)
+    prompt = page.run("return (await app.graphToPrompt()).output")
+    queued = {
+        number: {"class_type": node["class_type"], "inputs": node["inputs"]}
+        for number, node in prompt.items()
+        if node["class_type"] not in graphs.NOTES
+    }
+    (path,) = [path for path in WORKFLOWS if path.stem == name]
+    expected = graphs.to_prompt(graphs.read(path), comfy.object_info())
+    for node in queued.values():
+        node["inputs"].pop("upload", None)  # the button's
+    assert queued == expected
+
+
+@pytest.mark.parametrize(("kind", "name"), [(VIDEO, "source_fps"), (VIDEO, "target_fps"), (FILE, "target_fps")])
+def test_a_rate_is_typed_or_linked(page: Page, kind: str, name: str) -> None:
+    """A rate has a text widget, and takes a number and a text, but no pictures."""
+    node, widget, numbers, pictures = page.run(
+        "app.graph.clear();"
+        "const add = kind => { const node = LiteGraph.createNode(kind); app.graph.add(node); return node; };"
+        "const ours = add(a[0]), numbers = add('GetVideoComponents');"
+        "const slot = ours.findInputSlot(a[1]);"
+        "const pictures = Boolean(numbers.connect(0, ours, slot));"
+        "return [ours.inputs[slot].type, ours.widgets.find(each => each.name === a[1]).type,"
+        "Boolean(numbers.connect(2, ours, slot)), pictures]",
+        kind,
+        name,
+    )
+    assert (node, widget) == ("STRING,FLOAT,INT", "text")
+    assert numbers and not pictures
+
+
+def test_a_run_shows_itself(page: Page, comfy: ComfyServer, talkie: Path) -> None:
+    """Queued from the page, a graph moves the bar, shows frames on the way, and gives a video."""
+    shutil.copy2(talkie, comfy.workspace / "input")
+    load(page, "tlbvfi_whole_video")
+    page.run(
+        "app.graph.nodes.find(node => node.type === 'LoadVideo').widgets[0].value = a[0];"
+        "window.seen = {bar: [], pictures: 0, results: {}, error: null, done: false};"
+        "const on = (kind, act) => app.api.addEventListener(kind, event => act(event.detail));"
+        "on('progress', each => seen.bar.push([each.value, each.max]));"
+        "on('b_preview', () => { seen.pictures += 1; });"
+        "on('executed', each => { seen.results[each.node] = each.output; });"
+        "on('execution_error', each => { seen.error = each.exception_message; seen.done = true; });"
+        "on('execution_success', () => { seen.done = true; });"
+        "await app.queuePrompt(0)",
+        talkie.name,
+    )
+    page.wait("seen.done", ANSWER_TIMEOUT)
+    seen = page.run("return seen")
+    assert seen["error"] is None
+    assert seen["bar"][-1] == [2 * FRAMES, 2 * FRAMES] and seen["bar"] == sorted(seen["bar"])
+    assert seen["pictures"] > 0
+    ((result,),) = [output["images"] for output in seen["results"].values()]
+    video = Video(comfy.workspace / result["type"] / result["subfolder"] / result["filename"])
+    assert (video.rate, len(video.frames)) == (2 * FPS, 2 * FRAMES)
