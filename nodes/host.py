@@ -251,11 +251,14 @@ class Progress:
         """Show a frame (H, W, 3) in [0, 1], unless one was shown just now; raises ComfyUI's interrupt where the user
         cancelled."""
         check_interrupted()
-        if time.monotonic() - self._pictured < PICTURE_PAUSE:
-            return
-        self._pictured = time.monotonic()
-        step = max(1, max(frame.shape[:2]) // PICTURE_SIDE)
-        self._tell(("JPEG", _picture(frame[::step, ::step]), PICTURE_SIDE))
+        if time.monotonic() - self._pictured >= PICTURE_PAUSE:
+            self._pictured = time.monotonic()
+            step = max(1, max(frame.shape[:2]) // PICTURE_SIDE)
+            self.show_at_once(frame[::step, ::step])
+
+    def show_at_once(self, picture: Tensor) -> None:
+        """Show a picture (H, W, 3) in [0, 1] as it is; the last one stays."""
+        self._tell(("JPEG", _picture(picture), max(picture.shape[:2])))
 
     def _move(self, to: float) -> None:
         if to > self._shown:

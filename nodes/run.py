@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from ..tlbvfi.engine import Source, Target, interpolate_video
 from ..tlbvfi.numbers import whole_number
@@ -73,6 +75,8 @@ class Run:
         *,
         batch_size: int = 0,
         frames_per_cleanup: int | None = None,
+        pictures: bool = True,
+        last_picture: Callable[[], Tensor | None] = lambda: None,
     ) -> Result:
         """Interpolate a source into a target under ComfyUI's eyes: its models make room, its bar moves, its cancel
         button works.
@@ -81,6 +85,8 @@ class Run:
             work: what there is to do.
             batch_size: gaps that go through the model together, fewer where so many do not fit; 0: as planned.
             frames_per_cleanup: unused memory is given back after so many frames of the result, and at the end.
+            pictures: show the newest frame. The last one stays in front of what the node shows as its result.
+            last_picture: gives what is shown at the end instead, if anything.
 
         Raises:
             ValueError: an input that cannot be used, in one sentence before any work; `tlbvfi.CheckpointError`, one of
@@ -97,7 +103,7 @@ class Run:
                 managed = models.managed(path, device, dtype, self.compile)
             chosen = plan_run(managed, (source.info.height, source.info.width), settings, batch_size)
             model = managed.load(chosen.peak_bytes - chosen.weight_bytes)
-            watch = _Watch(work, frames_per_cleanup)
+            watch = _Watch(work, frames_per_cleanup, pictures)
             result = interpolate_video(
                 model,
                 source,
@@ -110,7 +116,7 @@ class Run:
                 batch_size=chosen.batch_size if batch_size else None,
                 on_progress=watch.position,
             )
-            watch.done()
+            watch.done(last_picture())
             return result
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # their variables hold memory of the device
@@ -122,8 +128,8 @@ class Run:
 class _Watch:
     """What a run shows on its way: the bar, the newest frame, a line in the log now and then."""
 
-    def __init__(self, work: Work, frames_per_cleanup: int | None) -> None:
-        self._work, self._every = work, frames_per_cleanup
+    def __init__(self, work: Work, frames_per_cleanup: int | None, pictures: bool) -> None:
+        self._work, self._every, self._pictures = work, frames_per_cleanup, pictures
         self._progress = host.Progress(work.steps)
         self._share, self._frames = 0.0, 0
         self._began = self._logged = time.monotonic()
@@ -136,7 +142,10 @@ class _Watch:
     def frame(self, output: Output) -> None:
         """A frame of the result is there."""
         self._frames += 1
-        self._progress.show(output.frame)
+        if self._pictures:
+            self._progress.show(output.frame)
+        else:
+            host.check_interrupted()
         if self._every is not None and self._frames % self._every == 0:
             host.free_unused_memory()
         now = time.monotonic()
@@ -144,9 +153,11 @@ class _Watch:
             self._logged = now
             log.info("TLB-VFI: %s", self._state(now))
 
-    def done(self) -> None:
-        """All of it is done."""
+    def done(self, picture: Tensor | None) -> None:
+        """All of it is done; a picture stays."""
         self._progress.at(self._work.steps)
+        if picture is not None:
+            self._progress.show_at_once(picture)
         now = time.monotonic()
         if now - self._began >= _LOG_PAUSE:
             rate = self._frames / (now - self._began)

@@ -195,6 +195,7 @@ class VideoFileInterpolator(ModelNode):
             work,
             batch_size=pairs_at_once,
             frames_per_cleanup=FRAMES_PER_CLEANUP,
+            pictures=False,  # the video itself is shown at the end
         )
         taken = source.taken if isinstance(source, FileSource) else count or 0
         return {

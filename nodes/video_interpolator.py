@@ -150,12 +150,14 @@ class VideoInterpolator(ModelNode):
             Work(batch.new, batch.gaps, batch.first, batch.new),
             batch_size=pairs_at_once,
             frames_per_cleanup=FRAMES_PER_CLEANUP,
+            last_picture=lambda: batch.wanted.cut_picture(batch.last + 1),
         )
         result, carried = batch.dealt(made)
         if meta_batch is not None:
             _memory.keep(meta_batch, str(unique_id), carried)
         cuts = batch.wanted.cut_indices(batch.last + 1)
-        shown = {"ui": {"images": [cut_picture(batch.wanted)]}} if cuts else {}
+        picture = batch.wanted.cut_picture(batch.last + 1)
+        shown = {} if picture is None else {"ui": {"images": [host.temporary_picture(picture, "tlbvfi_cuts")]}}
         return {**shown, "result": (result, float(wish.fps), len(result), cuts)}
 
     @staticmethod
@@ -171,9 +173,3 @@ class VideoInterpolator(ModelNode):
         batch = Batch.of(images, number, bool(manager.has_closed_inputs), wish, carried)
         batch.check(int(getattr(manager, "frames_per_batch", len(images))))
         return batch
-
-
-def cut_picture(wish: Wanted) -> dict[str, str]:
-    """The cuts that were found as a picture, as an entry of a node's `ui` result."""
-    assert wish.strip is not None
-    return host.temporary_picture(wish.strip.picture(), "tlbvfi_cuts")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from torch import Tensor
+
 from ..tlbvfi.holds import Cuts, Skipped, Stills
 from ..tlbvfi.numbers import frame_rate, whole_number
 from ..tlbvfi.ranges import STILL_THRESHOLD
@@ -194,7 +196,15 @@ class Wanted:
 
     def cut_indices(self, frames: int) -> str:
         """The frames of the source with which scenes begin, as a list of a text; the source has so many."""
-        return ", ".join(str(index) for index in (self.cuts.found if self.cuts else ()) if index < frames)
+        return ", ".join(map(str, self._found(frames)))
+
+    def cut_picture(self, frames: int) -> Tensor | None:
+        """A picture (H, W, 3) of these cuts; None where there are none."""
+        return self.strip.picture() if self.strip is not None and self._found(frames) else None
+
+    def _found(self, frames: int) -> list[int]:
+        # From the last frame to the first one, where the video loops, there may be one more.
+        return [index for index in self.cuts.found if index < frames] if self.cuts is not None else []
 
 
 def _share(name: str, value: Any) -> float:

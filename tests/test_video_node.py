@@ -233,6 +233,7 @@ def test_a_cut_is_held(execute: Run, two_scenes: Tensor, host: FakeHost) -> None
     (picture,) = found["ui"]["images"]
     assert picture["type"] == "temp"
     assert Image.open(host.temp / picture["subfolder"] / picture["filename"]).size[0] > 100
+    assert host.pictures[-1][1].size[0] > 100  # and beside the bar, where the last frame would hide it
     assert "ui" not in execute(two_scenes[:4], scene_cut=default)
 
 
@@ -411,8 +412,13 @@ def test_the_bar_ends_full_and_shows_frames(
     values = [value for value, _ in host.progress]
     assert values == sorted(values) and values[-1] == 11 and {total for _, total in host.progress} == {11}
     assert len(host.pictures) == 11
-    kind, picture, side = host.pictures[0]
-    assert kind == "JPEG" and picture.size == (WIDTH, HEIGHT) and side >= 256
+    assert [(kind, picture.size, side) for kind, picture, side in host.pictures] == [
+        ("JPEG", (WIDTH, HEIGHT), WIDTH)
+    ] * 11
+    host.pictures.clear()
+    run(torch.rand(1, 8, 3000, 3).expand(2, -1, -1, -1))
+    (_, picture, side) = host.pictures[0]
+    assert picture.size == (600, 2) and side == 600
 
 
 def test_the_bar_moves_within_a_slow_frame(
