@@ -126,7 +126,7 @@ def as_it_is(clip: Path, shots: Sequence[Shot]) -> Iterator[Case]:
     yield Case("clips as they are", marked.half, marked.cuts, lambda: video.read_frames(clip))
     for width, step in ((400, 2), (400, 4), (128, 1), (128, 4), (48, 2)):
         parts = [list(shot.frames[::step]) for shot in shots]
-        yield joined(f"clips, every {step}. frame" if step > 1 else "clips, 128 wide", marked.half, parts, width)
+        yield joined(f"clips, 1 of {step} frames" if step > 1 else "clips, 128 wide", marked.half, parts, width)
 
 
 def joined(kind: str, half: str, parts: Sequence[Sequence[Tensor]], width: int, change: Change | None = None) -> Case:
@@ -171,8 +171,8 @@ def joins(half: str, shots: Sequence[Shot], seed: int) -> Iterator[Case]:
 
     for width in WIDTHS:
         yield joined("joined", half, parts(12, 6, 24), width)
-        yield joined("joined, every 2. frame", half, parts(12, 6, 16, 2), width)
-        yield joined("joined, every 4. frame", half, parts(8, 4, 8, 4), width)
+        yield joined("joined, 1 of 2 frames", half, parts(12, 6, 16, 2), width)
+        yield joined("joined, 1 of 4 frames", half, parts(8, 4, 8, 4), width)
         yield joined("3 frames apart", half, parts(16, 3, 3), width)
         yield joined("dark (15 %)", half, parts(12, 4, 16), width, lambda x, _: quantized(x * 0.15))
         yield joined("low contrast", half, parts(12, 4, 16), width, lambda x, _: quantized(0.4 + 0.2 * x))
@@ -258,7 +258,7 @@ def traps(half: str, shot: Shot, width: int) -> Iterator[Case]:
     for speed in (0.05, 0.1):
         yield case(f"object {speed:.0%} a frame", list(crossed(moving, speed)))
     for step in (2, 4):
-        yield case(f"every {step}. frame", [scaled(f, width) for f in shot.frames[::step][:24]])
+        yield case(f"1 of {step} frames", [scaled(f, width) for f in shot.frames[::step][:24]])
 
 
 def lightning(frame: Tensor) -> Tensor:

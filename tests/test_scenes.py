@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from tests.scene_figures import cuts
-from tests.scene_videos import Shot, eight_bits, grain, joined, letterbox, quantized, quarter, traps, windows
+from tests.scene_videos import (
+    Shot,
+    camera_flash,
+    eight_bits,
+    grain,
+    joined,
+    letterbox,
+    quantized,
+    quarter,
+    traps,
+    windows,
+)
 from tlbvfi import video
 from tlbvfi.scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector, is_still, small_picture
 
@@ -86,6 +97,10 @@ class TestCuts:
         found = {case.kind: list(cuts(case.frames())) for case in cases}
         assert len(found) > 20
         assert {kind: wrong for kind, wrong in found.items() if wrong} == {}
+
+    def test_not_where_a_flash_lights_the_middle(self) -> None:
+        frames = [camera_flash(frame) if index == 6 else frame for index, frame in enumerate(shots()[5])]
+        assert list(cuts(frames)) == []
 
 
 class TestDetector:

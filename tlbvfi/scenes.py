@@ -2,7 +2,8 @@
 
 A frame is reduced to a small picture once. Two small pictures are of one scene where the blocks of each are found
 again in the other, not far from their place, up to one tone curve per colour for the whole picture: motion, shake,
-zoom, exposure and flashes leave that so, a cut does not.
+zoom, exposure and flashes leave that so, a cut does not. Where the brightness changes, the light may also differ from
+place to place.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .cut_strip import CutStrip
 __all__ = ["DEFAULT_THRESHOLD", "CutStrip", "SceneDetector", "difference", "is_still", "small_picture"]
 
 #: Chosen by `python -m tests.scene_figures`; docs/SCENES.md has the figures.
-DEFAULT_THRESHOLD = 0.45
+DEFAULT_THRESHOLD = 0.5
 
 # A small picture
 _CELLS, _LONGEST = 48 * 27, 96  # its cells, and those of its longer side, at most
@@ -35,6 +36,9 @@ _REACH = 1 / 6  # how far blocks are looked for, of the picture's side
 _BLOCK = 6  # cells of a block's side
 _UNLIKE = 0.5  # parts of the contrast by which a block differs that is not found at all
 _CURVE = 1.3  # what a match through tone curves costs more than one without
+_LIGHT = 1.5  # and one through a light that differs from place to place
+_LIT = 0.06  # looked for where the brightness changes by this
+_SPREAD = 0.3  # parts of the sides over which such a light is even
 _JUMP = 2.0  # what a change of brightness counts where one picture is flat
 _ALIKE = 0.2  # below it nothing better is looked for
 # Frames that are still
@@ -144,11 +148,14 @@ def difference(before: Tensor, after: Tensor) -> float:
     unmoved = _share(_blocks((x - y).abs().sum(0)), scale)
     if unmoved < _ALIKE:
         return unmoved
+    lit = abs(float(x.mean() - y.mean())) > _LIT
     ways = []
     for source, target in ((x, y), (y, x)):
         unlike = _unlike(source, target, scale)
         if unlike >= _ALIKE:
             unlike = min(unlike, _CURVE * _unlike(_toned(source, target), target, scale))
+        if unlike >= _ALIKE and lit:
+            unlike = min(unlike, _LIGHT * _unlike(_relit(source, target), target, scale))
         ways.append(unlike)
     return sum(ways) / 2
 
@@ -189,6 +196,17 @@ def _toned(x: Tensor, like: Tensor) -> Tensor:
     flat = rearrange(x, "c h w -> c (h w)")
     values = rearrange(like, "c h w -> c (h w)").sort(dim=1).values
     return torch.empty_like(flat).scatter_(1, flat.argsort(dim=1, stable=True), values).view_as(x)
+
+
+def _relit(x: Tensor, like: Tensor) -> Tensor:
+    """x as bright as another picture, place by place, as a camera flash makes it."""
+    window = [max(1, round(side * _SPREAD)) | 1 for side in x.shape[1:]]
+    down, across = (side // 2 for side in window)
+    bright, wanted = (
+        F.avg_pool2d(F.pad(p.mean(0)[None, None], (across, across, down, down), mode="replicate"), window, 1)[0]
+        for p in (x, like)
+    )
+    return (x * ((wanted + _NOISE) / (bright + _NOISE)).clamp_(0.25, 4)).clamp_(0, 1)
 
 
 def _unlike(x: Tensor, y: Tensor, scale: float) -> float:
