@@ -153,6 +153,14 @@ class TestGraph:
         ]
         assert sorted(wires) == sorted(expected)
 
+    def test_cuts_are_found_as_by_default(self, object_info: dict[str, Json], path: Path) -> None:
+        """A threshold in a graph is the measured one."""
+        for node in graphs.read(path)["nodes"]:
+            declared = graphs.declared(object_info[node["type"]]) if node["type"] in object_info else {}
+            if "scene_cut" in declared:
+                values = graphs.widget_values(node, object_info[node["type"]])
+                assert values["scene_cut"] == declared["scene_cut"][1]["default"]
+
     def test_repeats_itself(self, object_info: dict[str, Json], path: Path) -> None:
         """It gives more frames, the same ones each time it is queued, by the model that is always there."""
         (node,) = [node for node in graphs.read(path)["nodes"] if node["type"] in WISHES]
