@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 MODEL_FOLDER = "interpolation"
 
 #: Seconds after which the bar moves within a step, and between two pictures.
-SLOW_STEP, PICTURE_PAUSE = 1.0, 0.5
+SLOW_STEP, PICTURE_PAUSE = 2.0, 0.5
 #: Pixels of a picture's longer side, at most.
 PICTURE_SIDE = 512
 _ROUNDING = 1e-6
@@ -237,6 +237,7 @@ class Progress:
 
         self._bar = comfy.utils.ProgressBar(total)
         self._total, self._shown = total, 0.0
+        self._waiting: Tensor | None = None  # to be shown with the next move
         self._moved = self._pictured = time.monotonic()
 
     def at(self, done: float) -> None:
@@ -248,26 +249,29 @@ class Progress:
         self._move(done if slow and whole <= self._shown < done else whole)
 
     def show(self, frame: Tensor) -> None:
-        """Show a frame (H, W, 3) in [0, 1], unless one was shown just now; raises ComfyUI's interrupt where the user
-        cancelled."""
+        """Show a frame (H, W, 3) in [0, 1] when the bar moves next, unless one was shown just now; raises ComfyUI's
+        interrupt where the user cancelled."""
         check_interrupted()
         if time.monotonic() - self._pictured >= PICTURE_PAUSE:
             self._pictured = time.monotonic()
             step = max(1, max(frame.shape[:2]) // PICTURE_SIDE)
-            self.show_at_once(frame[::step, ::step])
+            self._waiting = frame[::step, ::step].clone()
 
     def show_at_once(self, picture: Tensor) -> None:
         """Show a picture (H, W, 3) in [0, 1] as it is; the last one stays."""
-        self._tell(("JPEG", _picture(picture), max(picture.shape[:2])))
+        self._waiting = picture
+        self._tell()
 
     def _move(self, to: float) -> None:
         if to > self._shown:
             self._shown, self._moved = min(to, float(self._total)), time.monotonic()
             self._tell()
 
-    def _tell(self, picture: tuple[str, Any, int] | None = None) -> None:
+    def _tell(self) -> None:
+        picture, self._waiting = self._waiting, None
+        shown = None if picture is None else ("JPEG", _picture(picture), max(picture.shape[:2]))
         done = int(self._shown) if self._shown.is_integer() else self._shown
-        self._bar.update_absolute(done, self._total, picture)
+        self._bar.update_absolute(done, self._total, shown)
 
 
 def _picture(frame: Tensor) -> Any:

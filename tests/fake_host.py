@@ -113,9 +113,8 @@ class FakeHost:
 
             def update_absolute(self, value: int, total: int | None = None, preview: object = None) -> None:
                 host.check()
-                if preview is None:
-                    host.progress.append((value, self.total))
-                else:
+                host.progress.append((value, self.total))
+                if preview is not None:
                     host.pictures.append(preview)
 
         def load_models_gpu(

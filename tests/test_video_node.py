@@ -265,7 +265,7 @@ def test_skipped_gaps_are_held(run: Run, video: Tensor, calls: list[str]) -> Non
 # Batches of VideoHelperSuite
 
 
-@pytest.mark.parametrize(("frame_count", "frames_per_batch"), [(9, 4), (4, 1), (6, 6), (5, 2), (1, 4)])
+@pytest.mark.parametrize(("frame_count", "frames_per_batch"), [(7, 4), (3, 1), (1, 4)])
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -274,10 +274,9 @@ def test_skipped_gaps_are_held(run: Run, video: Tensor, calls: list[str]) -> Non
         {"loop": True},
         {"mode": "target fps", "source_fps": 25},
         {"mode": "target fps", "source_fps": "24000/1001", "target_fps": 13, "loop": True},
-        {"mode": "target fps", "source_fps": 24, "target_fps": 30, "hold_last": True},
         {"multipliers": "1, 4", "multiplier": 2},
     ],
-    ids=["double", "held", "loop", "rate", "slow loop", "held rate", "list"],
+    ids=["double", "held", "loop", "rate", "slow loop", "list"],
 )
 def test_batches_are_the_whole(execute: Run, frame_count: int, frames_per_batch: int, inputs: dict[str, Any]) -> None:
     """All batches together are the run without batches, to the bit, and none of them is empty."""
@@ -411,7 +410,6 @@ def test_the_bar_ends_full_and_shows_frames(
     run(video)
     values = [value for value, _ in host.progress]
     assert values == sorted(values) and values[-1] == 11 and {total for _, total in host.progress} == {11}
-    assert len(host.pictures) == 11
     assert [(kind, picture.size, side) for kind, picture, side in host.pictures] == [
         ("JPEG", (WIDTH, HEIGHT), WIDTH)
     ] * 11

@@ -61,6 +61,8 @@ INTERPOLATOR_INPUTS: dict[str, tuple[Any, Options]] = {
     "gpu_id": ("INT", {"default": 0, "min": 0, "max": 7}),
     "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1}),
     "compile": ("BOOLEAN", {"default": False}),
+    "quality": (["fast", "balanced", "quality", "custom"], {"default": "custom"}),
+    "schedule": ("TLBVFI_SCHEDULE", {}),
 }
 
 Prompt = dict[str, dict[str, Any]]
@@ -364,46 +366,6 @@ def test_the_graph_runs_as_it_is(comfy: ComfyServer, name: str, clip: Path, pair
         seed=settings["seed"],
     )
     np.testing.assert_allclose(found, torch.stack(list(expected)).numpy(), atol=PNG)
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no measure of another process's memory here")
-def test_many_pairs_in_flat_memory(comfy: ComfyServer, clip: Path) -> None:
-    """After the first ten pairs the server's resident memory grows by the result that fills up and no more.
-
-    What one pair leaves behind, such as a padded frame (0.75 MiB), would be fourteen times the slack.
-    """
-    pairs, side, slack = 300, 64, 2**24
-    scaled = {"upscale_method": "area", "width": side, "height": side, "crop": "disabled"}
-    settings = {name: options.get("default") for name, (_, options) in INTERPOLATOR_INPUTS.items()}
-    settings |= {"prev_frame": ["before", 0], "next_frame": ["after", 0], "model_name": BUILT_IN}
-    settings |= {"sample_steps": 10, "times_to_interpolate": 1}
-    prompt: Prompt = {
-        "file": {"class_type": "LoadVideo", "inputs": {"file": clip.name}},
-        "video": {"class_type": "GetVideoComponents", "inputs": {"video": ["file", 0]}},
-        "small": {"class_type": "ImageScale", "inputs": {"image": ["video", 0], **scaled}},
-        "many": {"class_type": "RepeatImageBatch", "inputs": {"image": ["small", 0], "amount": 4}},
-        "ours": {"class_type": INTERPOLATOR, "inputs": settings},
-        "last": {
-            "class_type": "ImageFromBatch",
-            "inputs": {"image": ["ours", 0], "batch_index": 3 * pairs - 1, "length": 1},
-        },
-        "saved": {"class_type": "SaveImage", "inputs": {"images": ["last", 0], "filename_prefix": "long"}},
-    }
-    for first, name in enumerate(("before", "after")):
-        given = {"image": ["many", 0], "batch_index": first, "length": pairs}
-        prompt[name] = {"class_type": "ImageFromBatch", "inputs": given}
-    resident: list[int] = []
-
-    def look(run: Run, event: Event) -> None:
-        if event.type == "progress" and event.data["node"] == "ours":
-            resident.append(comfy.resident_bytes())
-
-    run = comfy.run(prompt, look)
-    assert run.status == "success", run.error.get("exception_message")
-    assert len(resident) >= pairs
-    result = 3 * pairs * side * side * 3 * 4
-    # Medians, because the allocator gives memory back and takes it again in between.
-    assert np.median(resident[-20:]) - np.median(resident[10:30]) < result + slack
 
 
 def test_small_flow_scale_is_refused(comfy: ComfyServer, servers: ModuleType, prompt: Prompt) -> None:
