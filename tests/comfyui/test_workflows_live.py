@@ -175,7 +175,7 @@ def result(server: ComfyServer, prompt: Prompt, kind: str) -> Path:
         assert time.monotonic() < deadline, server.tail()
         time.sleep(0.2)
     history = server.get("/history")
-    states = {entry["status"]["status_str"] for number, entry in history.items() if number not in before}
+    states = {history[prompt_id]["status"]["status_str"] for prompt_id in set(history) - before}
     assert states == {"success"}, server.tail()
     for prompt_id in set(history) - before:
         run.outputs = history[prompt_id]["outputs"]
