@@ -67,14 +67,7 @@ class VideoFileInterpolator(ModelNode):
                 "mode": wanted.mode(),
                 "multiplier": wanted.multiplier(),
                 "target_fps": wanted.target_fps(),
-                "quality": inputs.quality(),
-                "use_fp16": inputs.use_fp16(),
-                "enable_tf32": inputs.enable_tf32(),
-                "seed": inputs.seed(),
-                "scene_cut": wanted.scene_cut(),
-                "loop": wanted.loop(),
-                "hold_last": wanted.hold_last(default=True),
-                "batch_size": inputs.batch_size(),
+                **wanted.main_inputs(hold_last_default=True),
                 "filename_prefix": (
                     "STRING",
                     {
@@ -108,15 +101,8 @@ class VideoFileInterpolator(ModelNode):
                 ),
             },
             "optional": {
-                "sample_steps": inputs.sample_steps(),
-                "flow_scale": inputs.flow_scale(),
-                "still_threshold": wanted.still_threshold(),
-                "multipliers": wanted.multipliers(),
-                "interpolation_states": wanted.interpolation_states(),
-                "schedule": inputs.schedule(),
-                "cpu_offload": inputs.cpu_offload(),
-                "gpu_id": inputs.gpu_id(),
-                "compile": inputs.compile_model(),
+                **wanted.finer_inputs(),
+                **wanted.device_inputs(),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }

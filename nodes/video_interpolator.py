@@ -57,22 +57,10 @@ class VideoInterpolator(ModelNode):
                 "multiplier": wanted.multiplier(),
                 "source_fps": wanted.source_fps(),
                 "target_fps": wanted.target_fps(),
-                "quality": inputs.quality(),
-                "use_fp16": inputs.use_fp16(),
-                "enable_tf32": inputs.enable_tf32(),
-                "seed": inputs.seed(),
-                "scene_cut": wanted.scene_cut(),
-                "loop": wanted.loop(),
-                "hold_last": wanted.hold_last(),
-                "batch_size": inputs.batch_size(),
+                **wanted.main_inputs(hold_last_default=False),
             },
             "optional": {
-                "sample_steps": inputs.sample_steps(),
-                "flow_scale": inputs.flow_scale(),
-                "still_threshold": wanted.still_threshold(),
-                "multipliers": wanted.multipliers(),
-                "interpolation_states": wanted.interpolation_states(),
-                "schedule": inputs.schedule(),
+                **wanted.finer_inputs(),
                 "meta_batch": (
                     "VHS_BatchManager",
                     {
@@ -80,9 +68,7 @@ class VideoInterpolator(ModelNode):
                         "too: long videos then come in batches, and nothing is lost between two."
                     },
                 ),
-                "cpu_offload": inputs.cpu_offload(),
-                "gpu_id": inputs.gpu_id(),
-                "compile": inputs.compile_model(),
+                **wanted.device_inputs(),
             },
             "hidden": {"prompt": "PROMPT", "unique_id": "UNIQUE_ID"},
         }

@@ -16,6 +16,7 @@ from ..tlbvfi.numbers import frame_rate, whole_number
 from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector
 from ..tlbvfi.timeline import MAX_DEPTH, Multiplier, TargetRate, Timeline
+from . import inputs
 from .inputs import Declaration
 
 MODES = MULTIPLIER, TARGET_FPS = ("multiplier", "target fps")
@@ -104,7 +105,7 @@ def loop() -> Declaration:
     )
 
 
-def hold_last(default: bool = False) -> Declaration:
+def hold_last(default: bool) -> Declaration:
     return (
         "BOOLEAN",
         {
@@ -136,6 +137,37 @@ def interpolation_states() -> Declaration:
             "there; the number of frames stays."
         },
     )
+
+
+def main_inputs(hold_last_default: bool) -> dict[str, Declaration]:
+    """The inputs after those of the rate, which every node for videos has in this order."""
+    return {
+        "quality": inputs.quality(),
+        "use_fp16": inputs.use_fp16(),
+        "enable_tf32": inputs.enable_tf32(),
+        "seed": inputs.seed(),
+        "scene_cut": scene_cut(),
+        "loop": loop(),
+        "hold_last": hold_last(hold_last_default),
+        "batch_size": inputs.batch_size(),
+    }
+
+
+def finer_inputs() -> dict[str, Declaration]:
+    """Those for who wants to decide more."""
+    return {
+        "sample_steps": inputs.sample_steps(),
+        "flow_scale": inputs.flow_scale(),
+        "still_threshold": still_threshold(),
+        "multipliers": multipliers(),
+        "interpolation_states": interpolation_states(),
+        "schedule": inputs.schedule(),
+    }
+
+
+def device_inputs() -> dict[str, Declaration]:
+    """Those about the device."""
+    return {"cpu_offload": inputs.cpu_offload(), "gpu_id": inputs.gpu_id(), "compile": inputs.compile_model()}
 
 
 @dataclass(frozen=True)

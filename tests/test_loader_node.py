@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,14 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tests import fake_host
 from tests.fake_host import FakeHost, Interrupted
-from tests.test_nodes import OFF, ON, PARAMS, flags
+from tests.smallest import save_smallest
+from tests.test_nodes import OFF, ON, flags
 from tests.tiny import frames
-from tlbvfi.model import TLBVFI
 
 NAME = "tlbvfi-pack-of-test-loader"
 MODEL = "tiny.safetensors"
@@ -93,11 +91,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ComfyUI's `models`, with a very small model and a file that is none."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "interpolation").mkdir()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = TLBVFI(PARAMS).state_dict()
-    state = {key: value.contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    save_file(state, folder / "interpolation" / MODEL, {"config": json.dumps(PARAMS.to_dict())})
+    save_smallest(folder / "interpolation" / MODEL)
     (folder / "interpolation" / "corrupt.pth").write_bytes(bytes(range(256)) * 16)
     return folder
 

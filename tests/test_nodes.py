@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import json
 import logging
 import os
 import shutil
@@ -21,15 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tests import fake_host
 from tests.fake_host import FakeHost, Interrupted
-from tests.smallest import PARAMS
+from tests.smallest import PARAMS, save_smallest
 from tests.tiny import frames
 from tlbvfi.counting import LiveBytes
-from tlbvfi.model import TLBVFI
 
 NAME = "tlbvfi-pack-of-test-nodes"
 BUILT_IN = "tlbvfi-small (built-in)"
@@ -43,11 +40,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     interpolation = folder / "interpolation"
     (interpolation / "older").mkdir(parents=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = TLBVFI(PARAMS).state_dict()
-    state = {key: value.contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    save_file(state, interpolation / MODEL, {"config": json.dumps(PARAMS.to_dict())})
+    save_smallest(interpolation / MODEL)
     shutil.copy(interpolation / MODEL, interpolation / "older" / "b.safetensors")
     (interpolation / "corrupt.pth").write_bytes(bytes(range(256)) * 16)
     (interpolation / "README.md").write_text("no model")

@@ -16,14 +16,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tests import fake_host
 from tests.fake_host import FakeHost, Interrupted, VideoFromFile
-from tests.smallest import PARAMS
+from tests.smallest import save_smallest
 from tests.tiny import frames
-from tlbvfi.model import TLBVFI
 from tlbvfi.video import Encoding, PassedOn, Waveform, write_video
 
 NAME = "tlbvfi-pack-of-test-video-file-node"
@@ -38,11 +36,7 @@ QUICK = {"scene_cut": 0.0, "still_threshold": 0.0, "schedule": [999, 1, 0], "cod
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     (folder / "interpolation").mkdir()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = TLBVFI(PARAMS).state_dict()
-    state = {key: value.contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    save_file(state, folder / "interpolation" / MODEL, {"config": json.dumps(PARAMS.to_dict())})
+    save_smallest(folder / "interpolation" / MODEL)
     return folder
 
 
