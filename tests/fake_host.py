@@ -9,12 +9,14 @@ import importlib.util
 import os
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -221,6 +223,16 @@ def load_pack(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def loaded_pack(name: str, models: Path) -> Iterator[ModuleType]:
+    """The pack under a name, beside a fake ComfyUI while it loads."""
+    with pytest.MonkeyPatch.context() as patch:
+        install(FakeHost(models), patch)
+        pack = load_pack(name)
+    yield pack
+    forget_pack(name)
 
 
 def forget_pack(name: str) -> None:

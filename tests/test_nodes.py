@@ -58,11 +58,8 @@ def host(loaded_pack: ModuleType, models_folder: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="module")
 def loaded_pack(models_folder: Path) -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        fake_host.install(FakeHost(models_folder), patch)
-        pack = fake_host.load_pack(NAME)
-    yield pack
-    fake_host.forget_pack(NAME)
+    with fake_host.loaded_pack(NAME, models_folder) as pack:
+        yield pack
 
 
 @pytest.fixture
