@@ -35,6 +35,11 @@ def tf32(enabled: bool | None) -> Iterator[None]:
             _apply(*before)
 
 
+def products_in_tf32() -> bool:
+    """Whether matrix products of float32 may be made in TF32 now."""
+    return _settings()[0] in ("tf32", "high", "medium")
+
+
 def _has_precision_per_backend() -> bool:
     """PyTorch from 2.9. It refuses to read the older settings where they and the newer ones disagree."""
     return hasattr(torch.backends.cuda.matmul, "fp32_precision")

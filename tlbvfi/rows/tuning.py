@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import torch
+
+from ..kernels.availability import usable
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Tuning:
         fused_gather: `embedding_bag` sums weighted rows in one pass.
         distance_positions: latent positions whose distances to all codes are there together (of 2048 positions to
             8192 codes they take 64 MiB).
+        kernels: call kernels of our own (:mod:`..kernels`), where there is no gradient.
     """
 
     piece_positions: int = 1 << 16
@@ -43,18 +49,40 @@ class Tuning:
     gathered_positions: int = 1 << 18
     fused_gather: bool = True
     distance_positions: int = 2048
+    kernels: bool = False
 
     @staticmethod
     def of(device: torch.device) -> Tuning:
-        """The device's own. The ``meta`` device has a CUDA card's: what is counted there is what a card does."""
+        """What :func:`tuned` says, or the device's own. The ``meta`` device has a CUDA card's: what is counted there is
+        what a card does."""
+        said = _said.get()
+        if said is not None:
+            return said
         if device.type == "cpu":
             # A compiler cannot look at the number of threads.
             single = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
             return _ONE_THREAD if single else _CPU
-        return _CUDA if device.type in ("cuda", "meta") else _OTHER
+        if device.type in ("cuda", "meta"):
+            plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or not usable(device)
+            return _CUDA if plain else _KERNELS
+        return _OTHER
+
+
+_said: ContextVar[Tuning | None] = ContextVar("tuning", default=None)
+
+
+@contextmanager
+def tuned(tuning: Tuning) -> Iterator[None]:
+    """All layers take this tuning while the block runs, whatever their device."""
+    token = _said.set(tuning)
+    try:
+        yield
+    finally:
+        _said.reset(token)
 
 
 _CUDA = Tuning()
+_KERNELS = replace(_CUDA, kernels=True)
 _OTHER = replace(_CUDA, fused_gather=False)
 #: Pieces and chunks stay in the processor's cache.
 _CPU = replace(

@@ -1,0 +1,40 @@
+"""Kernels of our own on the CPU, by Triton's interpreter: slow, and exact enough to be compared with the plain path.
+
+Import this before anything that imports Triton: whether its kernels are interpreted is settled then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tlbvfi.rows.tuning import Tuning, tuned
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="kernels of our own are tested where Triton is installed")
+
+#: Where the kernels run in tests: on a card where there is one.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+#: What a card does without kernels of our own, and with them.
+PLAIN = Tuning()
+KERNELS = replace(PLAIN, kernels=True)
+
+
+@contextmanager
+def kernels() -> Iterator[None]:
+    """The layers call kernels of our own while the block runs, without gradients."""
+    with torch.no_grad(), tuned(KERNELS):
+        yield
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """The layers take the plain path of a card while the block runs, without gradients."""
+    with torch.no_grad(), tuned(PLAIN):
+        yield
