@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.joins import join
+from ..kernels.refinement import FLOW, SEEN, WIDEST, Bases, correlation_features, cosines, gru_input, middle, moved
 from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips
 from ..rows.tuning import Tuning
 from .blocks import accumulate
+from .preparation import Deriving, laid_out
 from .warp import Neighbourhood, join_channels, resize, warp
 
 
@@ -77,9 +80,12 @@ class CoarseFlow(nn.Module):
 REACH = 7
 #: Rows of a strip of the refinement, at least: the rows on either side are computed twice.
 LEAST_ROWS = 64
+#: Positions up to which kernels of our own correct both flows as a batch: small maps leave a card idle, and of large
+#: ones half are never there together.
+_TOGETHER = 1 << 16
 
 
-class RefineBlock(nn.Module):
+class RefineBlock(Deriving):
     """Correct both flows at one pyramid level, from the features they bring together."""
 
     def __init__(self, width: int) -> None:
@@ -111,16 +117,20 @@ class RefineBlock(nn.Module):
         """
         height = flow.shape[2]
         cuts = strips.cuts(flow.shape, least=LEAST_ROWS)
+        tuning = strips.tuning_on(features0.device)
+        corrected = self._corrected
+        if tuning.kernels and features0.shape[1] <= WIDEST:
+            corrected = self._corrected_by_kernels
         if len(cuts) == 1:
-            return self._corrected(features0, features1, flow, 0, strips.tuning)
+            return corrected(features0, features1, flow, 0, tuning)
         result = torch.empty_like(flow, memory_format=torch.contiguous_format)
         for a, b in cuts:
             first, last = max(a - REACH, 0), min(b + REACH, height)
-            strip = self._corrected(features0, features1, flow[:, :, first:last], first, strips.tuning)
+            strip = corrected(features0, features1, flow[:, :, first:last], first, tuning)
             result[:, :, a:b] = strip[:, :, a - first : b - first]
         return result
 
-    def _corrected(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int, tuning: Tuning | None) -> Tensor:
+    def _corrected(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int, tuning: Tuning) -> Tensor:
         """The corrected flows for rows `top`.. of the flow."""
         seen0, seen1 = (
             Neighbourhood(features, own_flow, top, tuning)
@@ -165,9 +175,94 @@ class RefineBlock(nn.Module):
     def _correlation_features(self, lacking: Tensor) -> Tensor:
         """corr_convs of cosines, given as what they lack of 1 (B, 9, H, W): the 1 goes into the first bias."""
         first, *rest = self.corr_convs
-        assert isinstance(first, nn.Conv2d) and first.bias is not None
-        bias = (first.bias.float() + first.weight.float().sum(dim=(1, 2, 3))).to(first.weight.dtype)
-        return _positionwise(nn.Sequential(*rest), positionwise(lacking, first, bias))
+        assert isinstance(first, nn.Conv2d)
+        return _positionwise(nn.Sequential(*rest), positionwise(lacking, first, self._bias_of_lacking()))
+
+    def _bias_of_lacking(self) -> Tensor:
+        conv = self.corr_convs[0]
+        assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+        return (conv.bias.float() + conv.weight.float().sum(dim=(1, 2, 3))).to(conv.weight.dtype)
+
+    def sources(self) -> tuple[Tensor, ...]:
+        (cosine, cosine_bias, *_), (flow, *_) = self.corr_convs.parameters(), self.flow_convs.parameters()
+        (gru, *_), (*_, delta, _) = self.gru.parameters(), self.flow_head.parameters()
+        return cosine, cosine_bias, flow, gru, delta
+
+    def derive(self) -> dict[str, Tensor]:
+        """What the kernels take: weights of the parts of a joined map, with zeros for channels that have no use."""
+        cosine, _, flow, gru, delta = self.sources()
+        width = delta.shape[1]
+        return {
+            "cosine_weight": F.pad(cosine.flatten(1), (0, SEEN - 9)),
+            "cosine_bias": self._bias_of_lacking(),
+            "flow_weight": laid_out(F.pad(flow, (0, 0, 0, 0, 9, SEEN - 11))),
+            "middle_weight": laid_out(gru[:, :width]),
+            "own_weight": laid_out(F.pad(gru[:, width:], (0, 0, 0, 0, 0, FLOW - 2))),
+            "delta_weight": laid_out(F.pad(delta, (0, 0, 0, 0, 0, 0, 0, FLOW - 2))),
+        }
+
+    def _corrected_by_kernels(
+        self, features0: Tensor, features1: Tensor, flow: Tensor, top: int, tuning: Tuning
+    ) -> Tensor:
+        """:meth:`_corrected` by kernels of our own: convolutions without bias, and what lies between two in a pass."""
+        features = [f.contiguous(memory_format=torch.channels_last) for f in (features0, features1)]
+        bases, weights = Bases.of(features0), self.derived()
+        blend = middle(*features, flow, bases, top, list(self.occl_convs.parameters()))
+        shared = F.conv2d(blend, weights["middle_weight"], padding=1)
+        batch, _, rows, columns = flow.shape
+        seen = blend.new_empty(2, batch, rows, columns, SEEN).permute(0, 1, 4, 2, 3)
+        along = list(zip(features, flow.chunk(2, dim=1), strict=True))
+        for (x, own_flow), own in zip(along, seen, strict=True):
+            cosines(x, own_flow, blend, bases, top, own)
+        del blend
+        deltas: list[Tensor] = []
+        for group in (slice(0, 2),) if batch * rows * columns <= _TOGETHER else (slice(0, 1), slice(1, 2)):
+            delta = self._delta_by_kernels(seen[group].flatten(0, 1), along[group], bases, top, shared)
+            deltas += delta.chunk(len(along[group]))
+        *_, bias = self.flow_head.parameters()
+        return moved(flow, *deltas, bias)
+
+    def _delta_by_kernels(
+        self, seen: Tensor, along: Sequence[tuple[Tensor, Tensor]], bases: Bases, top: int, shared: Tensor
+    ) -> Tensor:
+        """The corrections of one flow, or of both, one after the other in the batch: (n B, 8, H, W), without bias.
+
+        Args:
+            seen: from :func:`cosines`, in the batch.
+            along: for each flow the features that it leads to, and itself (B, 2, H, W).
+            shared: the first conv of the GRU over what both flows share.
+        """
+        weights, count = self.derived(), len(along)
+        batch, width, rows, columns = seen.shape[0], *shared.shape[1:]
+
+        def empty(channels: int) -> Tensor:
+            return seen.new_empty(batch, rows, columns, channels).permute(0, 3, 1, 2)
+
+        _, bias, slope, weight, last_bias, last_slope = self.flow_convs.parameters()
+        h = join(F.conv2d(seen, weights["flow_weight"], padding=1), bias, slope=slope)
+        h = F.conv2d(h, weight, padding=1)
+        both = empty(2 * width)
+        join(h, last_bias, slope=last_slope, out=both[:, width:])
+        _, _, slope, *last = self.corr_convs.parameters()
+        correlation_features(
+            seen, [weights["cosine_weight"], weights["cosine_bias"], slope, *last], both[:, :width]
+        )  # fmt: skip
+        weight, bias, slope = self.motion_convs.parameters()
+        h = F.conv2d(both, weight, padding=1)
+        del both
+        gru = empty(2 * width + FLOW)
+        for (x, own_flow), motion, out in zip(along, h.chunk(count), gru.chunk(count), strict=True):
+            gru_input(x, own_flow, bases, top, motion, bias, slope, out)
+        _, bias, slope, weight, last_bias, last_slope = self.gru.parameters()
+        h = F.conv2d(gru, weights["own_weight"], padding=1)
+        del gru, motion, out
+        for part in h.chunk(count):
+            join(part, bias, other=shared, slope=slope)
+        del part
+        h = join(F.conv2d(h, weight, padding=1), last_bias, slope=last_slope)
+        weight, bias, slope, *_ = self.flow_head.parameters()
+        h = join(F.conv2d(h, weight, padding=1), bias, slope=slope)
+        return F.conv2d(h, weights["delta_weight"], padding=1)
 
 
 class FlowRefinement(nn.Module):
