@@ -114,7 +114,7 @@ def _products(x: Tensor) -> tuple[int, dict[str, int | str]]:
     part = min(width, 64 if x.element_size() == 2 else 32)
     return places, {
         "CHANNELS": x.shape[1], "BLOCK_P": places, "BLOCK_C": width, "PART": part, "PRECISION": products(x),
-        "num_warps": 4 if held <= 128 else 8, "num_stages": 1,
+        "num_warps": 8, "num_stages": 1,
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ p + flow(p), bilinearly, positions clamped to the map.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..kernels.refinement import Bases, centre
 from ..rows.tuning import Tuning
 
 #: With gradients: how near a position comes to a tap outside of the map, in pixels, before that tap counts.
@@ -117,18 +119,23 @@ class Neighbourhood:
             tuning: None for the device's own.
         """
         b, _, self.height, self.width = x.shape
-        px, py = _positions(flow, (self.height, self.width), top)
-        self.shape = (b, *px.shape[1:])
+        self.shape = (b, *flow.shape[2:])
         self.table = rearrange(x, "b c h w -> (b h w) c")
-        self.px, self.py = px.flatten(), py.flatten()
-        self.image = px.shape[1:].numel()
+        self.image = flow.shape[2:].numel()
+        self._flow, self._top = flow, top
         self._map = x if torch.is_grad_enabled() else None
         self._tuning = tuning or Tuning.of(x.device)
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Positions (x, y) along the map, each (P,) float32."""
+        px, py = _positions(self._flow, (self.height, self.width), self._top)
+        return px.flatten(), py.flatten()
 
     def _chunks(self) -> list[slice]:
         size = self._tuning.gathered_bytes // (self.table.shape[1] * self.table.element_size())
         size = max(size, self._tuning.gathered_positions)
-        return [slice(i, i + size) for i in range(0, self.px.shape[0], size)]
+        return [slice(i, i + size) for i in range(0, self.shape[0] * self.image, size)]
 
     def _taps(self, chunk: slice, reach: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices and weights (P, 4) of the taps of each neighbour within `reach` of some positions, row by row.
@@ -137,8 +144,9 @@ class Neighbourhood:
         """
         count = self.table.shape[0]
         index = torch.int32 if count < 2**31 - 2 * self.width else torch.int64
-        left, across = _axis(self.px[chunk], self.width, reach)
-        top, down = _axis(self.py[chunk], self.height, reach)
+        px, py = self._places
+        left, across = _axis(px[chunk], self.width, reach)
+        top, down = _axis(py[chunk], self.height, reach)
         first = top.to(index) * self.width + left.to(index)
         if self.shape[0] > 1:
             which = torch.arange(chunk.start, chunk.start + first.shape[0], device=first.device) // self.image
@@ -164,7 +172,7 @@ class Neighbourhood:
         in the field (RAFT).
         """
         assert self._map is not None
-        px, py = self.px.view(self.shape), self.py.view(self.shape)
+        px, py = (places.view(self.shape) for places in self._places)
         if (dx, dy) != (0, 0):
             px, py = px.detach(), py.detach()
         grid = [_normalised(px + dx, self.width), _normalised(py + dy, self.height)]
@@ -183,6 +191,10 @@ class Neighbourhood:
             return self._copy(0, 0).to(self.table.dtype)
         if out is None:
             out = self.table.new_empty(b, h, w, self.table.shape[1])
+        if self._tuning.kernels:
+            x = rearrange(self.table, "(b h w) c -> b c h w", b=b, h=self.height)
+            centre(x, self._flow, Bases.of(x), self._top, out.permute(0, 3, 1, 2))
+            return out.permute(0, 3, 1, 2)
         positions = out.view(b * h * w, -1)
         for chunk in self._chunks():
             for taps in self._taps(chunk, 0):
