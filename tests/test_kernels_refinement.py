@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.interpreted import DEVICE, kernels, plain
 from tests.test_strips import decibels, randn, randomised, smooth_flow, uneven
-from tlbvfi.kernels.refinement import SEEN, Bases, centre, cosines
+from tlbvfi.kernels.positions import Bases
+from tlbvfi.kernels.refinement import SEEN, centre, cosines
 from tlbvfi.modules import flow as flow_module
 from tlbvfi.modules.flow import FlowRefinement, RefineBlock
 from tlbvfi.modules.preparation import prepare

@@ -13,6 +13,7 @@ from . import bridge
 from .bridge import Noise, Schedule
 from .config import ModelParams
 from .features import FrameFeatures, own_copy
+from .kernels.images import resized
 from .modules.autoencoder import FLOW_LEVELS, VQGAN, Flows
 from .modules.blocks import FRAMES
 from .modules.preparation import prepare
@@ -21,6 +22,7 @@ from .modules.warp import resize
 from .padding import flow_size
 from .rows.cuts import WHOLE, Strips
 from .rows.owned import Owned
+from .rows.tuning import Tuning
 
 
 class TLBVFI(nn.Module):
@@ -93,15 +95,24 @@ class TLBVFI(nn.Module):
         height, width = frame.shape[-2:]
         size = flow_size(height, width, flow_scale)
         frame = frame.to(device=self.device, dtype=torch.float32)
-        image = frame * 0.5 + 0.5
+        kernels = Tuning.of(frame.device).kernels
+
+        def in_unit_range(frame: Tensor, size: tuple[int, int]) -> Tensor:
+            """From [-1, 1] to [0, 1], and to a size."""
+            if kernels:
+                return resized(frame, size, (0.5, 0.5), 0.5)
+            return resize(frame, size) * 0.5 + 0.5
+
+        image = in_unit_range(frame, (height, width))
         same = size == (height, width)
         pyramid = encoder.pyramid(image, self.params.autoencoder.num_levels, strips, first=same)
         if same:
             # A flow scale near 1 may come to the same size; the range is that of every scale below 1 all the same.
             flow_image = image if flow_scale == 1.0 else frame
             return FrameFeatures(image, flow_image, pyramid, list(pyramid[:FLOW_LEVELS]), empty)
-        small = resize(frame, size)
-        return FrameFeatures(image, small, pyramid, encoder.pyramid(small * 0.5 + 0.5, FLOW_LEVELS - 1, strips), empty)
+        small = resized(frame, size) if kernels else resize(frame, size)
+        pyramid_at_size = encoder.pyramid(in_unit_range(small, size), FLOW_LEVELS - 1, strips)
+        return FrameFeatures(image, small, pyramid, pyramid_at_size, empty)
 
     def encode_empty(self, height: int, width: int, strips: Strips | None = None) -> Tensor:
         """Deepest features (1, C, h, w) of the empty middle frame (zeros in [-1, 1]), which depend on the size alone.
@@ -157,10 +168,7 @@ class TLBVFI(nn.Module):
         if record is not None:
             record.update(latent=latent, bridge=denoised, code_indices=indices)
         pyramids = first.pyramid, last.pyramid
-        output = self.decode(self.vqgan.quantize.lookup(indices), images, pyramids, flow, strips)
-        if torch.is_grad_enabled():
-            return output * 2.0 - 1.0
-        return output.mul_(2.0).sub_(1.0)
+        return self.decode(self.vqgan.quantize.lookup(indices), images, pyramids, flow, strips, signed=True)
 
     def latent(self, deepest: Sequence[Tensor], image0: Tensor, image1: Tensor, strips: Strips | None = None) -> Tensor:
         """The latent of a clip: (B, z_channels, 3, h, w) float32.
@@ -213,8 +221,9 @@ class TLBVFI(nn.Module):
         pyramids: tuple[list[Tensor | None], list[Tensor | None]],
         flow: Tensor,
         strips: Strips | None = None,
+        signed: bool = False,
     ) -> Tensor:
-        """The middle frame (B, 3, H, W) float32 in [0, 1].
+        """The middle frame (B, 3, H, W) float32 in [0, 1], or [-1, 1] where `signed`.
 
         Args:
             codes: (B, z_channels, 3, h, w), of the codebook.
@@ -222,9 +231,10 @@ class TLBVFI(nn.Module):
             pyramids: their feature levels. The lists are emptied, so that a level is freed where nobody else has it.
             flow: (B, 4, H, W) at the frames' size.
             strips: as for :meth:`encode_frame`.
+            signed: give it in [-1, 1].
         """
         codes = self.vqgan.decoder_input(codes)
-        return self.vqgan.decoder(codes, images, pyramids, flow, strips or WHOLE)
+        return self.vqgan.decoder(codes, images, pyramids, flow, strips or WHOLE, signed)
 
     def _empty_for(
         self,

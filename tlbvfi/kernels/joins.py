@@ -32,42 +32,47 @@ def join(
     other: Tensor | None = None,
     other_bias: Tensor | None = None,
     slope: Tensor | None = None,
+    after: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """act(x + bias + other + other_bias), in one pass.
+    """act(x + bias + other + other_bias) + after, in one pass.
 
     Args:
         x: (B, C, H, W), channels last, or some channels of such a map (:func:`position_stride`); so are the maps below.
         bias, other_bias: (C,).
         other: a map of x's shape.
         slope: of a PReLU, (C,); without one there is no activation.
+        after: a map of x's shape, added last.
         out: where the result goes; x itself by default, which is overwritten.
 
     Returns:
         `out`.
     """
     out = x if out is None else out
-    _join(x, bias, other, other_bias, slope, out)
+    _join(x, bias, other, other_bias, slope, after, out)
     return out
 
 
 def _launch(
-    x: Tensor, bias: Tensor | None, other: Tensor | None, other_bias: Tensor | None, slope: Tensor | None, out: Tensor
-) -> None:
+    x: Tensor, bias: Tensor | None, other: Tensor | None, other_bias: Tensor | None, slope: Tensor | None,
+    after: Tensor | None, out: Tensor,
+) -> None:  # fmt: skip
     from .device.joins import join_kernel
 
     channels, positions = x.shape[1], x.numel() // x.shape[1]
     block_c = power_of_two(channels)
     block_p = max(1, _BLOCK // block_c)
     join_kernel[(ceil_div(positions, block_p),)](
-        x, bias, other, other_bias, slope, out, positions, channels,
-        position_stride(x), 0 if other is None else position_stride(other), position_stride(out),
+        x, bias, other, other_bias, slope, after, out, positions, channels,
+        position_stride(x), 0 if other is None else position_stride(other),
+        0 if after is None else position_stride(after), position_stride(out),
         BLOCK_P=block_p, BLOCK_C=block_c,
     )  # fmt: skip
 
 
 _join = operator(
-    "join(Tensor x, Tensor? bias, Tensor? other, Tensor? other_bias, Tensor? slope, Tensor(a!) out) -> ()",
+    "join(Tensor x, Tensor? bias, Tensor? other, Tensor? other_bias, Tensor? slope, Tensor? after, Tensor(a!) out) "
+    "-> ()",
     lambda *_: None,
     _launch,
 )

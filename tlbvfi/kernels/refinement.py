@@ -7,13 +7,12 @@ to both frames. Positions and what lies outside of a map are as in :mod:`..modul
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from .joins import position_stride
+from .positions import Bases
 from .registry import ceil_div, operator, power_of_two, products
 
 #: Channels of the map that :func:`cosines` makes: nine cosines, the flow, zeros.
@@ -24,19 +23,6 @@ FLOW = 8
 WIDEST = 256
 #: Elements of a map that a program takes where it is elementwise.
 _BLOCK = 2048
-
-
-class Bases(NamedTuple):
-    """Where a flow starts from: the places along both sides of a map in [-1, 1], as the plain path has them."""
-
-    x: Tensor
-    y: Tensor
-
-    @staticmethod
-    def of(features: Tensor) -> Bases:
-        height, width = features.shape[-2:]
-        options = {"device": features.device, "dtype": torch.float32}
-        return Bases(torch.linspace(-1.0, 1.0, width, **options), torch.linspace(-1.0, 1.0, height, **options))
 
 
 def centre(x: Tensor, flow: Tensor, bases: Bases, top: int, out: Tensor) -> None:

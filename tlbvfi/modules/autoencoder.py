@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderParams
+from ..kernels.images import new_frame, resized
+from ..kernels.positions import Bases
 from ..rows.cuts import WHOLE, Cut, Strips, halved
 from ..rows.lazy import (
     Rows,
@@ -23,9 +26,11 @@ from ..rows.lazy import (
     stored,
 )
 from ..rows.owned import Owned
+from ..rows.tuning import Tuning
 from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
 from .flow import CoarseFlow, FlowRefinement
 from .maxvit import CrossAttention, MaxViT
+from .preparation import Deriving, zero_padded
 from .quantize import VectorQuantizer
 from .warp import Neighbourhood, join_channels, resize, resize_flow, warp
 from .wavelet import FrequencyExtractor, gate
@@ -134,7 +139,7 @@ class DecoderLevel(nn.Module):
         return self.upsample(stored(self.cross_attn(x, context, strips)))
 
 
-class Decoder(nn.Module):
+class Decoder(Deriving):
     def __init__(self, params: AutoencoderParams) -> None:
         super().__init__()
         widths, groups = params.pyramid_widths, params.norm_groups
@@ -158,6 +163,19 @@ class Decoder(nn.Module):
             nn.Conv2d(last, 4, 3, padding=1),
         )  # fmt: skip
 
+    def derive(self) -> dict[str, Tensor]:
+        """The last conv's weight with eight outputs, of which four are zeros: cards convolve to that many faster."""
+        weight = self._last_conv().weight
+        return {"last_weight": zero_padded(weight, 8, weight.shape[1])}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return (self._last_conv().weight,)
+
+    def _last_conv(self) -> nn.Conv2d:
+        conv = self.moduleout[-1]
+        assert isinstance(conv, nn.Conv2d)
+        return conv
+
     def flows(
         self,
         frames: tuple[Tensor, Tensor],
@@ -177,6 +195,7 @@ class Decoder(nn.Module):
         pyramids: tuple[list[Tensor | None], list[Tensor | None]],
         flow: Tensor,
         strips: Strips = WHOLE,
+        signed: bool = False,
     ) -> Tensor:
         """The middle frame.
 
@@ -187,22 +206,25 @@ class Decoder(nn.Module):
                 removed as it is read, and freed where nobody else has it.
             flow: (B, 4, H, W) at the frames' size.
             strips: how wide maps are cut.
+            signed: give it in [-1, 1].
 
         Returns:
-            (B, 3, H, W) float32 in [0, 1].
+            (B, 3, H, W) float32 in [0, 1], or [-1, 1].
         """
         flows = self._level_flows(flow)
         x = Owned(stored(self.mid(self.conv_in(latent))))
         for level in reversed(self.up):
             levels = map(list.pop, pyramids)
             x = _materialised(level(x, self._context(levels, flows.pop(), strips), strips), strips)
-        return self._synthesised(x, frames, flow, strips)
+        return self._synthesised(x, frames, flow, strips, signed)
 
     def _level_flows(self, flow: Tensor) -> list[Tensor | None]:
         """The flow at each decoder level's size, outermost first; None for levels that are not warped."""
         flows: list[Tensor | None] = [None] * len(self.up)
+        kernels = Tuning.of(flow.device).kernels
         for i in range(FLOW_LEVELS - 1):
-            flow = resize(flow, (flow.shape[-2] // 2, flow.shape[-1] // 2)) * 0.5
+            size = flow.shape[-2] // 2, flow.shape[-1] // 2
+            flow = resized(flow, size, (0.5, 0.5)) if kernels else resize(flow, size) * 0.5
             flows[i] = flow
         return flows
 
@@ -224,24 +246,55 @@ class Decoder(nn.Module):
         channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
         return Rows((batch, channels, height, width), read)
 
-    def _synthesised(self, source: Owned[Rows], frames: tuple[Tensor, Tensor], flow: Tensor, strips: Strips) -> Tensor:
+    def _synthesised(
+        self,
+        source: Owned[Rows],
+        frames: tuple[Tensor, Tensor],
+        flow: Tensor,
+        strips: Strips,
+        signed: bool = False,
+    ) -> Tensor:
         """From the last decoder map, stored: blend mask and residual, four channels, and the frame (B, 3, H, W) in
-        [0, 1]."""
+        [0, 1], or [-1, 1] where `signed`."""
         layers: list[Any] = list(self.moduleout)
         conv, norm, _, conv2, norm2, _, conv3 = layers
         cuts = strips.cuts(flow.shape, least=_HEAD_ROWS)
         inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
         outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
-        head = convolved(normed(read_once(outer.take(), cuts), norm2, strips, relu), conv3)
+        last = normed(read_once(outer.take(), cuts), norm2, strips, relu)
+        size = (flow.shape[0], 3, *flow.shape[2:])
+        if strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
+            return materialise(Rows(size, self._frame_by_kernels(last, frames, flow, signed)), cuts).tensor()
+        head = convolved(last, conv3)
 
         def read(a: int, b: int) -> Tensor:
             gates = torch.sigmoid(head.read(a, b).float())
             mask, residual = gates[:, 3:], 2.0 * gates[:, :3] - 1.0
             to_frames = flow[:, :, a:b].chunk(2, dim=1)
-            first, last = (warp(frame, to_frame, a) for frame, to_frame in zip(frames, to_frames, strict=True))
-            return (torch.lerp(last, first, mask) + residual).clamp(0.0, 1.0)
+            warped0, warped1 = (warp(frame, to_frame, a) for frame, to_frame in zip(frames, to_frames, strict=True))
+            result = (torch.lerp(warped1, warped0, mask) + residual).clamp(0.0, 1.0)
+            if not signed:
+                return result
+            return result * 2.0 - 1.0 if torch.is_grad_enabled() else result.mul_(2.0).sub_(1.0)
 
-        return materialise(Rows((flow.shape[0], 3, *flow.shape[2:]), read), cuts).tensor()
+        return materialise(Rows(size, read), cuts).tensor()
+
+    def _frame_by_kernels(
+        self, last: Rows, frames: tuple[Tensor, Tensor], flow: Tensor, signed: bool
+    ) -> Callable[[int, int], Tensor]:
+        """What reads rows of the frame, from the map before the last conv."""
+        weight, bias = self.derived()["last_weight"], self._last_conv().bias
+        assert bias is not None
+        height, width = flow.shape[2:]
+        places = Bases.of(flow)
+
+        def read(a: int, b: int) -> Tensor:
+            top, bottom = max(a - 1, 0), min(b + 1, height)
+            # The rows beside the strip are there for the conv's sake, and cut off.
+            head = F.conv2d(last.read(top, bottom), weight, None, padding=1)[:, :, a - top : b - top]
+            return new_frame(head, bias, *frames, flow, places, a, signed)
+
+        return read
 
 
 def _materialised(rows: Rows, strips: Strips) -> Owned[Rows]:

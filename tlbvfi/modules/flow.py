@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.images import coarse_input, resized
 from ..kernels.joins import join
-from ..kernels.refinement import FLOW, SEEN, WIDEST, Bases, correlation_features, cosines, gru_input, middle, moved
+from ..kernels.positions import Bases
+from ..kernels.refinement import FLOW, SEEN, WIDEST, correlation_features, cosines, gru_input, middle, moved
+from ..padding import FLOW_MULTIPLE
 from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips
 from ..rows.tuning import Tuning
 from .blocks import accumulate
-from .preparation import Deriving, laid_out
+from .preparation import Deriving, laid_out, zero_padded
 from .warp import Neighbourhood, join_channels, resize, warp
 
 
@@ -32,7 +35,12 @@ def _positionwise(layers: nn.Sequential, x: Tensor) -> Tensor:
     return x
 
 
-class CoarseBlock(nn.Module):
+def _multiple_of_8(channels: int) -> int:
+    """Channels that cards convolve fast in half precision."""
+    return -(-channels // 8) * 8
+
+
+class CoarseBlock(Deriving):
     """One scale of the coarse flow: works on its input shrunk by `scale`, gives flow at half the input's size."""
 
     def __init__(self, in_channels: int, width: int, scale: float) -> None:
@@ -49,6 +57,47 @@ class CoarseBlock(nn.Module):
         x = self.conv1(accumulate(self.convblock(x), x))
         # Enlarging does not scale the values: they are in pixels of the output already.
         return resize(x.float(), (height // 2, width // 2))
+
+    def _layers(self) -> list[tuple[nn.Conv2d, nn.PReLU]]:
+        return [(conv, act) for conv, act in (*self.conv0, *self.convblock)]
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The layers' weights as :meth:`refined` takes them, before their channels are a multiple of 8."""
+        weights: dict[str, Tensor] = {"last": self.conv1.weight}
+        for number, (conv, act) in enumerate(self._layers()):
+            assert conv.bias is not None
+            weights |= {f"weight{number}": conv.weight, f"bias{number}": conv.bias, f"slope{number}": act.weight}
+        return weights
+
+    def derive(self) -> dict[str, Tensor]:
+        """Those whose channels are no multiple of 8, with zeros up to one."""
+        tensors = {}
+        for name, weight in self._weights().items():
+            channels = weight.shape[:2]
+            sides = [_multiple_of_8(count) for count in channels]
+            if sides != list(channels):
+                tensors[name] = zero_padded(weight, *sides)
+        return tensors
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return tuple(self.parameters())
+
+    def refined(self, frame0: Tensor, frame1: Tensor, flow: Tensor | None, places: Bases) -> Tensor:
+        """The flow so far, if any, and what this scale adds to it, by kernels (see :meth:`CoarseFlow.estimates`)."""
+        height, width = frame0.shape[-2:]
+        tensors = self._weights() | self.derived()
+        assert self.conv1.bias is not None
+        x = coarse_input(frame0, frame1, flow, places, round(1 / self.scale), self.conv1.weight.dtype)
+        first, strided, count = x, len(self.conv0), len(self.conv0) + len(self.convblock)
+        for number in range(count):
+            if number == strided:
+                first = x
+            stride = 2 if number < strided else 1
+            x = F.conv2d(x, tensors[f"weight{number}"], None, stride=stride, padding=1)
+            after = first if number == count - 1 else None
+            x = join(x, tensors[f"bias{number}"], slope=tensors[f"slope{number}"], after=after)
+        x = F.conv_transpose2d(x, tensors["last"], None, stride=2, padding=1)
+        return resized(x, (height // 2, width // 2), bias=self.conv1.bias, other=flow, channels=4)
 
 
 class CoarseFlow(nn.Module):
@@ -67,12 +116,22 @@ class CoarseFlow(nn.Module):
 
     def estimates(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
         """The flow after each scale, coarsest first; the last is the result."""
+        height, width = frame0.shape[-2:]
+        if Tuning.of(frame0.device).kernels and height % FLOW_MULTIPLE == 0 and width % FLOW_MULTIPLE == 0:
+            yield from self._estimates_by_kernels(frame0, frame1)
+            return
         flow = self.block0(torch.cat([frame0, frame1], dim=1))
         yield flow
         for block in (self.block1, self.block2):
             full = resize(flow, (frame0.shape[-2], frame0.shape[-1])) * 2.0
             warped = [warp(frame0, full[:, :2]), warp(frame1, full[:, 2:])]
             flow = flow + block(torch.cat([*warped, full], dim=1))
+            yield flow
+
+    def _estimates_by_kernels(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
+        places, flow = Bases.of(frame0), None
+        for block in (self.block0, self.block1, self.block2):
+            flow = block.refined(frame0, frame1, flow, places)
             yield flow
 
 

@@ -35,6 +35,13 @@ def laid_out_copy(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(weight.shape, dtype=dtype, memory_format=layout).copy_(weight)
 
 
+def zero_padded(weight: Tensor, *sizes: int) -> Tensor:
+    """A copy of the weight whose first sides are these, with zeros past its own, laid out for convolutions."""
+    padded = weight.new_zeros(*sizes, *weight.shape[len(sizes) :])
+    padded[tuple(slice(size) for size in weight.shape[: len(sizes)])] = weight
+    return laid_out(padded)
+
+
 class Prepared(ABC):
     """A module that computes something from its weights once, for inference."""
 

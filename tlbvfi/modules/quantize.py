@@ -6,22 +6,33 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..kernels.codes import nearest_code
 from ..rows.tuning import Tuning
+from .preparation import Deriving
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(Deriving):
     """Replace each latent position by the nearest of `n_embed` codes (Euclidean, in float32)."""
 
     def __init__(self, n_embed: int, channels: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n_embed, channels)
 
+    def derive(self) -> dict[str, Tensor]:
+        return {"code_norms": self.embedding.weight.float().square().sum(dim=1)}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return (self.embedding.weight,)
+
     def code_indices(self, z: Tensor) -> Tensor:
         """z (B, C, T, h, w) -> (B, T, h, w) int64; the lowest index on a tie."""
         codes = self.embedding.weight.float()  # (n_embed, C)
+        tuning = Tuning.of(z.device)
+        if tuning.kernels:
+            return nearest_code(z.float(), codes, self.derived()["code_norms"])
         positions = rearrange(z.float(), "b c t h w -> (b t h w) c")
         code_norms = codes.square().sum(dim=1)
-        parts = positions.split(Tuning.of(z.device).distance_positions)
+        parts = positions.split(tuning.distance_positions)
         nearest = [self._nearest(part, codes, code_norms) for part in parts]
         b, _, t, h, w = z.shape
         return rearrange(torch.cat(nearest), "(b t h w) -> b t h w", b=b, t=t, h=h, w=w)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..kernels.refinement import Bases, centre
+from ..kernels.images import resized
+from ..kernels.positions import Bases, last_inside, places
+from ..kernels.refinement import centre
 from ..rows.tuning import Tuning
 
 #: With gradients: how near a position comes to a tap outside of the map, in pixels, before that tap counts.
@@ -34,9 +35,12 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = flow.shape[-2:]
     if (height, width) == tuple(size):
         return flow
+    scale = (size[1] / width, size[0] / height)
+    if Tuning.of(flow.device).kernels:
+        return resized(flow, size, scale)
     flow = resize(flow, size)
-    flow[:, 0::2] *= size[1] / width
-    flow[:, 1::2] *= size[0] / height
+    flow[:, 0::2] *= scale[0]
+    flow[:, 1::2] *= scale[1]
     return flow
 
 
@@ -55,13 +59,11 @@ def _position(offset: Tensor, size: int, first: int) -> Tensor:
     half = (size - 1) / 2
     if half == 0:
         return torch.zeros_like(offset)
-    base = torch.linspace(-1.0, 1.0, size, device=offset.device, dtype=torch.float32)
+    base = places(size, offset.device)
     if offset.ndim == 4:
         base = base[first : first + offset.shape[1], None, None]
     position = ((base + offset / half + 1.0) * half).clamp(0.0, size - 1.0)
-    # The last float before the far border is the border: sums in another order (threads, processors) differ by that.
-    last = float(np.nextafter(np.float32(size - 1), np.float32(0)))
-    return torch.where(position >= last, size - 1.0, position)
+    return torch.where(position >= last_inside(size), size - 1.0, position)
 
 
 def warp(x: Tensor, flow: Tensor, top: int = 0) -> Tensor:

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.images import BAND_CHANNELS, bands
 from ..rows.cuts import Strips, halved, wide_cuts
 from ..rows.lazy import Rows, added, convolved, materialise, normed
 from .blocks import group_norm, relu
+from .preparation import Deriving, zero_padded
 
 _TAP = 0.5 / math.sqrt(2.0)
 #: Luma weights of the grey clip; they add up to 0.9999, so that mid-grey is a little below 0.5.
@@ -69,7 +71,7 @@ class FrequencyBlock(nn.Module):
         return materialise(h, halved(cuts), measure=True)
 
 
-class FrequencyExtractor(nn.Module):
+class FrequencyExtractor(Deriving):
     """Grey clip -> one map (B, C, h, w) at the latent size that gates the deepest features.
 
     Every block divides the size by four after the first conv's two, so it serves 1/32 (two blocks).
@@ -80,24 +82,54 @@ class FrequencyExtractor(nn.Module):
         self.conv_in = nn.Conv2d(21, ch, 3, stride=2, padding=1)
         self.Blocks = nn.ModuleList([FrequencyBlock(ch, ch, groups), FrequencyBlock(ch, out_channels, groups)])
 
+    def derive(self) -> dict[str, Tensor]:
+        """The first conv's weight over the channels of :func:`..kernels.images.bands`: the channel of ones, read at the
+        middle tap, adds the bias."""
+        assert self.conv_in.bias is not None
+        weight = zero_padded(self.conv_in.weight, self.conv_in.out_channels, BAND_CHANNELS)
+        weight[:, self.conv_in.in_channels, 1, 1] = self.conv_in.bias
+        return {"weight_in": weight}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        assert self.conv_in.bias is not None
+        return self.conv_in.weight, self.conv_in.bias
+
     def forward(self, frame0: Tensor, frame1: Tensor, strips: Strips) -> Tensor:
         """frame0, frame1: (B, 3, H, W) in [0, 1]; the frame between them is mid-grey."""
+        kernels = strips.tuning_on(frame0.device).kernels
+        h = (self._first_in_one_pass if kernels else self._first)(frame0, frame1, strips)
+        for block in self.Blocks:
+            h = block(h, strips)
+        return h.tensor()
+
+    def _first_in_one_pass(self, frame0: Tensor, frame1: Tensor, strips: Strips) -> Rows:
+        """As :meth:`_first`, the bands by a kernel."""
+        batch, _, height, width = frame0.shape
+        weight = self.derived()["weight_in"]
+
+        def read(a: int, b: int) -> Tensor:
+            # The kernel pads with the row above the map, and with one below it.
+            x = bands(frame0, frame1, 2 * a - 1, 2 * (b - a) + 1, weight.dtype, _GREY, _TAP)
+            return F.conv2d(x, weight, None, stride=2, padding=(0, 1))
+
+        shape = (batch, weight.shape[0], (height + 1) // 2, (width + 1) // 2)
+        return materialise(Rows(shape, read), strips.cuts(shape), measure=strips.pixels is not None)
+
+    def _first(self, frame0: Tensor, frame1: Tensor, strips: Strips) -> Rows:
+        """The first conv's map, of the bands of the clip."""
         height, dtype = frame0.shape[2], self.conv_in.weight.dtype
 
-        def bands(a: int, b: int) -> Tensor:
+        def channels_of(a: int, b: int) -> Tensor:
             # Each of the two passes reads one row further.
             grey0, grey1 = (to_grey(frame[:, :, a : min(b + 2, height)]) for frame in (frame0, frame1))
             clip = torch.stack([grey0, torch.full_like(grey0, 0.5 * sum(_GREY)), grey1], dim=1)
             channels = wavelet_channels(clip)[:, :, : b - a]
             return channels.to(dtype).contiguous(memory_format=torch.channels_last)
 
-        clip_bands = Rows((frame0.shape[0], 21, height, frame0.shape[3]), bands)
+        clip_bands = Rows((frame0.shape[0], 21, height, frame0.shape[3]), channels_of)
         # Two rows of the frames make one: the cuts are those of the frames' size.
         cuts = halved(wide_cuts(clip_bands.shape, strips, frame0.device))
-        h = materialise(convolved(clip_bands, self.conv_in), cuts, measure=strips.pixels is not None)
-        for block in self.Blocks:
-            h = block(h, strips)
-        return h.tensor()
+        return materialise(convolved(clip_bands, self.conv_in), cuts, measure=strips.pixels is not None)
 
 
 def gate(features: Tensor, frequency: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import triton.language as tl
 
 @triton.jit
 def join_kernel(
-    x, bias, other, other_bias, slope, out, positions, channels, x_stride, other_stride, out_stride,
+    x, bias, other, other_bias, slope, after, out, positions, channels,
+    x_stride, other_stride, after_stride, out_stride,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -25,4 +26,6 @@ def join_kernel(
     if slope is not None:
         factor = tl.load(slope + channel, mask=there, other=0.0).to(tl.float32)[None, :]
         value = tl.where(value > 0, value, value * factor)
+    if after is not None:
+        value += tl.load(after + place[:, None] * after_stride + channel[None, :], mask=mask).to(tl.float32)
     tl.store(out + place[:, None] * out_stride + channel[None, :], value.to(out.dtype.element_ty), mask=mask)
