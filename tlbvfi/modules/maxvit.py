@@ -9,13 +9,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..kernels.attention import WindowWeights, fits, window_block
 from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips, pieces, wide_cuts
 from ..rows.lazy import Rows, convolved, materialise, pointwise
 from ..rows.moments import channel_sums
 from .attention import attention
 from .blocks import accumulate
-from .preparation import Prepared
+from .preparation import Deriving, Prepared
 
 #: Cuts of a token map into windows of w x w tokens: neighbours, or every (H / w)-th row and column.
 _WINDOWS = {
@@ -28,7 +29,7 @@ _MERGED = {
 }
 
 
-class RelativePositionBias(Prepared, nn.Embedding):
+class RelativePositionBias(Deriving, nn.Embedding):
     """A learnt bias for each offset (dy, dx) = query - key inside a window, one head."""
 
     relative_index: Tensor
@@ -37,10 +38,24 @@ class RelativePositionBias(Prepared, nn.Embedding):
         super().__init__((2 * window - 1) ** 2, 1)
         self.window = window
         self.register_buffer("relative_index", torch.empty(window**2, window**2, dtype=torch.long), persistent=False)
-        self.prepare()
+        self._index()
 
     def prepare(self) -> None:
-        """Fill the derived buffer on the device of the table."""
+        self._index()
+        super().prepare()
+
+    def derive(self) -> dict[str, Tensor]:
+        return {"pairs": self.weight[self.relative_index, 0].float()}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return (self.weight,)
+
+    def of_pairs(self) -> Tensor:
+        """(window^2, window^2) float32, queries first."""
+        return self.derived()["pairs"]
+
+    def _index(self) -> None:
+        """Fill the buffer on the device of the table."""
         device, span = self.weight.device, self.window
         y, x = torch.meshgrid(*(torch.arange(span, device=device) for _ in range(2)), indexing="ij")
         y, x = y.flatten(), x.flatten()
@@ -113,7 +128,11 @@ class MaxViT(nn.Module):
         self.ff_grid = PreNorm(channels, FeedForward(channels))
 
     def forward(self, x: Tensor, context: Tensor | None = None, strips: Strips = WHOLE) -> Tensor:
-        """x, context: maps (B, C, H, W); without context x attends to itself. In strips, x is overwritten."""
+        """x, context: maps (B, C, H, W); without context x attends to itself. x may be overwritten."""
+        window = self.attn_block.fn.window
+        assert isinstance(window, int)
+        if strips.tuning_on(x.device).kernels and fits(x, window):
+            return self._in_place(x, context)
         strips = pieces(strips, x.device)
         tokens = rearrange(x, "b c h w -> b h w c")
         other = None if context is None else rearrange(context, "b c h w -> b h w c")
@@ -135,6 +154,25 @@ class MaxViT(nn.Module):
                 result = self._attended(attend, feed, mine, theirs)
                 views[0][:, part] = rearrange(result, layout, y=window)
         return rearrange(tokens, "b h w c -> b c h w")
+
+    def _in_place(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """By kernels of our own: the map is overwritten, and nothing of its size is made."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        context = None if context is None else context.contiguous(memory_format=torch.channels_last)
+        for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
+            attention, feed_forward = attend.fn, feed.fn
+            assert isinstance(attention, WindowAttention) and isinstance(feed_forward, FeedForward)
+            layers: list[Any] = list(feed_forward.net)
+            weights = WindowWeights(
+                attend.norm.weight, attend.norm.bias,
+                attention.to_q.weight, attention.to_k.weight, attention.to_v.weight, attention.to_out[0].weight,
+                attention.rel_pos_bias.of_pairs(),
+                feed.norm.weight, feed.norm.bias,
+                layers[0].weight, layers[0].bias, layers[3].weight, layers[3].bias,
+            )  # fmt: skip
+            grid = attention.kind == "grid"
+            window_block(x, context, weights, attention.window, grid, attend.norm.eps, feed.norm.eps)
+        return x
 
     @staticmethod
     def _attended(attend: PreNorm, feed: PreNorm, tokens: Tensor, other: Tensor | None) -> Tensor:
