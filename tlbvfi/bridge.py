@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,26 @@ from .config import BridgeParams
 from .ranges import MIN_STEPS
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+Step = Callable[[Tensor, int, "Factors", Tensor], Tensor]
 Noise = Sequence[Tensor] | torch.Generator | None
+
+
+class Factors(NamedTuple):
+    """What one step from t to n multiplies (paper eq. 8, eta = 1), with d = 1 - m_t and m = m_t.
+
+    x_n = a x_0 + b y + c (x_t - d x_0 - m y) + e noise.
+    """
+
+    a: float
+    b: float
+    c: float
+    d: float
+    m: float
+    e: float
+
+
+#: Of a step that ends at x_0.
+LAST = Factors(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Schedule:
@@ -78,16 +98,13 @@ class Schedule:
             raise ValueError(f"sample_steps must fall strictly from at most {top} to 0, not {shown}.")
         return steps
 
-    def coefficients(self, t: int, n: int) -> tuple[float, float, float, float, float]:
-        """What one step from t to n multiplies, in float32 (paper eq. 8, eta = 1).
-
-        x_n = a x_0 + b y + c (x_t - d x_0 - m_t y) + e noise; returns (a, b, c, d, e), d = 1 - m_t.
-        """
+    def factors(self, t: int, n: int) -> Factors:
+        """Of the step from t to n, computed in float32."""
         one = np.float32(1.0)
         m_t, m_n, v_t, v_n = self.m[t], self.m[n], self.variance[t], self.variance[n]
         sigma2 = (v_t - v_n * (one - m_t) ** 2 / (one - m_n) ** 2) * v_n / v_t
         c = np.sqrt((v_n - sigma2) / v_t)
-        return float(one - m_n), float(m_n), float(c), float(one - m_t), float(np.sqrt(sigma2))
+        return Factors(float(one - m_n), float(m_n), float(c), float(one - m_t), float(m_t), float(np.sqrt(sigma2)))
 
 
 def draws(noise: Noise, count: int, like: Tensor) -> Iterator[Tensor]:
@@ -122,17 +139,37 @@ def sample(denoiser: Denoiser, y: Tensor, schedule: Schedule, timesteps: Sequenc
     Returns:
         x_0, float32.
     """
-    x = y
-    source = draws(noise, len(timesteps) - 1, y)
-    for t, n in zip(timesteps, [*timesteps[1:], None], strict=True):
+    x = x0 = y
+    for t, n, drawn in _steps(y, timesteps, noise):
         steps = torch.full((y.shape[0],), t, device=y.device, dtype=torch.float32)
         x0 = x - denoiser(x, y, steps)
-        if n is None:
-            break
-        a, b, c, d, e = schedule.coefficients(t, n)
-        m_t = float(schedule.m[t])
-        x = a * x0 + b * y + c * (x - d * x0 - m_t * y) + e * next(source)
+        if drawn is not None:
+            a, b, c, d, m, e = schedule.factors(t, n)
+            x = a * x0 + b * y + c * (x - d * x0 - m * y) + e * drawn
     return x0
+
+
+def sample_by(step: Step, y: Tensor, schedule: Schedule, timesteps: Sequence[int], noise: Noise = None) -> Tensor:
+    """:func:`sample` where the denoiser makes whole steps.
+
+    Args:
+        step: (x_t, the step's number from 0 on, its factors, noise) -> x_n. The last step's factors are :data:`LAST`,
+            and its noise is x_t.
+        y, schedule, timesteps, noise: as for :func:`sample`.
+    """
+    x = y
+    for number, (t, n, drawn) in enumerate(_steps(y, timesteps, noise)):
+        last = drawn is None
+        x = step(x, number, LAST if last else schedule.factors(t, n), x if last else drawn)
+    return x
+
+
+def _steps(y: Tensor, timesteps: Sequence[int], noise: Noise) -> Iterator[tuple[int, int, Tensor | None]]:
+    """Of every step the timestep, the next one and a draw; none after the last."""
+    source = draws(noise, len(timesteps) - 1, y)
+    for t, n in itertools.pairwise(timesteps):
+        yield t, n, next(source)
+    yield timesteps[-1], 0, None
 
 
 def generator_at(seed: int, *place: int) -> torch.Generator:

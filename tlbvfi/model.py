@@ -36,7 +36,9 @@ class TLBVFI(nn.Module):
         super().__init__()
         self.params = params or ModelParams()
         self.vqgan = VQGAN(self.params.autoencoder)
-        self.denoise_fn = UNet(self.params.autoencoder.z_channels, self.params.denoiser)
+        self.denoise_fn = UNet(
+            self.params.autoencoder.z_channels, self.params.denoiser, self.params.bridge.num_timesteps
+        )
         self.schedule = Schedule(self.params.bridge)
 
     @property
@@ -197,13 +199,20 @@ class TLBVFI(nn.Module):
         """
         timesteps = self.schedule.timesteps(sample_steps)
 
-        def step(*arguments: Tensor) -> Tensor:
-            result = self.denoise_fn(*arguments)
+        def told(result: Tensor) -> Tensor:
             if after_step is not None:
                 after_step()
             return result
 
-        return bridge.sample(step, latent, self.schedule, timesteps, noise)
+        if not (Tuning.of(latent.device).kernels and self.denoise_fn.has_kernels(latent)):
+            return bridge.sample(lambda *state: told(self.denoise_fn(*state)), latent, self.schedule, timesteps, noise)
+        latent = latent.contiguous()
+        embeddings = self.denoise_fn.embeddings(timesteps)
+
+        def step(x: Tensor, number: int, factors: bridge.Factors, drawn: Tensor) -> Tensor:
+            return told(self.denoise_fn.step(x, latent, embeddings[number], factors, drawn.contiguous()))
+
+        return bridge.sample_by(step, latent, self.schedule, timesteps, noise)
 
     def flows(self, features0: FrameFeatures, features1: FrameFeatures, strips: Strips | None = None) -> Flows:
         """The flows from the middle frame to two encoded frames (see :mod:`.modules.flow`)."""

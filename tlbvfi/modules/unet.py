@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DenoiserParams
+from ..kernels.denoiser import (
+    MOST_CHANNELS,
+    Clip,
+    Norm,
+    clip_attention,
+    clip_conv,
+    clip_entry,
+    clip_linear,
+    clip_step,
+)
 from .attention import attention
 from .blocks import FRAMES, silu
 from .preparation import Deriving
@@ -63,6 +74,10 @@ def _norm(groups: int, channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(groups, channels), channels, eps=1e-5)
 
 
+def _of(norm: nn.GroupNorm, embedding: Tensor | None = None) -> Norm:
+    return Norm(norm.weight, norm.bias, norm.num_groups, norm.eps, embedding)
+
+
 class TimedResBlock(nn.Module):
     """Residual block with scale-shift norm from the time embedding, optionally resampling height and width."""
 
@@ -99,6 +114,15 @@ class TimedResBlock(nn.Module):
         x = self._resampled(x)
         return h + (x if isinstance(skip, nn.Identity) else skip(x))
 
+    def by_kernels(self, inputs: Sequence[Clip], embedding: Tensor) -> Clip:
+        """:meth:`forward` of one map or two, which count as one of all their channels; embedding: (2 C,), what
+        emb_layers give."""
+        layers: list[Any] = [*self.in_layers, *self.out_layers, self.skip_connection]
+        norm, _, conv, norm2, _, _, conv2, skip = layers
+        h = clip_conv(inputs, conv.weight, conv.bias, _of(norm), self.resample)
+        weights = (None, None) if isinstance(skip, nn.Identity) else (skip.weight, skip.bias)
+        return clip_conv([h], conv2.weight, conv2.bias, _of(norm2, embedding), "", inputs, self.resample, *weights)
+
 
 class ClipSelfAttention(nn.Module):
     """Single-head attention over all positions of the clip; qkv from one 1x1 conv, laid out q | k | v."""
@@ -118,6 +142,10 @@ class ClipSelfAttention(nn.Module):
         out = F.linear(attention(q, k, v), self.proj_out.weight[:, :, 0], self.proj_out.bias)
         return x + rearrange(out, "b 1 (t h w) c -> b c t h w", t=t, h=h, w=w)
 
+    def by_kernels(self, x: Clip) -> Clip:
+        qkv = clip_linear(x, self.qkv.weight, self.qkv.bias, _of(self.norm))
+        return clip_attention(qkv, x, self.proj_out.weight, self.proj_out.bias)
+
 
 class TimedSequential(nn.Sequential):
     """A Sequential that hands the time embedding to the blocks that take it."""
@@ -127,13 +155,23 @@ class TimedSequential(nn.Sequential):
             x = layer(x, embedding) if isinstance(layer, TimedResBlock) else layer(x)
         return x
 
+    def by_kernels(self, inputs: Sequence[Clip], embeddings: Iterator[Tensor]) -> Clip:
+        """:meth:`forward` of what :meth:`TimedResBlock.by_kernels` takes, each block with the next embedding."""
+        for layer in self:
+            resampled = isinstance(layer, TimedResBlock)
+            inputs = [layer.by_kernels(inputs, next(embeddings)) if resampled else layer.by_kernels(*inputs)]
+        return inputs[0]
 
-class UNet(nn.Module):
+
+class UNet(Deriving):
     """Predicts x_t - x_0 from [x_t, y] and the integer timestep."""
 
-    def __init__(self, latent_channels: int, params: DenoiserParams) -> None:
+    def __init__(self, latent_channels: int, params: DenoiserParams, num_timesteps: int) -> None:
         super().__init__()
         self.channels = params.model_channels
+        self.num_timesteps = num_timesteps
+        self.multiple = 2 ** (len(params.channel_mult) - 1)
+        self._widest = max(params.channel_mult) * params.model_channels
         width, embedding = params.model_channels, 4 * params.model_channels
         self.time_embed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
@@ -159,10 +197,13 @@ class UNet(nn.Module):
             TimedResBlock(ch, ch, params), ClipSelfAttention(ch, params.norm_groups), TimedResBlock(ch, ch, params)
         )
         self.output_blocks = nn.ModuleList()
+        self._groups_fit = True
         for level, mult in reversed(list(enumerate(params.channel_mult))):
             for index in range(params.num_res_blocks + 1):
-                out = mult * width
-                layers = [TimedResBlock(ch + skips.pop(), out, params), *attend(out, ds)]
+                out, both = mult * width, ch + skips.pop()
+                # Kernels of our own norm two maps side by side, without a group that has channels of both.
+                self._groups_fit &= ch % (both // min(params.norm_groups, both)) == 0
+                layers = [TimedResBlock(both, out, params), *attend(out, ds)]
                 ch = out
                 if level and index == params.num_res_blocks:
                     layers.append(TimedResBlock(ch, ch, params, "up"))
@@ -186,3 +227,63 @@ class UNet(nn.Module):
         layers: list[Any] = list(self.out)
         norm, _, conv = layers
         return conv(silu(norm(h))).float()
+
+    def has_kernels(self, x: Tensor) -> bool:
+        """Whether :meth:`step` takes a latent (B, C, T, h, w); :meth:`forward` takes all."""
+        fits = self._groups_fit and self._widest <= MOST_CHANNELS and x.shape[2] == FRAMES
+        whole = x.shape[3] % self.multiple == 0 and x.shape[4] % self.multiple == 0
+        return fits and whole and x.dtype == self.out[0].weight.dtype == torch.float32
+
+    def derive(self) -> dict[str, Tensor]:
+        """Of all timesteps the `sinusoids`, and of all blocks together `scales` and `scale_biases` of emb_layers."""
+        layers = self._embedding_layers()
+        steps = torch.arange(self.num_timesteps, device=layers[0].weight.device)
+        return {
+            "sinusoids": timestep_embedding(steps, self.channels),
+            "scales": torch.cat([layer.weight for layer in layers]),
+            "scale_biases": torch.cat([layer.bias for layer in layers]),
+        }
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return tuple(tensor for layer in self._embedding_layers() for tensor in (layer.weight, layer.bias))
+
+    def _embedding_layers(self) -> list[nn.Linear]:
+        """In the order of the blocks."""
+        blocks: list[Any] = [block for block in self.modules() if isinstance(block, TimedResBlock)]
+        return [block.emb_layers[1] for block in blocks]
+
+    def embeddings(self, timesteps: Sequence[int]) -> list[tuple[Tensor, ...]]:
+        """For every timestep what :meth:`step` takes: what its blocks scale and shift by, (2 C,) each."""
+        found = self.derived()
+        sinusoids = torch.cat([found["sinusoids"][t : t + 1] for t in timesteps])
+        rows = F.linear(silu(self.time_embed(sinusoids)), found["scales"], found["scale_biases"])
+        sizes = [layer.out_features for layer in self._embedding_layers()]
+        return [row.split(sizes) for row in rows]
+
+    def step(
+        self, x: Tensor, y: Tensor, embeddings: Sequence[Tensor], factors: Sequence[float], noise: Tensor
+    ) -> Tensor:
+        """A step of the bridge by kernels of our own, one of :meth:`embeddings` for all of a batch.
+
+        Args:
+            x, y, noise: (B, C, T, h, w), contiguous, as :meth:`has_kernels` wants them.
+            embeddings, factors: of the step (:class:`..bridge.Factors`).
+
+        Returns:
+            The next state.
+        """
+        each = iter(embeddings)
+        first: Any = self.input_blocks[0]
+        h = clip_entry(x, y, first[0].weight, first[0].bias)
+        skips = [h]
+        blocks: list[Any] = list(self.input_blocks)[1:]
+        for block in blocks:
+            h = block.by_kernels([h], each)
+            skips.append(h)
+        h = self.middle_block.by_kernels([h], each)
+        blocks = list(self.output_blocks)
+        for block in blocks:
+            h = block.by_kernels([h, skips.pop()], each)
+        layers: list[Any] = list(self.out)
+        norm, _, conv = layers
+        return clip_step(h, conv.weight, conv.bias, _of(norm), x, y, noise, factors)
