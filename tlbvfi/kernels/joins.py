@@ -39,7 +39,7 @@ def join(
     Args:
         x: (B, C, H, W), channels last, or some channels of such a map (:func:`position_stride`); so are the maps below.
         bias, other_bias: (C,).
-        other: a map of x's shape.
+        other: a map of x's shape; or of fewer rows and columns, past which the result is zero.
         slope: of a PReLU, (C,); without one there is no activation.
         out: where the result goes; x itself by default, which is overwritten.
 
@@ -62,7 +62,8 @@ def _launch(
     join_kernel[(ceil_div(positions, block_p),)](
         x, bias, other, other_bias, slope, out, positions, channels,
         position_stride(x), 0 if other is None else position_stride(other), position_stride(out),
-        BLOCK_P=block_p, BLOCK_C=block_c,
+        *x.shape[2:], *(x if other is None else other).shape[2:],
+        PADDED=other is not None and other.shape != x.shape, BLOCK_P=block_p, BLOCK_C=block_c,
     )  # fmt: skip
 
 
