@@ -1,4 +1,5 @@
-"""Tests. Where there is no card Triton interprets its kernels, which is settled when anything imports Triton first."""
+"""Tests. What they start with: on a machine without a card, Triton's kernels are interpreted, which is settled when
+Triton is first imported, and PyTorch's counter of operations imports it."""
 
 import os
 

@@ -40,7 +40,7 @@ def join(
     Args:
         x: (B, C, H, W), channels last, or some channels of such a map (:func:`position_stride`); so are the maps below.
         bias, other_bias: (C,).
-        other: a map of x's shape.
+        other: a map of x's shape; or of fewer rows and columns, past which the result is zero.
         slope: of a PReLU, (C,); without one there is no activation.
         after: a map of x's shape, added last.
         out: where the result goes; x itself by default, which is overwritten.
@@ -66,7 +66,8 @@ def _launch(
         x, bias, other, other_bias, slope, after, out, positions, channels,
         position_stride(x), 0 if other is None else position_stride(other),
         0 if after is None else position_stride(after), position_stride(out),
-        BLOCK_P=block_p, BLOCK_C=block_c,
+        *x.shape[2:], *(x if other is None else other).shape[2:],
+        PADDED=other is not None and other.shape != x.shape, BLOCK_P=block_p, BLOCK_C=block_c,
     )  # fmt: skip
 
 
