@@ -82,6 +82,11 @@ class WindowAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(channels, channels, bias=False))
         self.rel_pos_bias = RelativePositionBias(window)
 
+    def weights(self) -> list[Tensor]:
+        """Of q, k, v and the result, and the bias of each pair of positions."""
+        linear = (self.to_q, self.to_k, self.to_v, *self.to_out)
+        return [*(layer.get_parameter("weight") for layer in linear), self.rel_pos_bias.of_pairs()]
+
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x, context: normed token maps (B, H, W, C), H and W multiples of the window."""
         b, height, width, _ = x.shape
@@ -125,6 +130,7 @@ class MaxViT(nn.Module):
 
     def __init__(self, channels: int, window: int) -> None:
         super().__init__()
+        self.window = window
         self.attn_block = PreNorm(channels, WindowAttention(channels, window, "block"))
         self.ff_block = PreNorm(channels, FeedForward(channels))
         self.attn_grid = PreNorm(channels, WindowAttention(channels, window, "grid"))
@@ -132,9 +138,7 @@ class MaxViT(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, strips: Strips = WHOLE) -> Tensor:
         """x, context: maps (B, C, H, W); without context x attends to itself. x may be overwritten."""
-        window = self.attn_block.fn.window
-        assert isinstance(window, int)
-        if strips.tuning_on(x.device).kernels and fits(x, window):
+        if strips.tuning_on(x.device).kernels and fits(x, self.window):
             return self._in_place(x, context)
         strips = pieces(strips, x.device)
         tokens = rearrange(x, "b c h w -> b h w c")
@@ -163,18 +167,13 @@ class MaxViT(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         context = None if context is None else context.contiguous(memory_format=torch.channels_last)
         for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
-            attention, feed_forward = attend.fn, feed.fn
-            assert isinstance(attention, WindowAttention) and isinstance(feed_forward, FeedForward)
-            layers: list[Any] = list(feed_forward.net)
-            weights = WindowWeights(
-                attend.norm.weight, attend.norm.bias,
-                attention.to_q.weight, attention.to_k.weight, attention.to_v.weight, attention.to_out[0].weight,
-                attention.rel_pos_bias.of_pairs(),
-                feed.norm.weight, feed.norm.bias,
-                layers[0].weight, layers[0].bias, layers[3].weight, layers[3].bias,
-            )  # fmt: skip
-            grid = attention.kind == "grid"
-            window_block(x, context, weights, attention.window, grid, attend.norm.eps, feed.norm.eps)
+            assert isinstance(attend.fn, WindowAttention)
+            norm, feed_norm = attend.norm, feed.norm
+            weights = WindowWeights._make(
+                (*norm.parameters(), *attend.fn.weights(), *feed_norm.parameters(), *feed.fn.parameters())
+            )
+            grid = attend.fn.kind == "grid"
+            window_block(x, context, weights, self.window, grid, norm.eps, feed_norm.eps)
         return x
 
     @staticmethod

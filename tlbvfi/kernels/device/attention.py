@@ -30,7 +30,7 @@ def columns(weight, entering, leaving, inputs, outputs):
     return tl.load(weight + entering[:, None] + leaving[None, :] * inputs, mask=there, other=0.0)
 
 
-@triton.jit(do_not_specialize=["down_window", "down_token", "across_window", "across_token"])
+@triton.jit(do_not_specialize=["height", "width", "down_window", "down_token", "across_window", "across_token"])
 def window_block_kernel(
     x, context, norm_weight, norm_bias, to_q, to_k, to_v, to_out, position_bias,
     feed_weight, feed_bias, widen, widen_bias, narrow, narrow_bias,

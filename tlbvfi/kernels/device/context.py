@@ -37,7 +37,8 @@ def _expanded(
 
 @triton.jit
 def _expanded_along(
-    total, x, stride, flow, flow_axis, row, column, first, there, base_x, base_y, far_x, far_y, last_x, last_y, height, width,
+    total, x, stride, flow, flow_axis, row, column, first, there,
+    base_x, base_y, far_x, far_y, last_x, last_y, height, width,
     weight, skipped, leaving, channels, inputs, hidden, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The same of a map sampled along a flow; `first` are the places (P,) of the images' first pixels."""
@@ -65,7 +66,7 @@ def _expanded_along(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["positions", "height", "width"])
 def context_expand_kernel(
     before, after, flow, base_x, base_y, weight, bias, out, positions, height, width, channels, inputs, hidden,
     before_stride, after_stride, flow_image, flow_axis, flow_row, flow_column, far_x, far_y, last_x, last_y,
@@ -104,7 +105,7 @@ def context_expand_kernel(
     tl.store(out + place[:, None] * hidden + leaving[None, :], gelu(total).to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "rows"])
 def depthwise_gelu_kernel(
     x, taps, bias, out, sums, height, width, channels, stride, rows,
     BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -133,7 +134,7 @@ def depthwise_gelu_kernel(
     upper = tl.zeros((BLOCK_W, BLOCK_C), tl.float32) + shift
     here = tl.zeros((BLOCK_W, BLOCK_C), tl.float32) + shift
     total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
-    for step in range(0, rows + 2):
+    for step in range(rows + 2):
         row = top - 1 + step
         place = image + row * width + column
         source = x + place[:, None] * stride + channel[None, :]
@@ -153,7 +154,7 @@ def depthwise_gelu_kernel(
     tl.store(sums + tile.to(tl.int64) * channels + channel, tl.sum(total, axis=0), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def mean_kernel(sums, means, tiles, channels, share, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
     image = tl.program_id(1)
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
