@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,10 @@ from ..rows.owned import Owned
 from ..rows.tuning import Tuning
 from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
 from .flow import CoarseFlow, FlowRefinement
-from .maxvit import CrossAttention, MaxViT
+from .maxvit import Context, CrossAttention, MaxViT
 from .preparation import Deriving, zero_padded
 from .quantize import VectorQuantizer
-from .warp import Neighbourhood, join_channels, resize, resize_flow, warp
+from .warp import resize, resize_flow, warp
 from .wavelet import FrequencyExtractor, gate
 
 #: Pyramid levels that the flow refinement reads, and that are warped for the decoder (level 0 is not).
@@ -214,8 +214,7 @@ class Decoder(Deriving):
         flows = self._level_flows(flow)
         x = Owned(stored(self.mid(self.conv_in(latent))))
         for level in reversed(self.up):
-            levels = map(list.pop, pyramids)
-            x = _materialised(level(x, self._context(levels, flows.pop(), strips), strips), strips)
+            x = _materialised(level(x, Context(_features(pyramids), flows.pop(), strips), strips), strips)
         return self._synthesised(x, frames, flow, strips, signed)
 
     def _level_flows(self, flow: Tensor) -> list[Tensor | None]:
@@ -227,24 +226,6 @@ class Decoder(Deriving):
             flow = resized(flow, size, (0.5, 0.5)) if kernels else resize(flow, size) * 0.5
             flows[i] = flow
         return flows
-
-    @staticmethod
-    def _context(levels: Iterable[Tensor | None], flow: Tensor | None, strips: Strips) -> Rows:
-        """What a decoder level attends to: both frames' features (B, C, H, W), and where there is a flow (B, 4, H, W)
-        also these warped to the middle."""
-        features = [level for level in levels if level is not None]
-
-        def read(a: int, b: int) -> Tensor:
-            parts: list[Tensor | Neighbourhood] = [f[:, :, a:b] for f in features]
-            if flow is not None:
-                to_frames = flow[:, :, a:b].chunk(2, dim=1)
-                pairs = zip(features, to_frames, strict=True)
-                parts += [Neighbourhood(f, to_frame, a, strips.tuning) for f, to_frame in pairs]
-            return join_channels((batch, b - a, width), parts)
-
-        batch, _, height, width = features[0].shape
-        channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
-        return Rows((batch, channels, height, width), read)
 
     def _synthesised(
         self,
@@ -295,6 +276,13 @@ class Decoder(Deriving):
             return new_frame(head, bias, *frames, flow, places, a, signed)
 
         return read
+
+
+def _features(pyramids: tuple[list[Tensor | None], list[Tensor | None]]) -> tuple[Tensor, Tensor]:
+    """The deepest levels left of two pyramids, removed from them."""
+    before, after = (pyramid.pop() for pyramid in pyramids)
+    assert before is not None and after is not None
+    return before, after
 
 
 def _materialised(rows: Rows, strips: Strips) -> Owned[Rows]:

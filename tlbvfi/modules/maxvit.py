@@ -6,17 +6,20 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..kernels.attention import WindowWeights, fits, window_block
+from ..kernels.context import context_expand, depthwise_gelu
 from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips, pieces, wide_cuts
-from ..rows.lazy import Rows, convolved, materialise, pointwise
+from ..rows.lazy import Rows, convolved, materialise, pointwise, stored
 from ..rows.moments import channel_sums
 from .attention import attention
 from .blocks import accumulate
-from .preparation import Deriving, Prepared
+from .preparation import Deriving
+from .warp import Neighbourhood, join_channels
 
 #: Cuts of a token map into windows of w x w tokens: neighbours, or every (H / w)-th row and column.
 _WINDOWS = {
@@ -79,6 +82,11 @@ class WindowAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(channels, channels, bias=False))
         self.rel_pos_bias = RelativePositionBias(window)
 
+    def weights(self) -> list[Tensor]:
+        """Of q, k, v and the result, and the bias of each pair of positions."""
+        linear = (self.to_q, self.to_k, self.to_v, *self.to_out)
+        return [*(layer.get_parameter("weight") for layer in linear), self.rel_pos_bias.of_pairs()]
+
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x, context: normed token maps (B, H, W, C), H and W multiples of the window."""
         b, height, width, _ = x.shape
@@ -122,6 +130,7 @@ class MaxViT(nn.Module):
 
     def __init__(self, channels: int, window: int) -> None:
         super().__init__()
+        self.window = window
         self.attn_block = PreNorm(channels, WindowAttention(channels, window, "block"))
         self.ff_block = PreNorm(channels, FeedForward(channels))
         self.attn_grid = PreNorm(channels, WindowAttention(channels, window, "grid"))
@@ -129,9 +138,7 @@ class MaxViT(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, strips: Strips = WHOLE) -> Tensor:
         """x, context: maps (B, C, H, W); without context x attends to itself. x may be overwritten."""
-        window = self.attn_block.fn.window
-        assert isinstance(window, int)
-        if strips.tuning_on(x.device).kernels and fits(x, window):
+        if strips.tuning_on(x.device).kernels and fits(x, self.window):
             return self._in_place(x, context)
         strips = pieces(strips, x.device)
         tokens = rearrange(x, "b c h w -> b h w c")
@@ -160,18 +167,13 @@ class MaxViT(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         context = None if context is None else context.contiguous(memory_format=torch.channels_last)
         for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
-            attention, feed_forward = attend.fn, feed.fn
-            assert isinstance(attention, WindowAttention) and isinstance(feed_forward, FeedForward)
-            layers: list[Any] = list(feed_forward.net)
-            weights = WindowWeights(
-                attend.norm.weight, attend.norm.bias,
-                attention.to_q.weight, attention.to_k.weight, attention.to_v.weight, attention.to_out[0].weight,
-                attention.rel_pos_bias.of_pairs(),
-                feed.norm.weight, feed.norm.bias,
-                layers[0].weight, layers[0].bias, layers[3].weight, layers[3].bias,
-            )  # fmt: skip
-            grid = attention.kind == "grid"
-            window_block(x, context, weights, attention.window, grid, attend.norm.eps, feed.norm.eps)
+            assert isinstance(attend.fn, WindowAttention)
+            norm, feed_norm = attend.norm, feed.norm
+            weights = WindowWeights._make(
+                (*norm.parameters(), *attend.fn.weights(), *feed_norm.parameters(), *feed.fn.parameters())
+            )
+            grid = attend.fn.kind == "grid"
+            window_block(x, context, weights, self.window, grid, norm.eps, feed_norm.eps)
         return x
 
     @staticmethod
@@ -199,7 +201,27 @@ class SqueezeExcitation(nn.Module):
         return self.gate(mean.to(next(self.gate.parameters()).dtype))
 
 
-class MBConv(Prepared, nn.Sequential):
+class Context(Rows):
+    """What a decoder level attends to: both frames' features (B, C, H, W), and where there is a flow (B, 4, H, W) also
+    these warped to the middle; side by side."""
+
+    def __init__(self, features: tuple[Tensor, Tensor], flow: Tensor | None, strips: Strips) -> None:
+        self.features, self.flow = features, flow
+        batch, _, height, width = features[0].shape
+        channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
+
+        def read(a: int, b: int) -> Tensor:
+            parts: list[Tensor | Neighbourhood] = [f[:, :, a:b] for f in features]
+            if flow is not None:
+                to_frames = flow[:, :, a:b].chunk(2, dim=1)
+                pairs = zip(features, to_frames, strict=True)
+                parts += [Neighbourhood(f, to_frame, a, strips.tuning) for f, to_frame in pairs]
+            return join_channels((batch, b - a, width), parts)
+
+        super().__init__((batch, channels, height, width), read)
+
+
+class MBConv(Deriving, nn.Sequential):
     """Inverted bottleneck without residual: 1x1, depthwise 3x3, squeeze-excitation, 1x1 (paper's context path).
 
     :meth:`prepare` merges the three BatchNorms (evaluation mode) into the convs before them, once.
@@ -223,6 +245,8 @@ class MBConv(Prepared, nn.Sequential):
         """The wide map between is stored, or computed twice where memory is short; so is the result."""
         layers: list[Any] = list(self)
         expand, norm1, act1, depthwise, norm2, act2, excite, project, norm3 = layers
+        if isinstance(x, Context) and self._whole(x, strips):
+            return stored(self._by_kernels(x))
         cuts = wide_cuts(x.shape, strips, expand.weight.device)
 
         def widened(part: Tensor) -> Tensor:
@@ -241,6 +265,36 @@ class MBConv(Prepared, nn.Sequential):
         narrow = Rows((x.shape[0], project.out_channels, *x.shape[2:]), lambda a, b: projected(wide.read(a, b)))
         return materialise(narrow, cuts)
 
+    def _whole(self, x: Context, strips: Strips) -> bool:
+        """Whether kernels of our own take the map whole."""
+        folded = not any(isinstance(layer, nn.BatchNorm2d) for layer in self)
+        return folded and strips.tuning_on(x.features[0].device).kernels and len(strips.cuts(x.shape)) == 1
+
+    def _by_kernels(self, x: Context) -> Tensor:
+        """By kernels of our own: neither the context is made, nor anything wide but the maps before and after the
+        depthwise convolution."""
+        layers: list[Any] = list(self)
+        expand, depthwise, excite, project = layers[0], layers[3], layers[6], layers[7]
+        before, after = (f.contiguous(memory_format=torch.channels_last) for f in x.features)
+        wide = context_expand(before, after, x.flow, expand.weight.flatten(1), expand.bias)
+        wide, means = depthwise_gelu(wide, self.derived()["taps"], depthwise.bias)
+        gates = excite(means)
+        if len(gates) > 1:
+            return gated_projection(wide, gates, project)
+        weight = project.weight.flatten(1) * gates
+        return F.linear(wide.permute(0, 2, 3, 1), weight, project.bias).permute(0, 3, 1, 2)
+
+    def derive(self) -> dict[str, Tensor]:
+        return {"taps": rearrange(self._depthwise().weight, "c 1 y x -> (y x) c").contiguous()}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return (self._depthwise().weight,)
+
+    def _depthwise(self) -> nn.Conv2d:
+        conv = self[3]
+        assert isinstance(conv, nn.Conv2d)
+        return conv
+
     @torch.no_grad()
     def prepare(self) -> None:
         for index in (0, 3, 7):
@@ -248,6 +302,7 @@ class MBConv(Prepared, nn.Sequential):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 fold_batch_norm(conv, norm)
                 self[index + 1] = nn.Identity()
+        super().prepare()
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

@@ -19,13 +19,18 @@ def _normed(x, weight, bias, channel, channels, eps):
 
 
 @triton.jit
-def _columns(weight, entering, leaving, inputs, outputs):
+def gelu(x):
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def columns(weight, entering, leaving, inputs, outputs):
     """Part of a linear layer's weight (outputs, inputs), turned: (BLOCK inputs, BLOCK outputs)."""
     there = (entering < inputs)[:, None] & (leaving < outputs)[None, :]
     return tl.load(weight + entering[:, None] + leaving[None, :] * inputs, mask=there, other=0.0)
 
 
-@triton.jit(do_not_specialize=["down_window", "down_token", "across_window", "across_token"])
+@triton.jit(do_not_specialize=["height", "width", "down_window", "down_token", "across_window", "across_token"])
 def window_block_kernel(
     x, context, norm_weight, norm_bias, to_q, to_k, to_v, to_out, position_bias,
     feed_weight, feed_bias, widen, widen_bias, narrow, narrow_bias,
@@ -56,28 +61,25 @@ def window_block_kernel(
         seen = _normed(seen, norm_weight, norm_bias, channel, channels, norm_eps).to(dtype)
     logits = tl.zeros((TOKENS, TOKENS), tl.float32)
     for start in range(0, channels, BLOCK_N):
-        query = tl.dot(normed, _columns(to_q, channel, start + part, channels, channels), input_precision=PRECISION)
-        key = tl.dot(seen, _columns(to_k, channel, start + part, channels, channels), input_precision=PRECISION)
+        query = tl.dot(normed, columns(to_q, channel, start + part, channels, channels), input_precision=PRECISION)
+        key = tl.dot(seen, columns(to_k, channel, start + part, channels, channels), input_precision=PRECISION)
         logits = tl.dot(query.to(dtype), tl.trans(key.to(dtype)), logits, input_precision=PRECISION)
     logits = logits * scale + tl.load(position_bias + token[:, None] * TOKENS + token[None, :])
     shares = tl.exp(logits - tl.max(logits, axis=1)[:, None])
     shares = (shares / tl.sum(shares, axis=1)[:, None]).to(dtype)
     total = tl.load(mine, mask=there, other=0.0).to(tl.float32)
     for start in range(0, channels, BLOCK_N):
-        value = tl.dot(seen, _columns(to_v, channel, start + part, channels, channels), input_precision=PRECISION)
+        value = tl.dot(seen, columns(to_v, channel, start + part, channels, channels), input_precision=PRECISION)
         found = tl.dot(shares, value.to(dtype), input_precision=PRECISION).to(dtype)
-        total = tl.dot(
-            found, _columns(to_out, start + part, channel, channels, channels), total, input_precision=PRECISION
-        )
+        block = columns(to_out, start + part, channel, channels, channels)
+        total = tl.dot(found, block, total, input_precision=PRECISION)
 
     normed = _normed(total, feed_weight, feed_bias, channel, channels, feed_eps).to(dtype)
     total += tl.load(narrow_bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
     hidden = 4 * channels
     for start in range(0, hidden, BLOCK_N):
-        wide = tl.dot(normed, _columns(widen, channel, start + part, channels, hidden), input_precision=PRECISION)
+        wide = tl.dot(normed, columns(widen, channel, start + part, channels, hidden), input_precision=PRECISION)
         wide += tl.load(widen_bias + start + part, mask=start + part < hidden, other=0.0).to(tl.float32)[None, :]
-        wide = 0.5 * wide * (1.0 + tl.erf(wide * 0.7071067811865476))
-        total = tl.dot(
-            wide.to(dtype), _columns(narrow, start + part, channel, hidden, channels), total, input_precision=PRECISION
-        )
+        block = columns(narrow, start + part, channel, hidden, channels)
+        total = tl.dot(gelu(wide).to(dtype), block, total, input_precision=PRECISION)
     tl.store(mine, total.to(dtype), mask=there)

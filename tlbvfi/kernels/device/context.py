@@ -1,0 +1,168 @@
+"""See :mod:`..context`."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .attention import columns, gelu
+
+
+@triton.jit
+def _along(base, offset, far, last):
+    """The place at or before a sampling position along a side, and the share of the way to the next; rounded as in
+    :mod:`....modules.warp`. `base` is the place looked from, -1 to 1, `far` the last one, `last` the float before."""
+    half = far * 0.5
+    position = (base + tl.div_rn(offset, half) + 1.0) * half
+    position = tl.minimum(tl.maximum(position, 0.0), far)
+    position = tl.where(position >= last, far, position)
+    low = tl.floor(position)
+    return low.to(tl.int32), position - low
+
+
+@triton.jit
+def _expanded(
+    total, x, stride, place, there, weight, skipped, leaving, channels, inputs, hidden,
+    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The sums so far, and the share of a map that has `skipped` channels before it."""
+    for start in range(0, channels, BLOCK_K):
+        channel = start + tl.arange(0, BLOCK_K)
+        mask = there[:, None] & (channel < channels)[None, :]
+        found = tl.load(x + place[:, None] * stride + channel[None, :], mask=mask, other=0.0)
+        block = columns(weight, skipped + channel, leaving, inputs, hidden)
+        total = tl.dot(found, block, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def _expanded_along(
+    total, x, stride, flow, flow_axis, row, column, first, there,
+    base_x, base_y, far_x, far_y, last_x, last_y, height, width,
+    weight, skipped, leaving, channels, inputs, hidden, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The same of a map sampled along a flow; `first` are the places (P,) of the images' first pixels."""
+    dx = tl.load(flow, mask=there, other=0.0)
+    dy = tl.load(flow + flow_axis, mask=there, other=0.0)
+    left, across = _along(tl.load(base_x + column, mask=there, other=0.0), dx, far_x, last_x)
+    above, down = _along(tl.load(base_y + row, mask=there, other=0.0), dy, far_y, last_y)
+    # At the far border the share of what would lie outside is zero.
+    right = tl.minimum(left + 1, width - 1)
+    below = tl.minimum(above + 1, height - 1) * width
+    above *= width
+    a, b = x + ((first + above + left) * stride)[:, None], x + ((first + above + right) * stride)[:, None]
+    c, d = x + ((first + below + left) * stride)[:, None], x + ((first + below + right) * stride)[:, None]
+    share_a, share_b = ((1.0 - across) * (1.0 - down))[:, None], (across * (1.0 - down))[:, None]
+    share_c, share_d = ((1.0 - across) * down)[:, None], (across * down)[:, None]
+    for start in range(0, channels, BLOCK_K):
+        channel = start + tl.arange(0, BLOCK_K)
+        mask = there[:, None] & (channel < channels)[None, :]
+        found = tl.load(a + channel[None, :], mask=mask, other=0.0).to(tl.float32) * share_a
+        found += tl.load(b + channel[None, :], mask=mask, other=0.0).to(tl.float32) * share_b
+        found += tl.load(c + channel[None, :], mask=mask, other=0.0).to(tl.float32) * share_c
+        found += tl.load(d + channel[None, :], mask=mask, other=0.0).to(tl.float32) * share_d
+        block = columns(weight, skipped + channel, leaving, inputs, hidden)
+        total = tl.dot(found.to(x.dtype.element_ty), block, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit(do_not_specialize=["positions", "height", "width"])
+def context_expand_kernel(
+    before, after, flow, base_x, base_y, weight, bias, out, positions, height, width, channels, inputs, hidden,
+    before_stride, after_stride, flow_image, flow_axis, flow_row, flow_column, far_x, far_y, last_x, last_y,
+    BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(hidden, BLOCK_N)
+    place = (tl.program_id(0) // across).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    leaving = tl.program_id(0) % across * BLOCK_N + tl.arange(0, BLOCK_N)
+    there = place < positions
+    total = tl.zeros((BLOCK_P, BLOCK_N), tl.float32)
+    total = _expanded(
+        total, before, before_stride, place, there, weight, 0, leaving, channels, inputs, hidden, BLOCK_K, PRECISION
+    )
+    total = _expanded(
+        total, after, after_stride, place, there, weight, channels, leaving, channels, inputs, hidden,
+        BLOCK_K, PRECISION,
+    )  # fmt: skip
+    if flow is not None:
+        image = place // (height * width)
+        inside = (place - image * (height * width)).to(tl.int32)
+        row, column = inside // width, inside % width
+        here = flow + image * flow_image + row.to(tl.int64) * flow_row + column.to(tl.int64) * flow_column
+        first = image * (height * width)
+        total = _expanded_along(
+            total, before, before_stride, here, flow_axis, row, column, first, there,
+            base_x, base_y, far_x, far_y, last_x, last_y, height, width,
+            weight, 2 * channels, leaving, channels, inputs, hidden, BLOCK_K, PRECISION,
+        )  # fmt: skip
+        total = _expanded_along(
+            total, after, after_stride, here + 2 * flow_axis, flow_axis, row, column, first, there,
+            base_x, base_y, far_x, far_y, last_x, last_y, height, width,
+            weight, 3 * channels, leaving, channels, inputs, hidden, BLOCK_K, PRECISION,
+        )  # fmt: skip
+    total += tl.load(bias + leaving, mask=leaving < hidden, other=0.0).to(tl.float32)[None, :]
+    mask = there[:, None] & (leaving < hidden)[None, :]
+    tl.store(out + place[:, None] * hidden + leaving[None, :], gelu(total).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["height", "width", "rows"])
+def depthwise_gelu_kernel(
+    x, taps, bias, out, sums, height, width, channels, stride, rows,
+    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    blocks, across, down = tl.cdiv(channels, BLOCK_C), tl.cdiv(width, BLOCK_W), tl.cdiv(height, rows)
+    tile = tl.program_id(0) // blocks
+    channel = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    column = tile % across * BLOCK_W + tl.arange(0, BLOCK_W)
+    top = tile // across % down * rows
+    image = (tile // (across * down)).to(tl.int64) * height * width
+    there = channel < channels
+    taps += channel
+    a0, a1, a2, a3, a4, a5, a6, a7, a8 = (
+        tl.load(taps, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + channels, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + 2 * channels, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + 3 * channels, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + 4 * channels, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + 5 * channels, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + 6 * channels, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + 7 * channels, mask=there, other=0.0).to(tl.float32)[None, :],
+        tl.load(taps + 8 * channels, mask=there, other=0.0).to(tl.float32)[None, :],
+    )
+    shift = tl.load(bias + channel, mask=there, other=0.0).to(tl.float32)[None, :]
+    # Sums of the row above the one that is read, and of that one, as far as they go.
+    upper = tl.zeros((BLOCK_W, BLOCK_C), tl.float32) + shift
+    here = tl.zeros((BLOCK_W, BLOCK_C), tl.float32) + shift
+    total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
+    for step in range(rows + 2):
+        row = top - 1 + step
+        place = image + row * width + column
+        source = x + place[:, None] * stride + channel[None, :]
+        # Outside of the map rows have no columns.
+        end = tl.where((row >= 0) & (row < height), width, 0)
+        left_mask = there[None, :] & ((column > 0) & (column <= end))[:, None]
+        centre_mask, right_mask = there[None, :] & (column < end)[:, None], there[None, :] & (column < end - 1)[:, None]
+        left = tl.load(source - stride, mask=left_mask, other=0.0).to(tl.float32)
+        centre = tl.load(source, mask=centre_mask, other=0.0).to(tl.float32)
+        right = tl.load(source + stride, mask=right_mask, other=0.0).to(tl.float32)
+        value = gelu(upper + left * a6 + centre * a7 + right * a8).to(out.dtype.element_ty)
+        wanted = there[None, :] & (column < tl.where((row > top) & (row <= height), width, 0))[:, None]
+        tl.store(out + (place - width)[:, None] * channels + channel[None, :], value, mask=wanted)
+        total += tl.where(wanted, value.to(tl.float32), 0.0)
+        upper = here + left * a3 + centre * a4 + right * a5
+        here = shift + left * a0 + centre * a1 + right * a2
+    tl.store(sums + tile.to(tl.int64) * channels + channel, tl.sum(total, axis=0), mask=there)
+
+
+@triton.jit(do_not_specialize=["tiles"])
+def mean_kernel(sums, means, tiles, channels, share, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
+    image = tl.program_id(1)
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    tile = tl.arange(0, BLOCK_T)
+    there = (channel < channels)[None, :]
+    total = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+    for start in range(0, tiles, BLOCK_T):
+        source = sums + (image * tiles + start + tile)[:, None] * channels + channel[None, :]
+        total += tl.load(source, mask=there & (start + tile < tiles)[:, None], other=0.0)
+    mean = tl.sum(total, axis=0) * share
+    tl.store(means + image * channels + channel, mean.to(means.dtype.element_ty), mask=channel < channels)
