@@ -1,11 +1,8 @@
-"""Kernels of our own on the CPU, by Triton's interpreter: slow, and exact enough to be compared with the plain path.
-
-Import this before anything that imports Triton: whether its kernels are interpreted is settled then.
-"""
+"""Kernels of our own on the CPU, by Triton's interpreter (:mod:`tests`): slow, and exact enough to be compared with the
+plain path."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,8 +12,6 @@ import torch
 
 from tlbvfi.rows.tuning import Tuning, tuned
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="kernels of our own are tested where Triton is installed")
 
 #: Where the kernels run in tests: on a card where there is one.

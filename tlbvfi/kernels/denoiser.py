@@ -298,7 +298,7 @@ def _start(
     pool = sources.resample == "down"
     side, columns = _side(first), 32 if pool else _COLUMNS[size]
     if sources.planes:
-        side, columns = power_of_two(first, least=8), min(columns, 64)
+        side, columns = power_of_two(first, least=8), columns // 2
     block_n = min(power_of_two(len(weight), least=16), 16 if size == 16 and precision == "ieee" else 32)
     skip = residual.weight
     conv_kernel[frames * ceil_div(height * width, size), len(out), ceil_div(len(weight), block_n)](
