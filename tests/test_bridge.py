@@ -87,3 +87,22 @@ def test_places_have_unrelated_noise() -> None:
     }
     assert len(drawn) == 3
     assert torch.equal(torch.randn(3, generator=generator_at(5, 2)), torch.randn(3, generator=generator_at(5, 2)))
+
+
+def test_whole_steps_are_those_of_the_sampler() -> None:
+    """Where the denoiser makes them itself; the last one ends at x_0."""
+    y, steps = torch.randn(2, 3, 3, 4, 4), SCHEDULE.timesteps(6)
+    noise = [torch.randn(y.shape) for _ in range(5)]
+    numbers = []
+
+    def step(x: Tensor, number: int, factors: bridge.Factors, drawn: Tensor) -> Tensor:
+        a, b, c, d, m, e = factors
+        x_0 = x - (0.3 * x - 0.1 * y)
+        numbers.append(number)
+        return a * x_0 + b * y + c * (x - d * x_0 - m * y) + e * drawn
+
+    whole = bridge.sample_by(step, y, SCHEDULE, steps, noise)
+    assert numbers == list(range(6))
+    assert torch.equal(whole, bridge.sample(lambda x, y, t: 0.3 * x - 0.1 * y, y, SCHEDULE, steps, noise))
+    with pytest.raises(ValueError, match="5 tensors"):
+        bridge.sample_by(step, y, SCHEDULE, steps, noise[:4])

@@ -23,7 +23,7 @@ _PARTS = 128
 #: Columns of the matrix that a convolution multiplies at a time, taps by channels, for positions of a part.
 _COLUMNS = {16: 128, 32: 64, 64: 64, 128: 32}
 #: Keys that attention sees at a time.
-_KEYS = 128
+_KEYS = 64
 
 
 class Clip(NamedTuple):
@@ -235,13 +235,14 @@ class _Sources:
     eps: float = 0.0
     silu: bool = True
     resample: str = ""
-    #: Maps are (B, C, T, h, w) instead of (B, T, h, w, C).
+    #: Maps are (B, C, T, h, w) instead of (B, T, h, w, C), and the channels of both together are the first's.
     planes: bool = False
 
     @property
     def channels(self) -> tuple[int, int]:
-        axis = 1 if self.planes else 4
-        return self.first.shape[axis], 0 if self.second is None else self.second.shape[axis]
+        if self.planes:
+            return 2 * self.first.shape[1], 0
+        return self.first.shape[4], _last(self.second)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -294,7 +295,10 @@ def _start(
     size, precision = part_positions(height * width), products(sources.first)
     pointwise = weight[0, 0].numel() == 1
     (first, second), (residual_first, residual_second) = sources.channels, residual.channels
-    widest, pool = max(_side(first), _side(second)), sources.resample == "down"
+    pool = sources.resample == "down"
+    side, columns = _side(first), 32 if pool else _COLUMNS[size]
+    if sources.planes:
+        side, columns = power_of_two(first, least=8), columns // 2
     block_n = min(power_of_two(len(weight), least=16), 16 if size == 16 and precision == "ieee" else 32)
     skip = residual.weight
     conv_kernel[frames * ceil_div(height * width, size), len(out), ceil_div(len(weight), block_n)](
@@ -308,10 +312,10 @@ def _start(
         RESIDUAL=residual_first, RESIDUAL_SECOND=residual_second, MEMBERS=sources.members,
         SILU=sources.silu and sources.norm_weight is not None, POOL=pool, RESIDUAL_POOL=residual.resample == "down",
         PLANES=sources.planes, POINTWISE=pointwise, BLOCK_P=size, BLOCK_N=block_n,
-        BLOCK_FIRST=_side(first), BLOCK_SECOND=_side(second),
+        BLOCK_FIRST=side, BLOCK_SECOND=_side(second),
         BLOCK_RESIDUAL=_side(residual_first), BLOCK_RESIDUAL_SECOND=_side(residual_second),
-        TAPS=1 if pointwise else max(1, (32 if pool else _COLUMNS[size]) // widest), PARTS=_PARTS, PRECISION=precision,
-        num_warps=4 if size < 128 else 8,
+        TAPS=1 if pointwise else max(1, columns // max(side, _side(second) if second else 0)),
+        PARTS=_PARTS, PRECISION=precision, num_warps=4 if size < 128 else 8,
     )  # fmt: skip
 
 

@@ -202,7 +202,8 @@ class UNet(Deriving):
             for index in range(params.num_res_blocks + 1):
                 out, both = mult * width, ch + skips.pop()
                 # Kernels of our own norm two maps side by side, without a group that has channels of both.
-                self._groups_fit &= ch % (both // min(params.norm_groups, both)) == 0
+                members = both // min(params.norm_groups, both)
+                self._groups_fit &= ch % members == 0 and members & (members - 1) == 0
                 layers = [TimedResBlock(both, out, params), *attend(out, ds)]
                 ch = out
                 if level and index == params.num_res_blocks:

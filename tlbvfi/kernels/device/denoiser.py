@@ -7,32 +7,39 @@ import triton.language as tl
 
 
 @triton.jit
+def _over_groups(values, BLOCK_C: tl.constexpr, MEMBERS: tl.constexpr):
+    """The sums of values (BLOCK_C,) over each group, for each of its members."""
+    if MEMBERS == 1:
+        return values
+    sums = tl.sum(tl.reshape(values, (BLOCK_C // MEMBERS, MEMBERS)), axis=1)
+    return tl.reshape(tl.broadcast_to(sums[:, None], (BLOCK_C // MEMBERS, MEMBERS)), (BLOCK_C,))
+
+
+@triton.jit
 def _affine(
     moments, weight, bias, embedding, channel, there, parts, frame_parts, part_positions, positions, offset, eps,
-    FRAMES: tl.constexpr, CHANNELS: tl.constexpr, MEMBERS: tl.constexpr, PARTS: tl.constexpr,
+    FRAMES: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_C: tl.constexpr, MEMBERS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """What a norm multiplies a map's channels by and adds to them. Moments: (parts, 2, CHANNELS) of one clip."""
-    first = channel // MEMBERS * MEMBERS
     elements = (FRAMES * positions * MEMBERS).to(tl.float32)
-    mean = tl.zeros_like(channel).to(tl.float32)
+    mean = tl.zeros((BLOCK_C,), tl.float32)
     for begin in range(0, parts, PARTS):
         part = begin + tl.arange(0, PARTS)
         count = tl.minimum(part_positions, positions - part % frame_parts * part_positions).to(tl.float32)
-        mask = (part < parts)[:, None] & there[None, :]
-        for member in tl.static_range(MEMBERS):
-            place = moments + part[:, None] * (2 * CHANNELS) + (first + member)[None, :]
-            mean += tl.sum(count[:, None] * tl.load(place, mask=mask, other=0.0), axis=0)
-    mean = mean / elements
-    squares = tl.zeros_like(channel).to(tl.float32)
+        place = moments + part[:, None] * (2 * CHANNELS) + channel[None, :]
+        means = tl.load(place, mask=(part < parts)[:, None] & there[None, :], other=0.0)
+        mean += tl.sum(count[:, None] * means, axis=0)
+    mean = _over_groups(mean, BLOCK_C, MEMBERS) / elements
+    squares = tl.zeros((BLOCK_C,), tl.float32)
     for begin in range(0, parts, PARTS):
         part = begin + tl.arange(0, PARTS)
         count = tl.minimum(part_positions, positions - part % frame_parts * part_positions).to(tl.float32)
+        place = moments + part[:, None] * (2 * CHANNELS) + channel[None, :]
         mask = (part < parts)[:, None] & there[None, :]
-        for member in tl.static_range(MEMBERS):
-            place = moments + part[:, None] * (2 * CHANNELS) + (first + member)[None, :]
-            apart = tl.load(place, mask=mask, other=0.0) - mean[None, :]
-            inner = tl.load(place + CHANNELS, mask=mask, other=0.0)
-            squares += tl.sum(tl.where(mask, inner + count[:, None] * apart * apart, 0.0), axis=0)
+        apart = tl.load(place, mask=mask, other=0.0) - mean[None, :]
+        inner = tl.load(place + CHANNELS, mask=mask, other=0.0)
+        squares += tl.sum(tl.where(mask, inner + count[:, None] * apart * apart, 0.0), axis=0)
+    squares = _over_groups(squares, BLOCK_C, MEMBERS)
     scale = tl.load(weight + offset + channel, mask=there, other=0.0) / tl.sqrt(squares / elements + eps)
     shift = tl.load(bias + offset + channel, mask=there, other=0.0) - mean * scale
     if embedding is not None:  # scales, then shifts
@@ -53,15 +60,15 @@ def _active(value, scale, shift, NORM: tl.constexpr, SILU: tl.constexpr):
 
 @triton.jit
 def _products(
-    accumulated, source, weight, scale, shift, batch, frame, y, x, here, n, wanted, height, width, up, begin, end,
-    weight_out, weight_in, weight_t, weight_y, weight_x, offset,
+    accumulated, source, other, weight, scale, shift, batch, frame, y, x, here, n, wanted,
+    height, width, up, begin, end, weight_out, weight_in, weight_t, weight_y, weight_x, offset,
     FRAMES: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_C: tl.constexpr, TAPS: tl.constexpr,
     NORM: tl.constexpr, SILU: tl.constexpr, POOL: tl.constexpr, PLANES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds to (positions, n) what the taps from `begin` to `end` of a 3x3x3 kernel give, TAPS at a time.
 
     The source's channels are the weight's from `offset` on. The source is twice as wide and high where POOL, and half
-    where `up` is 1.
+    where `up` is 1. PLANES: half of the channels are those of `other`, and maps are (B, C, T, h, w).
     """
     column = tl.arange(0, TAPS * BLOCK_C)
     channel = column % BLOCK_C
@@ -74,9 +81,11 @@ def _products(
         inside = here[:, None] & there[None, :] & (row >= 0) & (row < height) & (place >= 0) & (place < width)
         moment = frame + tap_t - 1
         if PLANES:
-            plane = (batch * CHANNELS + channel) * FRAMES + moment
-            value = tl.load(source + (plane[None, :] * height + row) * width + place, mask=inside, other=0.0)
-            value = _active(value, scale, shift, NORM, SILU)
+            half = CHANNELS // 2
+            plane = (batch * half + channel % half) * FRAMES + moment
+            index = (plane[None, :] * height + row) * width + place
+            value = tl.load(source + index, mask=inside & (channel < half)[None, :], other=0.0)
+            value += tl.load(other + index, mask=inside & (channel >= half)[None, :], other=0.0)
         elif POOL:
             start = (batch * FRAMES + moment) * (4 * height * width)
             value = tl.zeros_like(row).to(tl.float32)
@@ -175,16 +184,16 @@ def conv_kernel(
         scale, shift = _affine(
             first_moments + batch * first_parts * (2 * FIRST), norm_weight, norm_bias, embedding,
             channel, channel < FIRST, first_parts, first_frame_parts, first_part_positions, source_positions, 0, eps,
-            FRAMES, FIRST, MEMBERS, PARTS,
+            FRAMES, FIRST, BLOCK_FIRST, MEMBERS, PARTS,
         )  # fmt: skip
         scale = tl.reshape(tl.broadcast_to(scale[None, :], (TAPS, BLOCK_FIRST)), (TAPS * BLOCK_FIRST,))
         shift = tl.reshape(tl.broadcast_to(shift[None, :], (TAPS, BLOCK_FIRST)), (TAPS * BLOCK_FIRST,))
     value = _products(
-        value, first, weight, scale, shift, batch, frame, y, x, here, n, wanted, height, width, up, begin, end,
+        value, first, second, weight, scale, shift, batch, frame, y, x, here, n, wanted, height, width, up, begin, end,
         weight_out, weight_in, weight_t, weight_y, weight_x, 0,
         FRAMES, FIRST, BLOCK_FIRST, TAPS, NORM, SILU, POOL, PLANES, PRECISION,
     )  # fmt: skip
-    if second is not None:
+    if SECOND > 0:
         channel2 = tl.arange(0, BLOCK_SECOND)
         scale2 = channel2
         shift2 = channel2
@@ -192,26 +201,26 @@ def conv_kernel(
             scale2, shift2 = _affine(
                 second_moments + batch * second_parts * (2 * SECOND), norm_weight, norm_bias, None,
                 channel2, channel2 < SECOND, second_parts, second_frame_parts, second_part_positions,
-                source_positions, FIRST, eps, FRAMES, SECOND, MEMBERS, PARTS,
+                source_positions, FIRST, eps, FRAMES, SECOND, BLOCK_SECOND, MEMBERS, PARTS,
             )  # fmt: skip
             scale2 = tl.reshape(tl.broadcast_to(scale2[None, :], (TAPS, BLOCK_SECOND)), (TAPS * BLOCK_SECOND,))
             shift2 = tl.reshape(tl.broadcast_to(shift2[None, :], (TAPS, BLOCK_SECOND)), (TAPS * BLOCK_SECOND,))
         value = _products(
-            value, second, weight, scale2, shift2, batch, frame, y, x, here, n, wanted, height, width, up, begin, end,
-            weight_out, weight_in, weight_t, weight_y, weight_x, FIRST,
+            value, second, None, weight, scale2, shift2, batch, frame, y, x, here, n, wanted,
+            height, width, up, begin, end, weight_out, weight_in, weight_t, weight_y, weight_x, FIRST,
             FRAMES, SECOND, BLOCK_SECOND, TAPS, NORM, SILU, POOL, PLANES, PRECISION,
         )  # fmt: skip
     value += tl.load(bias + n, mask=wanted, other=0.0)[None, :]
 
     if skip_weight is not None:
         value = _products(
-            value, residual, skip_weight, n, n, batch, frame, y, x, here, n, wanted,
+            value, residual, None, skip_weight, n, n, batch, frame, y, x, here, n, wanted,
             height, width, 0, 13, 14, skip_out, skip_in, 0, 0, 0, 0,
             FRAMES, RESIDUAL, BLOCK_RESIDUAL, 1, False, False, False, False, PRECISION,
         )  # fmt: skip
         if residual_second is not None:
             value = _products(
-                value, residual_second, skip_weight, n, n, batch, frame, y, x, here, n, wanted,
+                value, residual_second, None, skip_weight, n, n, batch, frame, y, x, here, n, wanted,
                 height, width, 0, 13, 14, skip_out, skip_in, 0, 0, 0, RESIDUAL,
                 FRAMES, RESIDUAL_SECOND, BLOCK_RESIDUAL_SECOND, 1, False, False, False, False, PRECISION,
             )  # fmt: skip
