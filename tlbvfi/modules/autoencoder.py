@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderParams
+from ..kernels.joins import join
+from ..rows.activations import Activation, relu, silu
 from ..rows.cuts import WHOLE, Cut, Strips, halved
 from ..rows.lazy import (
     Rows,
     computed,
     convolved,
+    lacking,
     materialise,
     materialise_over,
     normed,
@@ -23,8 +27,10 @@ from ..rows.lazy import (
     stored,
 )
 from ..rows.owned import Owned
-from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
+from ..rows.tuning import Tuning
+from .blocks import FRAMES, AlignedConv, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames
 from .flow import CoarseFlow, FlowRefinement
+from .fused import bare, fuses, norm_act
 from .maxvit import CrossAttention, MaxViT
 from .quantize import VectorQuantizer
 from .warp import Neighbourhood, join_channels, resize, resize_flow, warp
@@ -61,11 +67,20 @@ class EncoderLevel(nn.Module):
 
     def forward(self, x: Rows, strips: Strips) -> Rows:
         """The level's map (B, C, H, W) to the next one's, stored."""
+        if fuses(x.shape, strips, self.downsample.conv.weight.device):
+            return stored(self._whole(x, strips))
         cuts = strips.cuts(x.shape)
         x = self.block[0](x, strips)
         for attn in self.attn:
             x = stored(attn(computed(x, strips), strips=strips))
         return materialise(self.downsample(x), halved(cuts), measure=True)
+
+    def _whole(self, x: Rows, strips: Strips) -> Tensor:
+        """A whole map by kernels of our own: where nothing comes between, the block's last pass pads for the conv."""
+        padded = self.block[0].whole(x, below=0 if self.attn else 1)
+        for attn in self.attn:
+            padded = F.pad(attn(padded, strips=strips), (0, 1, 0, 1))
+        return self.downsample.conv(padded)
 
 
 class Encoder(nn.Module):
@@ -73,7 +88,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = params.pyramid_widths
         deepest, levels = widths[-1], params.num_levels
-        self.conv_in = nn.Conv2d(3, params.ch, 3, padding=1)
+        self.conv_in = AlignedConv(3, params.ch, 3, padding=1)
         self.down = nn.ModuleList(
             EncoderLevel(widths[i], widths[i + 1], params, attend=i == levels - 1) for i in range(levels)
         )
@@ -87,12 +102,7 @@ class Encoder(nn.Module):
 
         Without `first`, level 0 (None then) is not stored but computed where it is read: it is wide, and cheap.
         """
-        dtype = self.conv_in.weight.dtype
-        pixels = Rows(
-            (frame.shape[0], *frame.shape[1:]),
-            lambda a, b: frame[:, :, a:b].to(dtype).contiguous(memory_format=torch.channels_last),
-        )
-        x = convolved(pixels, self.conv_in)
+        x = self._full_size(frame, strips)
         if first:
             x = materialise(x, strips.cuts(x.shape), measure=True)
         features = [x.tensor() if first else None]
@@ -100,6 +110,20 @@ class Encoder(nn.Module):
             x = level(x, strips)
             features.append(x.tensor())
         return features
+
+    def _full_size(self, frame: Tensor, strips: Strips) -> Rows:
+        """Level 0, computed where it is read."""
+        conv = self.conv_in
+        shape = (frame.shape[0], conv.out_channels, *frame.shape[2:])
+        if fuses(shape, strips, frame.device):
+            filled = conv.filled_up(frame)
+            return lacking(shape, lambda: conv.bare(filled), conv.bias)
+        dtype = conv.weight.dtype
+        pixels = Rows(
+            (frame.shape[0], *frame.shape[1:]),
+            lambda a, b: frame[:, :, a:b].to(dtype).contiguous(memory_format=torch.channels_last),
+        )
+        return convolved(pixels, conv)
 
     def clip(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor, strips: Strips = WHOLE) -> Tensor:
         """The latent before `quant_conv`.
@@ -112,6 +136,12 @@ class Encoder(nn.Module):
             (B 3, z_channels, h, w).
         """
         frequency = self.frequency_extractor(frame0, frame1, strips)
+        if Tuning.of(frequency.device).kernels:
+            h = join_frames(deepest)
+            clips = rearrange(h, "(b t) c h w -> b t c h w", t=FRAMES)
+            clips.addcmul_(clips, torch.sigmoid(frequency)[:, None])
+            h = self.conv_out.bare(self.mid(h), self.norm_out, silu)
+            return join(h, self.conv_out.bias)
         h = join_frames([gate(features, frequency) for features in deepest])
         return self.conv_out(silu(self.norm_out(self.mid(h))))
 
@@ -155,7 +185,7 @@ class Decoder(nn.Module):
         self.moduleout = nn.Sequential(
             nn.Conv2d(params.ch, inner, 3, padding=1), group_norm(params.head_norm_groups[0], inner), nn.Identity(),
             nn.Conv2d(inner, last, 3, padding=1), group_norm(params.head_norm_groups[1], last), nn.Identity(),
-            nn.Conv2d(last, 4, 3, padding=1),
+            AlignedConv(last, 4, 3, padding=1),
         )  # fmt: skip
 
     def flows(
@@ -195,7 +225,7 @@ class Decoder(nn.Module):
         x = Owned(stored(self.mid(self.conv_in(latent))))
         for level in reversed(self.up):
             levels = map(list.pop, pyramids)
-            x = _materialised(level(x, self._context(levels, flows.pop(), strips), strips), strips)
+            x = _materialised(level(x, self._context(levels, flows.pop(), strips), strips), strips, flow.device)
         return self._synthesised(x, frames, flow, strips)
 
     def _level_flows(self, flow: Tensor) -> list[Tensor | None]:
@@ -230,9 +260,17 @@ class Decoder(nn.Module):
         layers: list[Any] = list(self.moduleout)
         conv, norm, _, conv2, norm2, _, conv3 = layers
         cuts = strips.cuts(flow.shape, least=_HEAD_ROWS)
-        inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
-        outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
-        head = convolved(normed(read_once(outer.take(), cuts), norm2, strips, relu), conv3)
+        if fuses(flow.shape, strips, flow.device):
+            x, bias = source.take().apart()
+            x = self.conv_out(norm_act(x, self.norm_out, silu, bias, reuse=True))
+            x = norm_act(bare(x, conv), norm, relu, conv.bias, reuse=True)
+            x = norm_act(bare(x, conv2), norm2, relu, conv2.bias, reuse=True)
+            x = conv3.filled_up(x) if x.shape[1] % 8 else x
+            head = lacking((len(x), 4, *flow.shape[2:]), lambda: conv3.bare(x), conv3.bias)
+        else:
+            inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
+            outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
+            head = convolved(normed(read_once(outer.take(), cuts), norm2, strips, relu), conv3)
 
         def read(a: int, b: int) -> Tensor:
             gates = torch.sigmoid(head.read(a, b).float())
@@ -244,15 +282,18 @@ class Decoder(nn.Module):
         return materialise(Rows((flow.shape[0], 3, *flow.shape[2:]), read), cuts).tensor()
 
 
-def _materialised(rows: Rows, strips: Strips) -> Owned[Rows]:
+def _materialised(rows: Rows, strips: Strips, device: torch.device) -> Owned[Rows]:
     """A map stored for one reader."""
+    if fuses(rows.shape, strips, device):
+        x, bias = rows.apart()
+        return Owned(lacking(rows.shape, lambda: x, bias, writable=False))
     return Owned(materialise(rows, strips.cuts(rows.shape), measure=True))
 
 
 def _head_step(
     source: Owned[Rows],
     norm: nn.GroupNorm,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     convs: Sequence[nn.Conv2d],
     cuts: list[Cut],
     strips: Strips,
