@@ -72,10 +72,10 @@ def merge_kernel(
         mean += tl.load(bias + channel, mask=there, other=0.0).to(tl.float32)[None, :]
     mask = (count > 0)[:, None] & there[None, :]
     mean = tl.where(mask, mean, 0.0)
-    group_mean = tl.sum(tl.sum(mean * (count / positions)[:, None], axis=0) / per_group, axis=0)
+    group_mean = tl.sum(mean * (count / positions)[:, None]) / per_group
     between = tl.where(mask, mean - group_mean, 0.0)
     spread += between * between * count[:, None]
-    variance = tl.sum(tl.sum(spread, axis=0) / positions, axis=0) / per_group
+    variance = tl.sum(spread / positions) / per_group
     target = batch * channels + channel
     if weight is None:
         tl.store(first + target, tl.where(there, group_mean, 0.0), mask=there)
