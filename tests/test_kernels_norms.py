@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.interpreted import DEVICE
+from tests.interpreted import DEVICE, kernels, plain
 from tests.test_kernels_joins import channels_last
+from tests.tiny import tiny_model
 from tlbvfi.kernels.joins import join
 from tlbvfi.kernels.norms import channel_moments, group_norm_affine, scale_act, stack_frames
+from tlbvfi.model import TLBVFI
+from tlbvfi.rows.cuts import WHOLE, Strips
+from tlbvfi.rows.lazy import materialise, stored
+from tlbvfi.rows.owned import Owned
 
 ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "relu": F.relu}
 
@@ -91,3 +99,145 @@ def test_a_join_with_a_smaller_map_is_zero_past_it() -> None:
     bias = torch.ones(8, device=DEVICE)
     expected = F.pad(x[:, :, :5, :4] + other + 1, (0, 1, 0, 1))
     torch.testing.assert_close(join(x, bias, other), expected)
+
+
+def test_rows_and_channels_of_a_map() -> None:
+    x = channels_last(2, 24, 9, 5)
+    part = x[:, 8:16, 2:7]
+    weight, bias = torch.randn(2, 8, device=DEVICE)
+    scale, shift = group_norm_affine(part, weight, bias, 2, 1e-6)
+    expected = x.clone()
+    expected[:, 8:16, 2:7] = F.group_norm(part.contiguous(), 2, weight, bias, 1e-6)
+    scale_act(part, scale, shift, out=part)
+    torch.testing.assert_close(x, expected)
+
+
+# --- Layers of the model made of them ---
+
+#: Batch, height and width of the maps.
+BATCH, HEIGHT, WIDTH = 2, 32, 16
+
+
+@cache
+def model(dtype: torch.dtype = torch.float32) -> TLBVFI:
+    return tiny_model(dtype=dtype).to(DEVICE)
+
+
+def uneven(channels: int, dtype: torch.dtype, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+    """A map with rows of different statistics."""
+    down = torch.linspace(0, 1, height, device=DEVICE)[:, None]
+    x = channels_last(BATCH, channels, height, width, seed=seed) * (0.5 + down) + 2 * down
+    return x.to(dtype)
+
+
+def pyramid(first: bool) -> Callable[[torch.dtype, Strips], list[Tensor]]:
+    def run(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+        levels = model(dtype).vqgan.encoder.pyramid(uneven(3, torch.float32), 2, strips, first)
+        assert (levels[0] is None) == (not first)
+        return [level for level in levels if level is not None]
+
+    return run
+
+
+def resnet_block(up: int) -> Callable[[torch.dtype, Strips], list[Tensor]]:
+    def run(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+        block = model(dtype).vqgan.decoder.up[up].block[0]
+        rows = block(stored(uneven(block.conv1.in_channels, dtype)), strips)
+        return [materialise(rows, strips.cuts(rows.shape)).tensor()]
+
+    return run
+
+
+def encoder_level(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+    layer = model(dtype).vqgan.encoder.down[4]
+    return [layer(stored(uneven(layer.block[0].conv1.in_channels, dtype)), strips).tensor()]
+
+
+def enlarged(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+    """A map that comes without the bias of the layer before, through a block with a shortcut."""
+    decoder = model(dtype).vqgan.decoder
+    source = stored(uneven(decoder.up[1].upsample.conv.in_channels, dtype, height=HEIGHT // 2, width=WIDTH // 2))
+    return [decoder.up[0].block[0](decoder.up[1].upsample(source), strips).tensor()]
+
+
+def frequency_block(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+    block = model(dtype).vqgan.encoder.frequency_extractor.Blocks[1]
+    return [block(stored(uneven(block.conv1.in_channels, dtype)), strips).tensor()]
+
+
+def middle(part: str) -> Callable[[torch.dtype, Strips], list[Tensor]]:
+    def run(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+        mid = getattr(model(dtype).vqgan, part).mid
+        clip = torch.cat([uneven(mid.block_1.conv1.in_channels, dtype, seed, 6, 5) for seed in range(3)])
+        return [mid(clip.contiguous(memory_format=torch.channels_last))]
+
+    return run
+
+
+def clip_latent(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+    encoder = model(dtype).vqgan.encoder
+    deepest = [uneven(encoder.mid.block_1.conv1.in_channels, dtype, seed, 1, 2) for seed in range(3)]
+    return [encoder.clip(deepest, *(uneven(3, torch.float32, seed, 32, 64).sigmoid() for seed in range(2)), strips)]
+
+
+def decoder_input(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+    clip = torch.cat([uneven(3, dtype, seed, 6, 5) for seed in range(3)])
+    return [model(dtype).vqgan.decoder.conv_in(clip)]
+
+
+def head(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
+    decoder = model(dtype).vqgan.decoder
+    rows = stored(uneven(decoder.conv_out.in_channels, dtype))
+    rows = materialise(rows, strips.cuts(rows.shape), measure=True)
+    pair = (uneven(3, torch.float32, 1) * 0.1, uneven(3, torch.float32, 2) * 0.1)
+    flow = torch.zeros(BATCH, 4, HEIGHT, WIDTH, device=DEVICE)
+    return [decoder._synthesised(Owned(rows), pair, flow, strips)]
+
+
+LAYERS: dict[str, Callable[[torch.dtype, Strips], list[Tensor]]] = {
+    "pyramid": pyramid(first=False),
+    "pyramid with level 0": pyramid(first=True),
+    "block": resnet_block(2),
+    "block with shortcut": resnet_block(3),
+    "encoder level with attention": encoder_level,
+    "enlarged": enlarged,
+    "frequency block": frequency_block,
+    "encoder's middle": middle("encoder"),
+    "decoder's middle": middle("decoder"),
+    "latent of a clip": clip_latent,
+    "decoder's input": decoder_input,
+    "head": head,
+}
+#: Those that are run in half precision too, and those that are cut.
+HALVES = ["pyramid", "block with shortcut", "encoder's middle", "head"]
+CUT = ["pyramid", "enlarged", "frequency block", "head"]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer(name: str) -> None:
+    with plain():
+        expected = LAYERS[name](torch.float32, WHOLE)
+    with kernels():
+        results = LAYERS[name](torch.float32, WHOLE)
+    for result, want in zip(results, expected, strict=True):
+        assert result.shape == want.shape
+        assert decibels(result, want) > 120
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_a_layer_in_half_precision(name: str) -> None:
+    with plain():
+        expected, halves = (LAYERS[name](dtype, WHOLE) for dtype in (torch.float32, torch.float16))
+    with kernels():
+        results = LAYERS[name](torch.float16, WHOLE)
+    for result, half, want in zip(results, halves, expected, strict=True):
+        assert decibels(result, want) > decibels(half, want) - 1
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_layer_in_strips(name: str) -> None:
+    with plain():
+        expected = LAYERS[name](torch.float32, WHOLE)
+    with kernels():
+        results = LAYERS[name](torch.float32, Strips(BATCH * 12 * WIDTH, frugal=True))
+    assert min(decibels(result, want) for result, want in zip(results, expected, strict=True)) > 115

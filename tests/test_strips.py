@@ -26,6 +26,7 @@ from tlbvfi.modules.maxvit import MaxViT, PreNorm
 from tlbvfi.modules.preparation import Deriving, laid_out, laid_out_copy, prepare, stacked
 from tlbvfi.modules.unet import BandedConv
 from tlbvfi.rows import lazy
+from tlbvfi.rows.activations import silu
 from tlbvfi.rows.cpu import positionwise
 from tlbvfi.rows.cuts import WHOLE, Cut, Strips
 from tlbvfi.rows.lazy import (
@@ -771,10 +772,10 @@ def test_a_map_that_is_read_once_is_its_readers() -> None:
     with torch.no_grad():
         x = uneven(1, 4, 8, 8)
         before = x.clone()
-        kept = normed(stored(x), norm, WHOLE, blocks.silu).read(0, 8)
+        kept = normed(stored(x), norm, WHOLE, silu).read(0, 8)
         assert torch.equal(x, before)
         once = read_once(stored(x), [(0, 8)])
-        taken = normed(once, norm, WHOLE, blocks.silu).read(0, 8)
+        taken = normed(once, norm, WHOLE, silu).read(0, 8)
         assert taken.data_ptr() == x.data_ptr()
         assert torch.equal(taken, kept)
         with pytest.raises(RuntimeError, match="taken already"):

@@ -1,6 +1,6 @@
 """GroupNorm of maps: exact statistics in one pass over a map, and the norm with its activation in another.
 
-Maps are (B, C, H, W), channels last, or some channels of such a map (:func:`.joins.position_stride`).
+Maps are (B, C, H, W), channels last, or some channels or rows of such a map.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _partials(x: Tensor) -> tuple[Tensor, int]:
     parts = ceil_div(positions, chunk)
     partials = torch.empty(2, batch, parts, channels, dtype=torch.float32, device=x.device)
     partials_kernel[(parts, batch, ceil_div(channels, block_c))](
-        x, partials, positions, channels, position_stride(x), chunk, BLOCK_P=block_p, BLOCK_C=block_c
+        x, partials, positions, channels, *_strides(x), chunk, BLOCK_P=block_p, BLOCK_C=block_c
     )
     return partials, chunk
 
@@ -122,6 +122,11 @@ def _launch_merge(
         BLOCK_N=block_n, BLOCK_C=block_c, num_warps=8,
     )  # fmt: skip
     return first, second
+
+
+def _strides(x: Tensor) -> tuple[int, int]:
+    """Elements from one map of a batch to the next, and from one position to the next."""
+    return x.stride(0), position_stride(x[:1])
 
 
 def _pair(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +152,7 @@ def _launch_scale_act(x: Tensor, scale: Tensor, shift: Tensor, activation: int, 
     block_p = max(_BLOCK // block_c, 1)
     scale_kernel[(ceil_div(out_height * out_width, block_p), batch)](
         x, scale, shift, out, height, width, out_height, out_width, channels,
-        position_stride(x), position_stride(out), batch // scale.shape[0],
+        *_strides(x), *_strides(out), batch // scale.shape[0],
         ACTIVATION=activation, PADDED=x.shape != out.shape, BLOCK_P=block_p, BLOCK_C=block_c,
     )  # fmt: skip
 

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from ..config import AutoencoderParams
 from ..kernels.images import new_frame, resized
+from ..kernels.joins import join
 from ..kernels.positions import Bases
+from ..rows.activations import Activation, relu, silu
 from ..rows.cuts import WHOLE, Cut, Strips, halved
 from ..rows.lazy import (
     Rows,
     computed,
     convolved,
+    lacking,
     materialise,
     materialise_over,
     normed,
@@ -27,10 +30,10 @@ from ..rows.lazy import (
 )
 from ..rows.owned import Owned
 from ..rows.tuning import Tuning
-from .blocks import FRAMES, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames, relu, silu
+from .blocks import FRAMES, AlignedConv, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames
 from .flow import CoarseFlow, FlowRefinement
+from .fused import bare, fuses, norm_act
 from .maxvit import Context, CrossAttention, MaxViT
-from .preparation import Deriving, zero_padded
 from .quantize import VectorQuantizer
 from .warp import resize, resize_flow, warp
 from .wavelet import FrequencyExtractor, gate
@@ -66,11 +69,20 @@ class EncoderLevel(nn.Module):
 
     def forward(self, x: Rows, strips: Strips) -> Rows:
         """The level's map (B, C, H, W) to the next one's, stored."""
+        if fuses(x.shape, strips, self.downsample.conv.weight.device):
+            return stored(self._whole(x, strips))
         cuts = strips.cuts(x.shape)
         x = self.block[0](x, strips)
         for attn in self.attn:
             x = stored(attn(computed(x, strips), strips=strips))
         return materialise(self.downsample(x), halved(cuts), measure=True)
+
+    def _whole(self, x: Rows, strips: Strips) -> Tensor:
+        """A whole map by kernels of our own: where nothing comes between, the block's last pass pads for the conv."""
+        padded = self.block[0].whole(x, below=0 if self.attn else 1)
+        for attn in self.attn:
+            padded = F.pad(attn(padded, strips=strips), (0, 1, 0, 1))
+        return self.downsample.conv(padded)
 
 
 class Encoder(nn.Module):
@@ -78,7 +90,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = params.pyramid_widths
         deepest, levels = widths[-1], params.num_levels
-        self.conv_in = nn.Conv2d(3, params.ch, 3, padding=1)
+        self.conv_in = AlignedConv(3, params.ch, 3, padding=1)
         self.down = nn.ModuleList(
             EncoderLevel(widths[i], widths[i + 1], params, attend=i == levels - 1) for i in range(levels)
         )
@@ -92,12 +104,7 @@ class Encoder(nn.Module):
 
         Without `first`, level 0 (None then) is not stored but computed where it is read: it is wide, and cheap.
         """
-        dtype = self.conv_in.weight.dtype
-        pixels = Rows(
-            (frame.shape[0], *frame.shape[1:]),
-            lambda a, b: frame[:, :, a:b].to(dtype).contiguous(memory_format=torch.channels_last),
-        )
-        x = convolved(pixels, self.conv_in)
+        x = self._full_size(frame, strips)
         if first:
             x = materialise(x, strips.cuts(x.shape), measure=True)
         features = [x.tensor() if first else None]
@@ -105,6 +112,20 @@ class Encoder(nn.Module):
             x = level(x, strips)
             features.append(x.tensor())
         return features
+
+    def _full_size(self, frame: Tensor, strips: Strips) -> Rows:
+        """Level 0, computed where it is read."""
+        conv = self.conv_in
+        shape = (frame.shape[0], conv.out_channels, *frame.shape[2:])
+        if fuses(shape, strips, frame.device):
+            filled = conv.filled_up(frame)
+            return lacking(shape, lambda: conv.bare(filled), conv.bias)
+        dtype = conv.weight.dtype
+        pixels = Rows(
+            (frame.shape[0], *frame.shape[1:]),
+            lambda a, b: frame[:, :, a:b].to(dtype).contiguous(memory_format=torch.channels_last),
+        )
+        return convolved(pixels, conv)
 
     def clip(self, deepest: Sequence[Tensor], frame0: Tensor, frame1: Tensor, strips: Strips = WHOLE) -> Tensor:
         """The latent before `quant_conv`.
@@ -117,6 +138,12 @@ class Encoder(nn.Module):
             (B 3, z_channels, h, w).
         """
         frequency = self.frequency_extractor(frame0, frame1, strips)
+        if Tuning.of(frequency.device).kernels:
+            h = join_frames(deepest)
+            clips = rearrange(h, "(b t) c h w -> b t c h w", t=FRAMES)
+            clips.addcmul_(clips, torch.sigmoid(frequency)[:, None])
+            h = self.conv_out.bare(self.mid(h), self.norm_out, silu)
+            return join(h, self.conv_out.bias)
         h = join_frames([gate(features, frequency) for features in deepest])
         return self.conv_out(silu(self.norm_out(self.mid(h))))
 
@@ -139,7 +166,7 @@ class DecoderLevel(nn.Module):
         return self.upsample(stored(self.cross_attn(x, context, strips)))
 
 
-class Decoder(Deriving):
+class Decoder(nn.Module):
     def __init__(self, params: AutoencoderParams) -> None:
         super().__init__()
         widths, groups = params.pyramid_widths, params.norm_groups
@@ -160,21 +187,8 @@ class Decoder(Deriving):
         self.moduleout = nn.Sequential(
             nn.Conv2d(params.ch, inner, 3, padding=1), group_norm(params.head_norm_groups[0], inner), nn.Identity(),
             nn.Conv2d(inner, last, 3, padding=1), group_norm(params.head_norm_groups[1], last), nn.Identity(),
-            nn.Conv2d(last, 4, 3, padding=1),
+            AlignedConv(last, 4, 3, padding=1),
         )  # fmt: skip
-
-    def derive(self) -> dict[str, Tensor]:
-        """The last conv's weight with eight outputs, of which four are zeros: cards convolve to that many faster."""
-        weight = self._last_conv().weight
-        return {"last_weight": zero_padded(weight, 8, weight.shape[1])}
-
-    def sources(self) -> tuple[Tensor, ...]:
-        return (self._last_conv().weight,)
-
-    def _last_conv(self) -> nn.Conv2d:
-        conv = self.moduleout[-1]
-        assert isinstance(conv, nn.Conv2d)
-        return conv
 
     def flows(
         self,
@@ -214,7 +228,8 @@ class Decoder(Deriving):
         flows = self._level_flows(flow)
         x = Owned(stored(self.mid(self.conv_in(latent))))
         for level in reversed(self.up):
-            x = _materialised(level(x, Context(_features(pyramids), flows.pop(), strips), strips), strips)
+            level_map = level(x, Context(_features(pyramids), flows.pop(), strips), strips)
+            x = _materialised(level_map, strips, flow.device)
         return self._synthesised(x, frames, flow, strips, signed)
 
     def _level_flows(self, flow: Tensor) -> list[Tensor | None]:
@@ -240,10 +255,17 @@ class Decoder(Deriving):
         layers: list[Any] = list(self.moduleout)
         conv, norm, _, conv2, norm2, _, conv3 = layers
         cuts = strips.cuts(flow.shape, least=_HEAD_ROWS)
-        inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
-        outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
-        last = normed(read_once(outer.take(), cuts), norm2, strips, relu)
         size = (flow.shape[0], 3, *flow.shape[2:])
+        if fuses(flow.shape, strips, flow.device):
+            x, bias = source.take().apart()
+            x = self.conv_out(norm_act(x, self.norm_out, silu, bias, reuse=True))
+            x = norm_act(bare(x, conv), norm, relu, conv.bias, reuse=True)
+            x = norm_act(bare(x, conv2), norm2, relu, conv2.bias, reuse=True)
+            last = stored(conv3.filled_up(x) if x.shape[1] % 8 else x)
+        else:
+            inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
+            outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
+            last = normed(read_once(outer.take(), cuts), norm2, strips, relu)
         if strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
             return materialise(Rows(size, self._frame_by_kernels(last, frames, flow, signed)), cuts).tensor()
         head = convolved(last, conv3)
@@ -264,15 +286,16 @@ class Decoder(Deriving):
         self, last: Rows, frames: tuple[Tensor, Tensor], flow: Tensor, signed: bool
     ) -> Callable[[int, int], Tensor]:
         """What reads rows of the frame, from the map before the last conv."""
-        weight, bias = self.derived()["last_weight"], self._last_conv().bias
-        assert bias is not None
+        conv = self.moduleout[-1]
+        assert isinstance(conv, AlignedConv) and conv.bias is not None
+        bias = conv.bias
         height, width = flow.shape[2:]
         places = Bases.of(flow)
 
         def read(a: int, b: int) -> Tensor:
             top, bottom = max(a - 1, 0), min(b + 1, height)
             # The rows beside the strip are there for the conv's sake, and cut off.
-            head = F.conv2d(last.read(top, bottom), weight, None, padding=1)[:, :, a - top : b - top]
+            head = conv.bare(last.read(top, bottom))[:, :, a - top : b - top]
             return new_frame(head, bias, *frames, flow, places, a, signed)
 
         return read
@@ -285,15 +308,18 @@ def _features(pyramids: tuple[list[Tensor | None], list[Tensor | None]]) -> tupl
     return before, after
 
 
-def _materialised(rows: Rows, strips: Strips) -> Owned[Rows]:
+def _materialised(rows: Rows, strips: Strips, device: torch.device) -> Owned[Rows]:
     """A map stored for one reader."""
+    if fuses(rows.shape, strips, device):
+        x, bias = rows.apart()
+        return Owned(lacking(rows.shape, lambda: x, bias, writable=False))
     return Owned(materialise(rows, strips.cuts(rows.shape), measure=True))
 
 
 def _head_step(
     source: Owned[Rows],
     norm: nn.GroupNorm,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     convs: Sequence[nn.Conv2d],
     cuts: list[Cut],
     strips: Strips,

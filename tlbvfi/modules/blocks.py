@@ -9,21 +9,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..kernels.joins import join
+from ..kernels.norms import scale_act, stack_frames
+from ..rows.activations import Activation, silu
 from ..rows.cuts import Strips
-from ..rows.lazy import Rows, added, convolved, materialise, normed, read_once
+from ..rows.lazy import Apart, Rows, added, convolved, materialise, normed, read_once, stored
 from ..rows.moments import group_normed
+from ..rows.tuning import Tuning
 from .attention import attention
+from .fused import affine, bare, fuses, norm_act, positionwise
 from .preparation import Deriving, laid_out, stacked
-
-
-def silu(x: Tensor) -> Tensor:
-    """SiLU that overwrites its input where no gradient needs it."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
-
-
-def relu(x: Tensor) -> Tensor:
-    """ReLU that overwrites its input where no gradient needs it."""
-    return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 def accumulate(x: Tensor, y: Tensor) -> Tensor:
@@ -41,6 +36,32 @@ class GroupNorm(nn.GroupNorm):
 def group_norm(groups: int, channels: int) -> GroupNorm:
     """The autoencoder's GroupNorm: eps 1e-6 throughout."""
     return GroupNorm(groups, channels, eps=1e-6)
+
+
+class AlignedConv(Deriving, nn.Conv2d):
+    """A convolution of few channels. Cards multiply halves by eights: there its channels are filled up with zeros."""
+
+    def derive(self) -> dict[str, Tensor]:
+        """`aligned`: the weight with channels in and out that are multiples of eight."""
+        out, channels = self.weight.shape[:2]
+        aligned = F.pad(self.weight, (0, 0, 0, 0, 0, -channels % 8, 0, -out % 8))
+        return {"aligned": aligned.contiguous(memory_format=torch.channels_last)}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return (self.weight,)
+
+    def filled_up(self, x: Tensor) -> Tensor:
+        """A map (B, C, H, W), in any layout and dtype, as :meth:`bare` takes it."""
+        b, c, h, w = x.shape
+        channels_last = torch.channels_last
+        filled = torch.empty(b, c + -c % 8, h, w, dtype=self.weight.dtype, device=x.device, memory_format=channels_last)
+        filled.zero_()[:, :c].copy_(x)
+        return filled
+
+    def bare(self, x: Tensor) -> Tensor:
+        """Without the bias, of a map that is filled up."""
+        y = F.conv2d(x, self.derived()["aligned"], None, self.stride, self.padding)
+        return y[:, : self.out_channels]
 
 
 #: Frames of a clip: x0, the empty middle, x1. A clip is held as its frames (B 3, C, h, w), each clip's together.
@@ -77,8 +98,10 @@ class ClipConv(nn.Conv3d):
         self.merge_frames = merge_frames
 
     def forward(self, clip: Tensor) -> Tensor:
-        reach, side = self.kernel_size[0], self.kernel_size[1]
-        if self.merge_frames:
+        reach = self.kernel_size[0]
+        if reach != 1 and Tuning.of(clip.device).kernels:
+            stacked = stack_frames(clip.contiguous(memory_format=torch.channels_last), merge=self.merge_frames)
+        elif self.merge_frames:
             stacked = rearrange(clip, "(b t) c h w -> b (t c) h w", t=FRAMES)
         elif reach == 1:
             stacked = clip
@@ -87,7 +110,20 @@ class ClipConv(nn.Conv3d):
             nothing = torch.zeros_like(frames[:, :1])
             before, after = torch.cat([nothing, frames[:, :-1]], dim=1), torch.cat([frames[:, 1:], nothing], dim=1)
             stacked = rearrange(torch.cat([before, frames, after], dim=-1), "b t h w c -> (b t) c h w")
-        return F.conv2d(stacked, self._stacked_weight(), self.bias, padding=side // 2)
+        return self._convolved(stacked, self.bias)
+
+    def bare(
+        self, clip: Tensor, norm: GroupNorm, activation: Activation, bias: Tensor | None = None, tall: bool = False
+    ) -> Tensor:
+        """Without its own bias, of activation(norm(clip + bias)), by kernels of our own; the norm sees each frame
+        alone, or all of them as one `tall` map."""
+        scale, shift = affine(as_one_map(clip) if tall else clip, norm, bias)
+        return self._convolved(stack_frames(clip, scale, shift, activation.name, self.merge_frames), None)
+
+    def _convolved(self, stacked: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kernel_size[1] == 1 and Tuning.of(stacked.device).kernels:
+            return positionwise(stacked, self._stacked_weight(), bias)
+        return F.conv2d(stacked, self._stacked_weight(), bias, padding=self.kernel_size[1] // 2)
 
     def _stacked_weight(self) -> Tensor:
         """(out, T in, y, x), channels last: a view of the weight where it is laid out for inference."""
@@ -107,11 +143,35 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Rows, strips: Strips) -> Rows:
         """The first conv's map is stored, the result is not."""
+        if fuses(x.shape, strips, self.conv1.weight.device):
+            return stored(self.whole(x))
         h = convolved(normed(x, self.norm1, strips, silu), self.conv1)
         cuts = strips.cuts(h.shape)
         h = read_once(materialise(h, cuts, measure=True), cuts)
         h = convolved(normed(h, self.norm2, strips, silu), self.conv2)
         return added(h, x if self.nin_shortcut is None else convolved(x, self.nin_shortcut))
+
+    def whole(self, rows: Rows, below: int = 0) -> Tensor:
+        """The result for a whole map by kernels of our own, with so many rows and columns of zeros at its end."""
+        x, bias = rows.apart()
+        h = norm_act(x, self.norm1, silu, bias, rows.writable)
+        del x
+        h = bare(h, self.conv1)
+        # A convolution keeps the size of what is padded already; what it has in the padding, the join sets to zero.
+        h = norm_act(h, self.norm2, silu, self.conv1.bias, True, below)
+        h = bare(h, self.conv2)
+        return join(h, self.conv2.bias, *self._skipped(rows))
+
+    def _skipped(self, rows: Rows) -> Apart:
+        """The input, or its shortcut."""
+        x, bias = rows.apart()
+        conv = self.nin_shortcut
+        if conv is None:
+            return x, bias
+        own = conv.bias
+        if bias is not None:
+            own = F.linear(bias, conv.weight.flatten(1), own)
+        return bare(x, conv), own
 
 
 class ClipResnetBlock(nn.Module):
@@ -129,12 +189,16 @@ class ClipResnetBlock(nn.Module):
         self.nin_shortcut = ClipConv(channels, channels, (FRAMES if merge_frames else 1, 1, 1), merge_frames)
 
     def forward(self, clip: Tensor) -> Tensor:
+        if Tuning.of(clip.device).kernels:
+            h = self.conv1.bare(clip, self.norm1, silu, tall=True)
+            h = self.conv2.bare(h, self.norm2, silu, self.conv1.bias)
+            return join(h, self.conv2.bias, self.nin_shortcut(clip))
         h = self.conv1(silu(as_frames(self.norm1(as_one_map(clip)))))
         h = self.conv2(silu(self.norm2(h)))
         return accumulate(h, self.nin_shortcut(clip))
 
 
-class ClipAttention(nn.Module):
+class ClipAttention(Deriving):
     """Single-head self-attention over all 3 h w positions of a clip, with residual."""
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -145,7 +209,29 @@ class ClipAttention(nn.Module):
         self.v = ClipConv(channels, channels, 1)
         self.proj_out = ClipConv(channels, channels, 1)
 
+    def derive(self) -> dict[str, Tensor]:
+        """Queries, keys and values as one linear map: `joined` (3 C, C) and `joined_bias`."""
+        weights, biases = self.sources()[:3], self.sources()[3:]
+        return {"joined": torch.cat([weight.flatten(1) for weight in weights]), "joined_bias": torch.cat(biases)}
+
+    def sources(self) -> tuple[Tensor, ...]:
+        convs = self.q, self.k, self.v
+        biases = tuple(conv.bias for conv in convs if conv.bias is not None)
+        return (*(conv.weight for conv in convs), *biases)
+
+    def _fused(self, clip: Tensor) -> Tensor:
+        """By kernels of our own."""
+        h, w = clip.shape[2:]
+        tall = as_one_map(clip)
+        normed = rearrange(scale_act(tall, *affine(tall, self.norm)), "b c h w -> b 1 (h w) c")
+        found = self.derived()
+        q, k, v = F.linear(normed, found["joined"], found["joined_bias"]).chunk(3, dim=-1)
+        out = F.linear(attention(q, k, v), self.proj_out.weight.flatten(1))
+        return join(rearrange(out, "b 1 (t h w) c -> (b t) c h w", t=FRAMES, h=h, w=w), self.proj_out.bias, clip)
+
     def forward(self, clip: Tensor) -> Tensor:
+        if Tuning.of(clip.device).kernels:
+            return self._fused(clip)
         h, w = clip.shape[2:]
         normed = as_frames(self.norm(as_one_map(clip)))
         q, k, v = (
@@ -209,7 +295,10 @@ class Upsample(Deriving):
             skip = a - 2 * max(first, 0)
             return y if y.shape[2] == b - a else y[:, :, skip : skip + b - a]
 
-        return Rows((batch, channels, 2 * height, 2 * width), read)
+        def apart() -> Apart:
+            return F.conv_transpose2d(x.tensor(), kernel, None, stride=2, padding=1), self.conv.bias
+
+        return Rows((batch, channels, 2 * height, 2 * width), read, apart=apart)
 
 
 def transposed_kernel(weight: Tensor) -> Tensor:

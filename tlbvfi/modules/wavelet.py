@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.images import BAND_CHANNELS, bands
+from ..kernels.joins import join
+from ..rows.activations import relu
 from ..rows.cuts import Strips, halved, wide_cuts
-from ..rows.lazy import Rows, added, convolved, materialise, normed
-from .blocks import group_norm, relu
+from ..rows.lazy import Rows, added, convolved, materialise, normed, stored
+from .blocks import group_norm
+from .fused import bare, fuses, norm_act
 from .preparation import Deriving, zero_padded
 
 _TAP = 0.5 / math.sqrt(2.0)
@@ -65,10 +68,18 @@ class FrequencyBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 5, stride=4, padding=1)
 
     def forward(self, x: Rows, strips: Strips) -> Rows:
+        if fuses(x.shape, strips, self.conv1.weight.device):
+            return stored(self._whole(x.tensor()))
         cuts = halved(strips.cuts(x.shape, multiple=4))
         h = materialise(convolved(normed(x, self.norm1, strips, relu), self.conv1), cuts, measure=True)
         h = added(convolved(normed(h, self.norm2, strips, relu), self.conv2), convolved(x, self.shortcut))
         return materialise(h, halved(cuts), measure=True)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """A whole map by kernels of our own."""
+        h = bare(norm_act(x, self.norm1, relu), self.conv1)
+        h = bare(norm_act(h, self.norm2, relu, self.conv1.bias, reuse=True), self.conv2)
+        return join(h, self.conv2.bias, bare(x, self.shortcut), self.shortcut.bias)
 
 
 class FrequencyExtractor(Deriving):

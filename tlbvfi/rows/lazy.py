@@ -17,10 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .activations import Activation
 from .cpu import positionwise
 from .cuts import Cut, Shape, Strips
 from .moments import Moments, affine, group_normed, scaled
 from .owned import Owned
+
+#: A map, and the bias (C,) that is still to be added to it, or None.
+Apart = tuple[Tensor, Tensor | None]
 
 
 class Rows:
@@ -31,12 +35,19 @@ class Rows:
         read: rows start..stop - 1 of the map, (B, C, stop - start, W).
         moments: of the whole map, where they were taken while it was stored.
         writable: what is read serves nobody else and may be overwritten: it was computed for the reader, or is its own.
+        apart: all rows, without a bias (C,), and this bias or None: for readers that add it at no cost.
     """
 
     def __init__(
-        self, shape: Shape, read: Callable[[int, int], Tensor], moments: Moments | None = None, writable: bool = True
+        self,
+        shape: Shape,
+        read: Callable[[int, int], Tensor],
+        moments: Moments | None = None,
+        writable: bool = True,
+        apart: Callable[[], Apart] | None = None,
     ) -> None:
         self.shape, self.read, self.moments, self.writable = shape, read, moments, writable
+        self.apart = apart or (lambda: (read(0, shape[2]), None))
 
     @property
     def height(self) -> int:
@@ -51,6 +62,18 @@ def stored(x: Tensor, moments: Moments | None = None) -> Rows:
     """A map that is there, and is lent."""
     b, c, h, w = x.shape
     return Rows((b, c, h, w), lambda start, stop: x if stop - start == h else x[:, :, start:stop], moments, False)
+
+
+def lacking(shape: Shape, make: Callable[[], Tensor], bias: Tensor | None, writable: bool = True) -> Rows:
+    """A map that lacks a bias (C,) still. With `writable`, what is made is the reader's."""
+
+    def read(a: int, b: int) -> Tensor:
+        part = make()[:, :, a:b]
+        if bias is None:
+            return part
+        return part.add_(bias[:, None, None]) if writable else part + bias[:, None, None]
+
+    return Rows(shape, read, None, writable, lambda: (make(), bias))
 
 
 def read_once(rows: Rows, cuts: list[Cut]) -> Rows:
@@ -103,15 +126,15 @@ def added(rows: Rows, other: Rows) -> Rows:
     return Rows(rows.shape, read)
 
 
-def normed(rows: Rows, norm: nn.GroupNorm, strips: Strips, activation: Callable[[Tensor], Tensor]) -> Rows:
+def normed(rows: Rows, norm: nn.GroupNorm, strips: Strips, activation: Activation) -> Rows:
     """GroupNorm by the statistics of the whole map, then an activation."""
     cuts = strips.cuts(rows.shape)
     if len(cuts) == 1 and rows.moments is None:
-        return pointwise(rows, lambda x: activation(group_normed(x, norm, rows.writable, strips.tuning)))
+        return pointwise(rows, lambda x: group_normed(x, norm, activation, rows.writable, strips.tuning))
     moments = rows.moments or _measured(rows, cuts)
     scale, shift = affine(*moments.groups(norm.num_groups), norm)
     reuse = rows.writable and not torch.is_grad_enabled()
-    return pointwise(rows, lambda x: activation(scaled(x, scale, shift, out=x if reuse else None)))
+    return pointwise(rows, lambda x: scaled(x, scale, shift, activation, reuse, strips.tuning))
 
 
 def _measured(rows: Rows, cuts: list[Cut]) -> Moments:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..kernels import norms
+from .activations import Activation
 from .cpu import column_sums, own_kernel_norms
 from .tuning import Tuning
 
@@ -25,6 +27,8 @@ def channel_moments(x: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, Te
         variance, mean = torch.var_mean(x.flatten(2).float(), dim=2, correction=0)
         return mean, variance
     tuning = tuning or Tuning.of(x.device)
+    if tuning.kernels:
+        return norms.channel_moments(x)
     # One pass over differences from a mean of some rows, which is near enough that nothing cancels.
     near = x[:, :, :: max(1, x.shape[2] // 8)].mean(dim=(2, 3), dtype=torch.float32)
     sums, squares = torch.zeros_like(near), torch.zeros_like(near)
@@ -108,18 +112,39 @@ def affine(mean: Tensor, variance: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, 
     return rearrange(scale, "b g c -> b (g c) 1 1"), rearrange(shift, "b g c -> b (g c) 1 1")
 
 
-def scaled(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
-    """x * scale + shift in the dtype of x; into `out`, which may be x, where given."""
-    return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype), out=out)
+def scaled(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    activation: Activation | None = None,
+    reuse: bool = False,
+    tuning: Tuning | None = None,
+) -> Tensor:
+    """activation(x * scale + shift) in the dtype of x; over x, with `reuse`."""
+    if (tuning or Tuning.of(x.device)).kernels and x.stride(1) == 1:
+        name = "none" if activation is None else activation.name
+        return norms.scale_act(x, scale.flatten(1), shift.flatten(1), name, out=x if reuse else None)
+    result = torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype), out=x if reuse else None)
+    return result if activation is None else activation(result)
 
 
-def group_normed(x: Tensor, norm: nn.GroupNorm, writable: bool = False, tuning: Tuning | None = None) -> Tensor:
-    """GroupNorm of a map (B, C, H, W) whose statistics are exact in float32, in any memory layout.
+def group_normed(
+    x: Tensor,
+    norm: nn.GroupNorm,
+    activation: Activation | None = None,
+    writable: bool = False,
+    tuning: Tuning | None = None,
+) -> Tensor:
+    """GroupNorm of a map (B, C, H, W) whose statistics are exact in float32, in any memory layout, and an activation.
 
     `writable`: x serves nobody else, and may be overwritten.
     """
     tuning = tuning or Tuning.of(x.device)
     if own_kernel_norms(x, tuning):
-        return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-    scale, shift = affine(*grouped(*channel_moments(x, tuning), norm.num_groups), norm)
-    return scaled(x, scale, shift, out=x if writable else None)
+        result = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return result if activation is None else activation(result)
+    if tuning.kernels and x.stride(1) == 1:
+        scale, shift = norms.group_norm_affine(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
+    else:
+        scale, shift = affine(*grouped(*channel_moments(x, tuning), norm.num_groups), norm)
+    return scaled(x, scale, shift, activation, writable, tuning)

@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["positions", "chunk"])
 def partials_kernel(
-    x, partials, positions, channels, x_stride, chunk, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+    x, partials, positions, channels, x_batch, x_stride, chunk, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
     """Of each channel over a chunk of positions: the mean, and the sum of the squares of the differences from it."""
     index, batch = tl.program_id(0), tl.program_id(1)
@@ -17,7 +17,7 @@ def partials_kernel(
     start = index * chunk
     stop = tl.minimum(start + chunk, positions)
     count = (stop - start).to(tl.float32)
-    source = x + batch.to(tl.int64) * positions * x_stride
+    source = x + batch.to(tl.int64) * x_batch
     place = start + tl.arange(0, BLOCK_P)
     mask = (place < stop)[:, None] & there[None, :]
     first = tl.load(source + place.to(tl.int64)[:, None] * x_stride + channel[None, :], mask=mask, other=0.0)
@@ -72,10 +72,10 @@ def merge_kernel(
         mean += tl.load(bias + channel, mask=there, other=0.0).to(tl.float32)[None, :]
     mask = (count > 0)[:, None] & there[None, :]
     mean = tl.where(mask, mean, 0.0)
-    group_mean = tl.sum(tl.sum(mean * (count / positions)[:, None], axis=0) / per_group, axis=0)
+    group_mean = tl.sum(mean * (count / positions)[:, None]) / per_group
     between = tl.where(mask, mean - group_mean, 0.0)
     spread += between * between * count[:, None]
-    variance = tl.sum(tl.sum(spread, axis=0) / positions, axis=0) / per_group
+    variance = tl.sum(spread / positions) / per_group
     target = batch * channels + channel
     if weight is None:
         tl.store(first + target, tl.where(there, group_mean, 0.0), mask=there)
@@ -100,7 +100,8 @@ def activated(value, ACTIVATION: tl.constexpr):
 
 @triton.jit(do_not_specialize=["height", "width", "out_height", "out_width", "per_row"])
 def scale_kernel(
-    x, scale, shift, out, height, width, out_height, out_width, channels, x_stride, out_stride, per_row,
+    x, scale, shift, out, height, width, out_height, out_width, channels, x_batch, x_stride, out_batch, out_stride,
+    per_row,
     ACTIVATION: tl.constexpr, PADDED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Positions of the result; those past the map are zero."""
@@ -115,14 +116,14 @@ def scale_kernel(
         row, column = place // out_width, place % out_width
         source = row * width + column
         mask = written & ((row < height) & (column < width))[:, None]
-    begin = x + frame.to(tl.int64) * height * width * x_stride
+    begin = x + frame.to(tl.int64) * x_batch
     value = tl.load(begin + source.to(tl.int64)[:, None] * x_stride + channel[None, :], mask=mask, other=0.0)
     factor = tl.load(scale + (frame // per_row) * channels + channel, mask=there, other=0.0)
     offset = tl.load(shift + (frame // per_row) * channels + channel, mask=there, other=0.0)
     value = activated(value.to(tl.float32) * factor[None, :] + offset[None, :], ACTIVATION)
     if PADDED:
         value = tl.where(mask, value, 0.0)
-    target = out + frame.to(tl.int64) * out_height * out_width * out_stride
+    target = out + frame.to(tl.int64) * out_batch
     target += place.to(tl.int64)[:, None] * out_stride + channel[None, :]
     tl.store(target, value.to(out.dtype.element_ty), mask=written)
 
