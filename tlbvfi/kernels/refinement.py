@@ -35,8 +35,8 @@ class Bases(NamedTuple):
     @staticmethod
     def of(features: Tensor) -> Bases:
         height, width = features.shape[-2:]
-        options = {"device": features.device, "dtype": torch.float32}
-        return Bases(torch.linspace(-1.0, 1.0, width, **options), torch.linspace(-1.0, 1.0, height, **options))
+        x, y = (torch.linspace(-1.0, 1.0, n, device=features.device, dtype=torch.float32) for n in (width, height))
+        return Bases(x, y)
 
 
 def centre(x: Tensor, flow: Tensor, bases: Bases, top: int, out: Tensor) -> None:
