@@ -241,6 +241,7 @@ class RefineBlock(Deriving):
         h = F.conv2d(h, weight, padding=1)
         both = empty(2 * width)
         join(h, last_bias, slope=last_slope, out=both[:, width:])
+        del h
         _, _, slope, *last = self.corr_convs.parameters()
         correlation_features(
             seen, [weights["cosine_weight"], weights["cosine_bias"], slope, *last], both[:, :width]
@@ -251,9 +252,10 @@ class RefineBlock(Deriving):
         gru = empty(2 * width + FLOW)
         for (x, own_flow), motion, out in zip(along, h.chunk(count), gru.chunk(count), strict=True):
             gru_input(x, own_flow, bases, top, motion, bias, slope, out)
+        del h, motion, out
         _, bias, slope, weight, last_bias, last_slope = self.gru.parameters()
         h = F.conv2d(gru, weights["own_weight"], padding=1)
-        del gru, motion, out
+        del gru
         for part in h.chunk(count):
             join(part, bias, other=shared, slope=slope)
         del part
