@@ -152,11 +152,11 @@ def test_what_is_outside_of_the_map(top: int) -> None:
     bases = Bases(*(base.to(DEVICE) for base in Bases.of(x.cpu())))
     out = middle.new_empty(1, height - top, width, SEEN).permute(0, 3, 1, 2)
     cosines(x, flow, middle, bases, top, out)
-    assert (out[:, :9].cpu() + 1 - want).abs().max() < 2e-6
+    assert (out[:, :9].cpu() + 1 - want).abs().max() < 4e-6
     assert torch.equal(out[:, 9:11], flow) and not out[:, 11:].any()
     out = torch.empty_like(middle)
     centre(x, flow, bases, top, out)
-    assert (out.cpu() - warped).abs().max() < 2e-6
+    assert (out.cpu() - warped).abs().max() < 4e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -177,20 +177,19 @@ class RefineBlock(Deriving):
         height = flow.shape[2]
         cuts = strips.cuts(flow.shape, least=LEAST_ROWS)
         tuning = strips.tuning_on(features0.device)
-        corrected = self._corrected
-        if tuning.kernels and features0.shape[1] <= WIDEST:
-            corrected = self._corrected_by_kernels
         if len(cuts) == 1:
-            return corrected(features0, features1, flow, 0, tuning)
+            return self._corrected(features0, features1, flow, 0, tuning)
         result = torch.empty_like(flow, memory_format=torch.contiguous_format)
         for a, b in cuts:
             first, last = max(a - REACH, 0), min(b + REACH, height)
-            strip = corrected(features0, features1, flow[:, :, first:last], first, tuning)
+            strip = self._corrected(features0, features1, flow[:, :, first:last], first, tuning)
             result[:, :, a:b] = strip[:, :, a - first : b - first]
         return result
 
     def _corrected(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int, tuning: Tuning) -> Tensor:
         """The corrected flows for rows `top`.. of the flow."""
+        if tuning.kernels and features0.shape[1] <= WIDEST:
+            return self._corrected_by_kernels(features0, features1, flow, top)
         seen0, seen1 = (
             Neighbourhood(features, own_flow, top, tuning)
             for features, own_flow in zip((features0, features1), flow.chunk(2, dim=1), strict=True)
@@ -260,26 +259,25 @@ class RefineBlock(Deriving):
             "delta_weight": laid_out(F.pad(delta, (0, 0, 0, 0, 0, 0, 0, FLOW - 2))),
         }
 
-    def _corrected_by_kernels(
-        self, features0: Tensor, features1: Tensor, flow: Tensor, top: int, tuning: Tuning
-    ) -> Tensor:
+    def _corrected_by_kernels(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int) -> Tensor:
         """:meth:`_corrected` by kernels of our own: convolutions without bias, and what lies between two in a pass."""
-        features = [f.contiguous(memory_format=torch.channels_last) for f in (features0, features1)]
-        bases, weights = Bases.of(features0), self.derived()
-        blend = middle(*features, flow, bases, top, list(self.occl_convs.parameters()))
+        x0, x1 = (features.contiguous(memory_format=torch.channels_last) for features in (features0, features1))
+        along = [(x0, flow[:, :2]), (x1, flow[:, 2:])]
+        bases, weights = Bases.of(x0), self.derived()
+        blend = middle(x0, x1, flow, bases, top, list(self.occl_convs.parameters()))
         shared = F.conv2d(blend, weights["middle_weight"], padding=1)
         batch, _, rows, columns = flow.shape
         seen = blend.new_empty(2, batch, rows, columns, SEEN).permute(0, 1, 4, 2, 3)
-        along = list(zip(features, flow.chunk(2, dim=1), strict=True))
         for (x, own_flow), own in zip(along, seen, strict=True):
             cosines(x, own_flow, blend, bases, top, own)
         del blend
-        deltas: list[Tensor] = []
-        for group in (slice(0, 2),) if batch * rows * columns <= _TOGETHER else (slice(0, 1), slice(1, 2)):
-            delta = self._delta_by_kernels(seen[group].flatten(0, 1), along[group], bases, top, shared)
-            deltas += delta.chunk(len(along[group]))
+        if batch * rows * columns <= _TOGETHER:
+            delta0, delta1 = self._delta_by_kernels(seen.flatten(0, 1), along, bases, top, shared).chunk(2)
+        else:
+            delta0 = self._delta_by_kernels(seen[0], along[:1], bases, top, shared)
+            delta1 = self._delta_by_kernels(seen[1], along[1:], bases, top, shared)
         *_, bias = self.flow_head.parameters()
-        return moved(flow, *deltas, bias)
+        return moved(flow, delta0, delta1, bias)
 
     def _delta_by_kernels(
         self, seen: Tensor, along: Sequence[tuple[Tensor, Tensor]], bases: Bases, top: int, shared: Tensor
@@ -302,6 +300,7 @@ class RefineBlock(Deriving):
         h = F.conv2d(h, weight, padding=1)
         both = empty(2 * width)
         join(h, last_bias, slope=last_slope, out=both[:, width:])
+        del h
         _, _, slope, *last = self.corr_convs.parameters()
         correlation_features(
             seen, [weights["cosine_weight"], weights["cosine_bias"], slope, *last], both[:, :width]
@@ -312,9 +311,10 @@ class RefineBlock(Deriving):
         gru = empty(2 * width + FLOW)
         for (x, own_flow), motion, out in zip(along, h.chunk(count), gru.chunk(count), strict=True):
             gru_input(x, own_flow, bases, top, motion, bias, slope, out)
+        del h, motion, out
         _, bias, slope, weight, last_bias, last_slope = self.gru.parameters()
         h = F.conv2d(gru, weights["own_weight"], padding=1)
-        del gru, motion, out
+        del gru
         for part in h.chunk(count):
             join(part, bias, other=shared, slope=slope)
         del part
