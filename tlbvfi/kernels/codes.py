@@ -10,6 +10,8 @@ from .registry import ceil_div, operator
 #: Codes that a program compares: small maps have few positions, and want many programs.
 _CODES = 512
 _BLOCK_P, _BLOCK_N = 32, 64
+#: Positions that a program merges the parts of.
+_MERGED = 128
 
 
 def nearest_code(z: Tensor, codes: Tensor, norms: Tensor) -> Tensor:
@@ -45,7 +47,9 @@ def _launch(z: Tensor, codes: Tensor, norms: Tensor) -> Tensor:
         z, codes, norms, found, distances, positions, positions // z.shape[0], channels, count,
         CODES=_CODES, BLOCK_P=_BLOCK_P, BLOCK_N=_BLOCK_N, enable_fp_fusion=False,
     )  # fmt: skip
-    merge_kernel[(ceil_div(positions, 128),)](found, distances, out, positions, parts, BLOCK=128)
+    merge_kernel[(ceil_div(positions, 128),)](
+        found, distances, out, positions, parts, BLOCK=128, enable_fp_fusion=False
+    )
     return out
 
 

@@ -58,8 +58,9 @@ def _launch_bands(
     batch, _, height, width = image0.shape
     block = _BLOCK // 2
     bands_kernel[(ceil_div(rows * width, block), batch)](
-        image0, image1, out, first, rows, height, width, *grey, 0.5 * sum(grey), tap, BLOCK=block
-    )
+        image0, image1, out, first, rows, height, width, *grey, 0.5 * sum(grey), tap,
+        BLOCK=block, enable_fp_fusion=False,
+    )  # fmt: skip
     return out
 
 

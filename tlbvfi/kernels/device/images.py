@@ -246,6 +246,12 @@ def _seen(
 
 
 @triton.jit
+def _mean(values):
+    """Of each row of four."""
+    return tl.sum(values, axis=1) * 0.25
+
+
+@triton.jit
 def coarse_input_kernel(
     image0, image1, flow, base_x, base_y, out, height, width, out_height, out_width,
     half_x, last_x, limit_x, half_y, last_y, limit_y, SHRINK: tl.constexpr, BLOCK: tl.constexpr,
@@ -253,26 +259,25 @@ def coarse_input_kernel(
     batch = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = place < out_height * out_width
-    # Shrunk by 2 or 4, a pixel is the mean of the four in the middle of those that it stands for.
-    row, column = place // out_width * SHRINK + (SHRINK - 1) // 2, place % out_width * SHRINK + (SHRINK - 1) // 2
+    row, column, seen = place // out_width * SHRINK, place % out_width * SHRINK, mask
+    if SHRINK > 1:
+        # A pixel is the mean of the four in the middle of those that it stands for.
+        corner = tl.arange(0, 4)[None, :]
+        row = row[:, None] + (SHRINK // 2 - 1 + corner // 2)
+        column = column[:, None] + (SHRINK // 2 - 1 + corner % 2)
+        seen = mask[:, None] & (corner < 4)
     image0 += batch * 3 * height * width
     image1 += batch * 3 * height * width
     if flow is not None:
         flow += batch * height * width
     r0, g0, b0, r1, g1, b1, dx0, dy0, dx1, dy1 = _seen(
         image0, image1, flow, base_x, base_y, row, column, height, width,
-        half_x, last_x, limit_x, half_y, last_y, limit_y, mask,
+        half_x, last_x, limit_x, half_y, last_y, limit_y, seen,
     )  # fmt: skip
     if SHRINK > 1:
-        for corner in tl.static_range(1, 4):
-            sr0, sg0, sb0, sr1, sg1, sb1, sdx0, sdy0, sdx1, sdy1 = _seen(
-                image0, image1, flow, base_x, base_y, row + corner // 2, column + corner % 2, height, width,
-                half_x, last_x, limit_x, half_y, last_y, limit_y, mask,
-            )  # fmt: skip
-            r0, g0, b0, r1, g1, b1 = r0 + sr0, g0 + sg0, b0 + sb0, r1 + sr1, g1 + sg1, b1 + sb1
-            dx0, dy0, dx1, dy1 = dx0 + sdx0, dy0 + sdy0, dx1 + sdx1, dy1 + sdy1
-        r0, g0, b0, r1, g1, b1 = r0 * 0.25, g0 * 0.25, b0 * 0.25, r1 * 0.25, g1 * 0.25, b1 * 0.25
-        dx0, dy0, dx1, dy1 = dx0 * 0.25, dy0 * 0.25, dx1 * 0.25, dy1 * 0.25
+        r0, g0, b0, r1, g1, b1 = _mean(r0), _mean(g0), _mean(b0), _mean(r1), _mean(g1), _mean(b1)
+        if flow is not None:
+            dx0, dy0, dx1, dy1 = _mean(dx0), _mean(dy0), _mean(dx1), _mean(dy1)
     nothing = tl.zeros_like(r0)
     dtype = out.dtype.element_ty
     stored = mask[:, None]
