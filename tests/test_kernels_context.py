@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.interpreted import DEVICE, kernels, plain
 from tests.test_kernels_attention import decibels, randomised, token_map
-from tlbvfi.kernels.context import context_expand, depthwise_gelu
+from tlbvfi.kernels.context import context_expand, depthwise_gelu, gated_weight
 from tlbvfi.modules.maxvit import Context, CrossAttention, MBConv
 from tlbvfi.rows.cuts import WHOLE, Strips
 
@@ -69,7 +69,19 @@ def test_a_depthwise_convolution(shape: tuple[int, int, int, int], dtype: torch.
     got, means = depthwise_gelu(x, weight.view(shape[1], 9).T.contiguous(), bias)
     tolerance = {torch.float32: 1e-5, torch.float16: 1e-2}[dtype]
     torch.testing.assert_close(got.float(), want, atol=tolerance, rtol=tolerance / 5)
-    torch.testing.assert_close(means, got.float().mean(dim=(2, 3)).to(dtype), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(means, got.float().mean(dim=(2, 3)), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("hidden", "squeezed", "outputs"), [(32, 8, 8), (288, 72, 72)])
+def test_gates_in_a_weight(hidden: int, squeezed: int, outputs: int) -> None:
+    shapes = ((2, hidden), (squeezed, hidden), (hidden, squeezed), (outputs, hidden))
+    generator = torch.Generator().manual_seed(7)
+    means, squeeze, excite, weight = (torch.randn(shape, generator=generator).to(DEVICE) for shape in shapes)
+    gates = torch.sigmoid(F.linear(F.silu(F.linear(means, squeeze)), excite))
+    assert decibels(gated_weight(means, squeeze, excite, weight), weight * gates[:, None]) > 120
+    half = gated_weight(means, squeeze.half(), excite.half(), weight.half())
+    assert half.dtype == torch.float16
+    assert decibels(half, weight * gates[:, None]) > 50
 
 
 @pytest.mark.parametrize(("batch", "with_flow"), [(1, True), (2, False)])

@@ -1,6 +1,6 @@
 """What a decoder level attends to, brought to its width: the layers of an inverted bottleneck, its context never made.
 
-The squeeze-excitation between them, and the projection after it, are matrix products of PyTorch's.
+The projection after them is a matrix product of PyTorch's.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def depthwise_gelu(x: Tensor, taps: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
         bias: (C,).
 
     Returns:
-        The map, channels last, and the means (B, C), in x's dtype.
+        The map, channels last, and the means (B, C) float32.
     """
     return _depthwise_gelu(x, taps, bias)
 
@@ -97,7 +97,7 @@ def _launch_depthwise(x: Tensor, taps: Tensor, bias: Tensor) -> tuple[Tensor, Te
     blocks, across = ceil_div(channels, block_c), ceil_div(width, block_w)
     rows = min(max(height * across * blocks // _TILES, _ROWS[0]), _ROWS[1])
     tiles = ceil_div(height, rows) * across
-    out, means = _hidden_map(x, channels), x.new_empty(batch, channels)
+    out, means = _hidden_map(x, channels), x.new_empty(batch, channels, dtype=torch.float32)
     sums = x.new_empty(batch, tiles, channels, dtype=torch.float32)
     depthwise_gelu_kernel[(batch * tiles * blocks,)](
         x, taps, bias, out, sums, height, width, channels, position_stride(x), rows, BLOCK_W=block_w, BLOCK_C=block_c
@@ -110,6 +110,39 @@ def _launch_depthwise(x: Tensor, taps: Tensor, bias: Tensor) -> tuple[Tensor, Te
 
 _depthwise_gelu = operator(
     "depthwise_gelu(Tensor x, Tensor taps, Tensor bias) -> (Tensor, Tensor)",
-    lambda x, taps, bias: (_hidden_map(x, x.shape[1]), x.new_empty(x.shape[:2])),
+    lambda x, taps, bias: (_hidden_map(x, x.shape[1]), x.new_empty(x.shape[:2], dtype=torch.float32)),
     _launch_depthwise,
+)
+
+
+def gated_weight(means: Tensor, squeeze: Tensor, excite: Tensor, weight: Tensor) -> Tensor:
+    """The weight of a 1x1 convolution of a map that is multiplied by sigmoid(excite silu(squeeze means)) before.
+
+    Args:
+        means: of the map's channels, (B, C) float32.
+        squeeze, excite: weights of linear layers, (Q, C) and (C, Q).
+        weight: the convolution's, (out, C).
+
+    Returns:
+        (B, out, C).
+    """
+    return _gated_weight(means, squeeze, excite, weight)
+
+
+def _launch_weight(means: Tensor, squeeze: Tensor, excite: Tensor, weight: Tensor) -> Tensor:
+    from .device.context import gated_weight_kernel
+
+    (batch, hidden), squeezed, outputs = means.shape, len(squeeze), len(weight)
+    out = weight.new_empty(batch, outputs, hidden)
+    gated_weight_kernel[(ceil_div(hidden, 32), batch)](
+        means, squeeze, excite, weight, out, hidden, squeezed, outputs,
+        BLOCK_H=32, BLOCK_Q=32, BLOCK_K=min(power_of_two(hidden), 256), num_warps=8,
+    )  # fmt: skip
+    return out
+
+
+_gated_weight = operator(
+    "gated_weight(Tensor means, Tensor squeeze, Tensor excite, Tensor weight) -> Tensor",
+    lambda means, squeeze, excite, weight: weight.new_empty(len(means), *weight.shape),
+    _launch_weight,
 )

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..kernels.attention import WindowWeights, fits, window_block
-from ..kernels.context import context_expand, depthwise_gelu
+from ..kernels.context import context_expand, depthwise_gelu, gated_weight
 from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips, pieces, wide_cuts
 from ..rows.lazy import Rows, convolved, materialise, pointwise, stored
@@ -259,10 +259,10 @@ class MBConv(Deriving, nn.Sequential):
         mean = sum(channel_sums(wide.read(a, b), strips.tuning) for a, b in cuts) / math.prod(x.shape[2:])
         gates = excite(mean)
 
-        def projected(part: Tensor) -> Tensor:
+        def narrowed(part: Tensor) -> Tensor:
             return norm3(gated_projection(part, gates, project))
 
-        narrow = Rows((x.shape[0], project.out_channels, *x.shape[2:]), lambda a, b: projected(wide.read(a, b)))
+        narrow = Rows((x.shape[0], project.out_channels, *x.shape[2:]), lambda a, b: narrowed(wide.read(a, b)))
         return materialise(narrow, cuts)
 
     def _whole(self, x: Context, strips: Strips) -> bool:
@@ -278,11 +278,10 @@ class MBConv(Deriving, nn.Sequential):
         before, after = (f.contiguous(memory_format=torch.channels_last) for f in x.features)
         wide = context_expand(before, after, x.flow, expand.weight.flatten(1), expand.bias)
         wide, means = depthwise_gelu(wide, self.derived()["taps"], depthwise.bias)
-        gates = excite(means)
-        if len(gates) > 1:
-            return gated_projection(wide, gates, project)
-        weight = project.weight.flatten(1) * gates
-        return F.linear(wide.permute(0, 2, 3, 1), weight, project.bias).permute(0, 3, 1, 2)
+        weight = gated_weight(means, excite.gate[1].weight, excite.gate[3].weight, project.weight.flatten(1))
+        if len(weight) > 1:
+            return projected(wide, weight, project.bias)
+        return F.linear(wide.permute(0, 2, 3, 1), weight[0], project.bias).permute(0, 3, 1, 2)
 
     def derive(self) -> dict[str, Tensor]:
         return {"taps": rearrange(self._depthwise().weight, "c 1 y x -> (y x) c").contiguous()}
@@ -315,10 +314,15 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 def gated_projection(x: Tensor, gates: Tensor, conv: nn.Conv2d) -> Tensor:
     """A 1x1 conv of x * gates (B, C): the gates go into the weights, which are small."""
-    weight = conv.weight[:, :, 0, 0] * gates[:, None]  # (B, out, C)
-    tokens = rearrange(x, "b c h w -> b (h w) c")
+    weight = conv.weight[:, :, 0, 0] * gates[:, None]
     assert conv.bias is not None
-    out = torch.baddbmm(conv.bias, tokens, rearrange(weight, "b o c -> b c o"))
+    return projected(x, weight, conv.bias)
+
+
+def projected(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1 convolution of each map of a batch by a weight of its own, (B, out, C)."""
+    tokens = rearrange(x, "b c h w -> b (h w) c")
+    out = torch.baddbmm(bias, tokens, rearrange(weight, "b o c -> b c o"))
     return rearrange(out, "b (h w) o -> b o h w", h=x.shape[2])
 
 

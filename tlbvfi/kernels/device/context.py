@@ -165,4 +165,35 @@ def mean_kernel(sums, means, tiles, channels, share, BLOCK_T: tl.constexpr, BLOC
         source = sums + (image * tiles + start + tile)[:, None] * channels + channel[None, :]
         total += tl.load(source, mask=there & (start + tile < tiles)[:, None], other=0.0)
     mean = tl.sum(total, axis=0) * share
-    tl.store(means + image * channels + channel, mean.to(means.dtype.element_ty), mask=channel < channels)
+    tl.store(means + image * channels + channel, mean, mask=channel < channels)
+
+
+@triton.jit
+def gated_weight_kernel(
+    means, squeeze, excite, weight, out, hidden, squeezed, outputs,
+    BLOCK_H: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1)
+    mine = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
+    gates = tl.zeros((BLOCK_H,), tl.float32)
+    for start in range(0, squeezed, BLOCK_Q):
+        narrow = start + tl.arange(0, BLOCK_Q)
+        products = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
+        for first in range(0, hidden, BLOCK_K):
+            wide = first + tl.arange(0, BLOCK_K)
+            mean = tl.load(means + image * hidden + wide, mask=wide < hidden, other=0.0)
+            mask = (narrow < squeezed)[:, None] & (wide < hidden)[None, :]
+            block = tl.load(squeeze + narrow[:, None] * hidden + wide[None, :], mask=mask, other=0.0)
+            products += block.to(tl.float32) * mean[None, :]
+        value = tl.sum(products, axis=1)
+        value *= tl.sigmoid(value)
+        mask = (mine < hidden)[:, None] & (narrow < squeezed)[None, :]
+        block = tl.load(excite + mine[:, None] * squeezed + narrow[None, :], mask=mask, other=0.0)
+        gates += tl.sum(block.to(tl.float32) * value[None, :], axis=1)
+    gates = tl.sigmoid(gates)
+    for start in range(0, outputs, BLOCK_Q):
+        leaving = start + tl.arange(0, BLOCK_Q)
+        place = leaving[:, None] * hidden + mine[None, :]
+        mask = (leaving < outputs)[:, None] & (mine < hidden)[None, :]
+        value = tl.load(weight + place, mask=mask, other=0.0).to(tl.float32) * gates[None, :]
+        tl.store(out + image * outputs * hidden + place, value.to(out.dtype.element_ty), mask=mask)
