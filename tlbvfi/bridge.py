@@ -159,8 +159,9 @@ def sample_by(step: Step, y: Tensor, schedule: Schedule, timesteps: Sequence[int
     """
     x = y
     for number, (t, n, drawn) in enumerate(_steps(y, timesteps, noise)):
-        last = drawn is None
-        x = step(x, number, LAST if last else schedule.factors(t, n), x if last else drawn)
+        if drawn is None:
+            return step(x, number, LAST, x)
+        x = step(x, number, schedule.factors(t, n), drawn)
     return x
 
 

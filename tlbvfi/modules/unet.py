@@ -143,8 +143,9 @@ class ClipSelfAttention(nn.Module):
         return x + rearrange(out, "b 1 (t h w) c -> b c t h w", t=t, h=h, w=w)
 
     def by_kernels(self, x: Clip) -> Clip:
-        qkv = clip_linear(x, self.qkv.weight, self.qkv.bias, _of(self.norm))
-        return clip_attention(qkv, x, self.proj_out.weight, self.proj_out.bias)
+        into, out = self.qkv, self.proj_out
+        assert into.bias is not None and out.bias is not None
+        return clip_attention(clip_linear(x, into.weight, into.bias, _of(self.norm)), x, out.weight, out.bias)
 
 
 class TimedSequential(nn.Sequential):
@@ -157,9 +158,10 @@ class TimedSequential(nn.Sequential):
 
     def by_kernels(self, inputs: Sequence[Clip], embeddings: Iterator[Tensor]) -> Clip:
         """:meth:`forward` of what :meth:`TimedResBlock.by_kernels` takes, each block with the next embedding."""
-        for layer in self:
-            resampled = isinstance(layer, TimedResBlock)
-            inputs = [layer.by_kernels(inputs, next(embeddings)) if resampled else layer.by_kernels(*inputs)]
+        layers: list[Any] = list(self)
+        for layer in layers:
+            timed = isinstance(layer, TimedResBlock)
+            inputs = [layer.by_kernels(inputs, next(embeddings)) if timed else layer.by_kernels(*inputs)]
         return inputs[0]
 
 
