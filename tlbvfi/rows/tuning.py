@@ -55,15 +55,16 @@ class Tuning:
     def of(device: torch.device) -> Tuning:
         """What :func:`tuned` says, or the device's own. The ``meta`` device has a CUDA card's: what is counted there is
         what a card does."""
-        said = _said.get()
+        # A compiler can look neither at what is said here nor at the number of threads.
+        compiling = torch.compiler.is_compiling()
+        said = None if compiling else _said.get()
         if said is not None:
             return said
         if device.type == "cpu":
-            # A compiler cannot look at the number of threads.
-            single = not torch.compiler.is_compiling() and torch.get_num_threads() == 1
+            single = not compiling and torch.get_num_threads() == 1
             return _ONE_THREAD if single else _CPU
         if device.type in ("cuda", "meta"):
-            plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or not usable(device)
+            plain = torch.is_grad_enabled() or compiling or not usable(device)
             return _CUDA if plain else _KERNELS
         return _OTHER
 
