@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.interpreted import DEVICE, kernels, plain
-from tests.test_kernels_attention import decibels, randomised, token_map
+from tests.test_kernels_attention import HALVES, decibels, randomised, token_map
 from tlbvfi.kernels.context import context_expand, depthwise_gelu, gated_weight
 from tlbvfi.modules.maxvit import Context, CrossAttention, MBConv
 from tlbvfi.rows.cuts import WHOLE, Strips
@@ -33,7 +33,7 @@ def test_an_expansion(shape: tuple[int, int, int, int], out: int, with_flow: boo
     weight = torch.randn(4 * out, inputs, generator=torch.Generator().manual_seed(6)).to(DEVICE) / inputs**0.5
     bias = torch.linspace(-1, 1, 4 * out, device=DEVICE)
     results = {}
-    for dtype in (torch.float32, torch.float16):
+    for dtype in (torch.float32, *HALVES):
         x = context(shape, with_flow, dtype)
         with plain():
             results["plain", dtype] = F.gelu(F.conv2d(x.tensor(), weight[..., None, None].to(dtype), bias.to(dtype)))
@@ -42,8 +42,8 @@ def test_an_expansion(shape: tuple[int, int, int, int], out: int, with_flow: boo
     got = results["kernels", torch.float32]
     assert got.shape == exact.shape and got.stride(1) == 1
     assert decibels(got, exact) > 120
-    usual = decibels(results["plain", torch.float16], exact)
-    assert decibels(results["kernels", torch.float16], exact) > usual - 1.0
+    for half in HALVES:
+        assert decibels(results["kernels", half], exact) > decibels(results["plain", half], exact) - 1.0
 
 
 def test_a_flow_of_any_layout_that_leads_anywhere() -> None:
@@ -88,7 +88,7 @@ def test_gates_in_a_weight(hidden: int, squeezed: int, outputs: int) -> None:
 def test_a_cross_attention(batch: int, with_flow: bool) -> None:
     shape = (batch, 16, 8, 8)
     results = {}
-    for dtype in (torch.float32, torch.float16):
+    for dtype in (torch.float32, *HALVES):
         layer = randomised(CrossAttention(16, 16 * (4 if with_flow else 2), 4), dtype)
         for name, run in (("plain", plain), ("kernels", kernels)):
             with run():
@@ -96,8 +96,8 @@ def test_a_cross_attention(batch: int, with_flow: bool) -> None:
                 results[name, dtype] = layer(x, context(shape, with_flow, dtype), WHOLE)
     exact = results["plain", torch.float32]
     assert decibels(results["kernels", torch.float32], exact) > 120
-    usual = decibels(results["plain", torch.float16], exact)
-    assert decibels(results["kernels", torch.float16], exact) > usual - 1.0
+    for half in HALVES:
+        assert decibels(results["kernels", half], exact) > decibels(results["plain", half], exact) - 1.0
 
 
 def test_in_strips_the_bottleneck_goes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:

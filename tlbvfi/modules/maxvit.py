@@ -125,6 +125,12 @@ class PreNorm(nn.Module):
         return self.fn(self.norm(x), *(self.norm(c) for c in context))
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """The map as kernels of our own take it, which on a card it is already: there what convolutions make has the layout
+    of their weights. The ``meta`` device does not know that."""
+    return x if x.is_meta else x.contiguous(memory_format=torch.channels_last)
+
+
 class MaxViT(nn.Module):
     """Window attention, feed-forward, grid attention, feed-forward, each with residual."""
 
@@ -164,8 +170,8 @@ class MaxViT(nn.Module):
 
     def _in_place(self, x: Tensor, context: Tensor | None) -> Tensor:
         """By kernels of our own: the map is overwritten, and nothing of its size is made."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        context = None if context is None else context.contiguous(memory_format=torch.channels_last)
+        x = _channels_last(x)
+        context = None if context is None else _channels_last(context)
         for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
             assert isinstance(attend.fn, WindowAttention)
             norm, feed_norm = attend.norm, feed.norm
@@ -275,7 +281,7 @@ class MBConv(Deriving, nn.Sequential):
         depthwise convolution."""
         layers: list[Any] = list(self)
         expand, depthwise, excite, project = layers[0], layers[3], layers[6], layers[7]
-        before, after = (f.contiguous(memory_format=torch.channels_last) for f in x.features)
+        before, after = (_channels_last(f) for f in x.features)
         wide = context_expand(before, after, x.flow, expand.weight.flatten(1), expand.bias)
         wide, means = depthwise_gelu(wide, self.derived()["taps"], depthwise.bias)
         weight = gated_weight(means, excite.gate[1].weight, excite.gate[3].weight, project.weight.flatten(1))

@@ -105,6 +105,18 @@ def context_expand_kernel(
     tl.store(out + place[:, None] * hidden + leaving[None, :], gelu(total).to(out.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def _beside(x, image, row, column, channel, height, width, channels, stride):
+    """Of a row the columns to the left of some, these, and those to the right; what lies outside of the map is zero."""
+    source = x + (image + row * width + column)[:, None] * stride + channel[None, :]
+    there = (channel < channels)[None, :]
+    end = tl.where((row >= 0) & (row < height), width, 0)  # outside of the map rows have no columns
+    left = tl.load(source - stride, mask=there & ((column > 0) & (column <= end))[:, None], other=0.0)
+    centre = tl.load(source, mask=there & (column < end)[:, None], other=0.0)
+    right = tl.load(source + stride, mask=there & (column < end - 1)[:, None], other=0.0)
+    return left, centre, right
+
+
 @triton.jit(do_not_specialize=["height", "width", "rows"])
 def depthwise_gelu_kernel(
     x, taps, bias, out, sums, height, width, channels, stride, rows,
@@ -134,20 +146,18 @@ def depthwise_gelu_kernel(
     upper = tl.zeros((BLOCK_W, BLOCK_C), tl.float32) + shift
     here = tl.zeros((BLOCK_W, BLOCK_C), tl.float32) + shift
     total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
+    # A row is on its way while the one before is computed with.
+    next_left, next_centre, next_right = _beside(x, image, top - 1, column, channel, height, width, channels, stride)
     for step in range(rows + 2):
         row = top - 1 + step
-        place = image + row * width + column
-        source = x + place[:, None] * stride + channel[None, :]
-        # Outside of the map rows have no columns.
-        end = tl.where((row >= 0) & (row < height), width, 0)
-        left_mask = there[None, :] & ((column > 0) & (column <= end))[:, None]
-        centre_mask, right_mask = there[None, :] & (column < end)[:, None], there[None, :] & (column < end - 1)[:, None]
-        left = tl.load(source - stride, mask=left_mask, other=0.0).to(tl.float32)
-        centre = tl.load(source, mask=centre_mask, other=0.0).to(tl.float32)
-        right = tl.load(source + stride, mask=right_mask, other=0.0).to(tl.float32)
+        left, centre, right = next_left.to(tl.float32), next_centre.to(tl.float32), next_right.to(tl.float32)
+        next_left, next_centre, next_right = _beside(
+            x, image, row + 1, column, channel, height, width, channels, stride
+        )
         value = gelu(upper + left * a6 + centre * a7 + right * a8).to(out.dtype.element_ty)
         wanted = there[None, :] & (column < tl.where((row > top) & (row <= height), width, 0))[:, None]
-        tl.store(out + (place - width)[:, None] * channels + channel[None, :], value, mask=wanted)
+        place = image + (row - 1) * width + column
+        tl.store(out + place[:, None] * channels + channel[None, :], value, mask=wanted)
         total += tl.where(wanted, value.to(tl.float32), 0.0)
         upper = here + left * a3 + centre * a4 + right * a5
         here = shift + left * a0 + centre * a1 + right * a2
