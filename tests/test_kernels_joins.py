@@ -38,6 +38,12 @@ def test_some_channels_of_a_wider_map() -> None:
     assert torch.equal(x, before) and not wide[..., :8].any() and not wide[..., 16:].any()
 
 
+def test_what_is_added_after_the_activation() -> None:
+    x, after = (channels_last(1, 8, 3, 4, seed=seed) for seed in (0, 1))
+    want = x.relu() + after
+    torch.testing.assert_close(join(x, slope=torch.zeros(8, device=DEVICE), after=after), want)
+
+
 def test_other_layouts_are_refused() -> None:
     with pytest.raises(ValueError, match="channels last"):
         position_stride(torch.zeros(1, 4, 3, 3))
