@@ -77,7 +77,9 @@ class EncoderLevel(nn.Module):
 
     def _whole(self, x: Rows, strips: Strips) -> Tensor:
         """A whole map by kernels of our own: where nothing comes between, the block's last pass pads for the conv."""
-        padded = self.block[0].whole(x, below=0 if self.attn else 1)
+        block = self.block[0]
+        assert isinstance(block, ResnetBlock)
+        padded = block.whole(x, below=0 if self.attn else 1)
         for attn in self.attn:
             padded = F.pad(attn(padded, strips=strips), (0, 1, 0, 1))
         return self.downsample.conv(padded)
@@ -117,7 +119,7 @@ class Encoder(nn.Module):
         shape = (frame.shape[0], conv.out_channels, *frame.shape[2:])
         if fuses(shape, strips, frame.device):
             filled = conv.filled_up(frame)
-            return lacking(shape, lambda: conv.bare(filled), conv.bias)
+            return lacking(shape, lambda: conv.apart(filled))
         dtype = conv.weight.dtype
         pixels = Rows(
             (frame.shape[0], *frame.shape[1:]),
@@ -265,8 +267,8 @@ class Decoder(nn.Module):
             x = self.conv_out(norm_act(x, self.norm_out, silu, bias, reuse=True))
             x = norm_act(bare(x, conv), norm, relu, conv.bias, reuse=True)
             x = norm_act(bare(x, conv2), norm2, relu, conv2.bias, reuse=True)
-            x = conv3.filled_up(x) if x.shape[1] % 8 else x
-            head = lacking((len(x), 4, *flow.shape[2:]), lambda: conv3.bare(x), conv3.bias)
+            x = conv3.filled_up(x)
+            head = lacking((len(x), 4, *flow.shape[2:]), lambda: conv3.apart(x))
         else:
             inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
             outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
@@ -286,7 +288,7 @@ def _materialised(rows: Rows, strips: Strips, device: torch.device) -> Owned[Row
     """A map stored for one reader."""
     if fuses(rows.shape, strips, device):
         x, bias = rows.apart()
-        return Owned(lacking(rows.shape, lambda: x, bias, writable=False))
+        return Owned(lacking(rows.shape, lambda: (x, bias), writable=False))
     return Owned(materialise(rows, strips.cuts(rows.shape), measure=True))
 
 

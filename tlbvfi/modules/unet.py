@@ -11,8 +11,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DenoiserParams
+from ..rows.activations import silu
 from .attention import attention
-from .blocks import FRAMES, silu
+from .blocks import FRAMES
 from .preparation import Deriving
 
 
