@@ -21,7 +21,7 @@ from tlbvfi.counting import counting
 from tlbvfi.model import TLBVFI
 from tlbvfi.modules import autoencoder, blocks, flow, maxvit, wavelet
 from tlbvfi.modules.autoencoder import FLOW_LEVELS
-from tlbvfi.modules.blocks import ClipConv, Upsample
+from tlbvfi.modules.blocks import AlignedConv, ClipConv, Upsample
 from tlbvfi.modules.maxvit import MaxViT, PreNorm
 from tlbvfi.modules.preparation import Deriving, laid_out, laid_out_copy, prepare, stacked
 from tlbvfi.modules.unet import BandedConv
@@ -212,6 +212,11 @@ DERIVING: dict[str, tuple[Callable[[], Deriving], Callable[[Any], Tensor], Calla
         lambda: Upsample(6),
         lambda layer: layer(stored(CLIP[:, :, 0])).read(0, 2 * CLIP.shape[3]),
         lambda layer: layer.conv(F.interpolate(CLIP[:, :, 0], scale_factor=2.0, mode="nearest")),
+    ),
+    "aligned": (
+        lambda: AlignedConv(6, 4, 3, padding=1),
+        lambda layer: layer.apart(layer.filled_up(CLIP[:, :, 0]))[0],
+        lambda layer: F.conv2d(CLIP[:, :, 0], layer.weight, layer.bias, padding=1),
     ),
 }
 

@@ -10,8 +10,8 @@ import torch
 
 log = logging.getLogger(__name__)
 
-#: The oldest cards that Triton compiles for.
-_OLDEST_CAPABILITY = (7, 0)
+#: The oldest cards that have the shared memory that the kernels take, and bfloat16.
+_OLDEST_CAPABILITY = (8, 0)
 _found: dict[torch.device, bool] = {}
 _lock = Lock()
 

@@ -115,11 +115,10 @@ def _launch_merge(
     first, second = _pair(x)
     per_group = channels // groups
     block_c = power_of_two(per_group)
-    block_n = min(power_of_two(partials.shape[2]), max(_BLOCK // block_c, 1))
     merge_kernel[(groups, batch)](
         partials, conv_bias, weight, bias, first, second,
         partials.shape[2], height * width, channels, per_group, chunk, eps,
-        BLOCK_N=block_n, BLOCK_C=block_c, num_warps=8,
+        BLOCK_N=max(_BLOCK // block_c, 1), BLOCK_C=block_c, num_warps=8,
     )  # fmt: skip
     return first, second
 

@@ -79,7 +79,9 @@ class EncoderLevel(nn.Module):
 
     def _whole(self, x: Rows, strips: Strips) -> Tensor:
         """A whole map by kernels of our own: where nothing comes between, the block's last pass pads for the conv."""
-        padded = self.block[0].whole(x, below=0 if self.attn else 1)
+        block = self.block[0]
+        assert isinstance(block, ResnetBlock)
+        padded = block.whole(x, below=0 if self.attn else 1)
         for attn in self.attn:
             padded = F.pad(attn(padded, strips=strips), (0, 1, 0, 1))
         return self.downsample.conv(padded)
@@ -119,7 +121,7 @@ class Encoder(nn.Module):
         shape = (frame.shape[0], conv.out_channels, *frame.shape[2:])
         if fuses(shape, strips, frame.device):
             filled = conv.filled_up(frame)
-            return lacking(shape, lambda: conv.bare(filled), conv.bias)
+            return lacking(shape, lambda: conv.apart(filled))
         dtype = conv.weight.dtype
         pixels = Rows(
             (frame.shape[0], *frame.shape[1:]),
@@ -261,7 +263,7 @@ class Decoder(nn.Module):
             x = self.conv_out(norm_act(x, self.norm_out, silu, bias, reuse=True))
             x = norm_act(bare(x, conv), norm, relu, conv.bias, reuse=True)
             x = norm_act(bare(x, conv2), norm2, relu, conv2.bias, reuse=True)
-            last = stored(conv3.filled_up(x) if x.shape[1] % 8 else x)
+            last = stored(x)
         else:
             inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
             outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
@@ -295,8 +297,9 @@ class Decoder(nn.Module):
         def read(a: int, b: int) -> Tensor:
             top, bottom = max(a - 1, 0), min(b + 1, height)
             # The rows beside the strip are there for the conv's sake, and cut off.
-            head = conv.bare(last.read(top, bottom))[:, :, a - top : b - top]
-            return new_frame(head, bias, *frames, flow, places, a, signed)
+            head, lacking = conv.apart(conv.filled_up(last.read(top, bottom)))
+            missing = torch.zeros_like(bias) if lacking is None else lacking
+            return new_frame(head[:, :, a - top : b - top], missing, *frames, flow, places, a, signed)
 
         return read
 
@@ -312,7 +315,7 @@ def _materialised(rows: Rows, strips: Strips, device: torch.device) -> Owned[Row
     """A map stored for one reader."""
     if fuses(rows.shape, strips, device):
         x, bias = rows.apart()
-        return Owned(lacking(rows.shape, lambda: x, bias, writable=False))
+        return Owned(lacking(rows.shape, lambda: (x, bias), writable=False))
     return Owned(materialise(rows, strips.cuts(rows.shape), measure=True))
 
 

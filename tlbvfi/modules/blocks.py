@@ -39,29 +39,34 @@ def group_norm(groups: int, channels: int) -> GroupNorm:
 
 
 class AlignedConv(Deriving, nn.Conv2d):
-    """A convolution of few channels. Cards multiply halves by eights: there its channels are filled up with zeros."""
+    """A convolution of few channels. Cards multiply halves by eights: there its channels are filled up, with ones, the
+    first of which brings the bias by the middle of its weight; there is no pass for it."""
 
     def derive(self) -> dict[str, Tensor]:
         """`aligned`: the weight with channels in and out that are multiples of eight."""
-        out, channels = self.weight.shape[:2]
+        out, channels, height, width = self.weight.shape
         aligned = F.pad(self.weight, (0, 0, 0, 0, 0, -channels % 8, 0, -out % 8))
+        if channels % 8 and self.bias is not None:
+            aligned[:out, channels, height // 2, width // 2] = self.bias
         return {"aligned": aligned.contiguous(memory_format=torch.channels_last)}
 
     def sources(self) -> tuple[Tensor, ...]:
-        return (self.weight,)
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
     def filled_up(self, x: Tensor) -> Tensor:
-        """A map (B, C, H, W), in any layout and dtype, as :meth:`bare` takes it."""
+        """A map (B, C, H, W), in any layout and dtype where C is no multiple of eight, as :meth:`apart` takes it."""
         b, c, h, w = x.shape
-        channels_last = torch.channels_last
-        filled = torch.empty(b, c + -c % 8, h, w, dtype=self.weight.dtype, device=x.device, memory_format=channels_last)
-        filled.zero_()[:, :c].copy_(x)
+        if c % 8 == 0:
+            return x
+        shape, channels_last = (b, c + -c % 8, h, w), torch.channels_last
+        filled = torch.empty(shape, dtype=self.weight.dtype, device=x.device, memory_format=channels_last)
+        filled.fill_(1.0)[:, :c].copy_(x)
         return filled
 
-    def bare(self, x: Tensor) -> Tensor:
-        """Without the bias, of a map that is filled up."""
+    def apart(self, x: Tensor) -> Apart:
+        """Of a map that is filled up, and the bias where it is still to be added."""
         y = F.conv2d(x, self.derived()["aligned"], None, self.stride, self.padding)
-        return y[:, : self.out_channels]
+        return y[:, : self.out_channels], None if self.in_channels % 8 else self.bias
 
 
 #: Frames of a clip: x0, the empty middle, x1. A clip is held as its frames (B 3, C, h, w), each clip's together.

@@ -22,8 +22,9 @@ from ..kernels.denoiser import (
     clip_linear,
     clip_step,
 )
+from ..rows.activations import silu
 from .attention import attention
-from .blocks import FRAMES, silu
+from .blocks import FRAMES
 from .preparation import Deriving
 
 

@@ -64,16 +64,17 @@ def stored(x: Tensor, moments: Moments | None = None) -> Rows:
     return Rows((b, c, h, w), lambda start, stop: x if stop - start == h else x[:, :, start:stop], moments, False)
 
 
-def lacking(shape: Shape, make: Callable[[], Tensor], bias: Tensor | None, writable: bool = True) -> Rows:
-    """A map that lacks a bias (C,) still. With `writable`, what is made is the reader's."""
+def lacking(shape: Shape, apart: Callable[[], Apart], writable: bool = True) -> Rows:
+    """A map that may lack a bias (:attr:`Rows.apart`); with `writable`, what `apart` gives is the reader's."""
 
     def read(a: int, b: int) -> Tensor:
-        part = make()[:, :, a:b]
+        x, bias = apart()
+        part = x[:, :, a:b]
         if bias is None:
             return part
         return part.add_(bias[:, None, None]) if writable else part + bias[:, None, None]
 
-    return Rows(shape, read, None, writable, lambda: (make(), bias))
+    return Rows(shape, read, None, writable, apart)
 
 
 def read_once(rows: Rows, cuts: list[Cut]) -> Rows:

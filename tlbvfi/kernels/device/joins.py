@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "other_height", "other_width"])
 def join_kernel(
     x, bias, other, other_bias, slope, after, out, positions, channels,
     x_stride, other_stride, after_stride, out_stride, height, width, other_height, other_width,
