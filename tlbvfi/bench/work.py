@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -103,19 +103,10 @@ class WorkCounter(TorchDispatchMode):
 
 
 #: What only asks for memory, or looks at what is there. Views are told by their schema.
-_NO_KERNELS = frozenset(
-    [
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "empty_permuted",
-        "new_empty",
-        "new_empty_strided",
-        "_unsafe_view",
-        "is_pinned",
-        "_local_scalar_dense",
-    ]
-)
+_NO_KERNELS = {
+    *("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"),
+    *("_unsafe_view", "is_pinned", "_local_scalar_dense"),
+}
 
 
 @cache
@@ -139,7 +130,7 @@ def work_per_frame(
         dtype: the model's.
         kernels: whether kernels of our own are called (:mod:`..kernels`); otherwise PyTorch's alone.
     """
-    with torch.no_grad(), tuned(replace(Tuning(), kernels=kernels)):
+    with torch.no_grad(), nullcontext() if kernels else tuned(Tuning()):
         run = _Run(params, case, dtype)
         run.midpoint(run.encoded(), run.encoded())  # what is kept for a size is there from now on
         left, counter = run.encoded(), WorkCounter()
