@@ -48,7 +48,7 @@ PARTS = {
     "8": Part("Others", others.run, 20),
     "5b": Part("Budgets by another allocator", budgets.run_small, 50, usual=False),
 }
-_MINUTES = 3.9
+_MINUTES = 3.7
 
 
 def run_part(name: str, setting: Setting, report: Report, most: float | None = None) -> Sheet:

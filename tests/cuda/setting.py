@@ -129,7 +129,7 @@ class Setting:
         if graphs_are_there():
             plan = replace(plan, graphs=way.graphs and plan.graphs)
         frames = tlbvfi.interpolate_frames(
-            model, source or cycle(_frames(size)), 1, flow_scale, self.sample_steps, plan=plan, on_step=on_step
+            model, source or cycle(self.frames(size)), 1, flow_scale, self.sample_steps, plan=plan, on_step=on_step
         )
         while True:
             with self.taking(way):
@@ -137,6 +137,11 @@ class Setting:
             if not new:
                 return
             yield new[0]
+
+    @staticmethod
+    def frames(size: tuple[int, int]) -> list[Tensor]:
+        """Frames of a smooth motion to and fro, kept."""
+        return _frames(size)
 
     def unsettled(self, way: Way) -> int:
         """New frames of a video after which all are made alike: the first gap encodes two frames, and graphs are
@@ -263,7 +268,6 @@ def warnings_said() -> Iterator[list[str]]:
 
 @lru_cache(maxsize=2)
 def _frames(size: tuple[int, int]) -> list[Tensor]:
-    """Frames to and fro, to be repeated."""
     return list(islice(moving_frames(*size), 4))
 
 

@@ -70,6 +70,7 @@ def run(setting: Setting, sheet: Sheet) -> None:
 def _measured(setting: Setting, case: _Case, way: Way) -> tuple[Row, Tensor]:
     """Figures of a case, and its first new frame."""
     model, size = setting.model(case.dtype), setting.sizes[case.size]
+    setting.frames(size)  # are not made while time counts
     setting.clean()
     plan = setting.plan(model, size, case.flow_scale)
     begin = time.perf_counter()
