@@ -3,6 +3,8 @@
     python tasks.py demo           set up, then interpolate a short clip into demo/
     python tasks.py test           set up, then check style and types and run all tests
     python tasks.py test ARGS...   only pytest with these arguments, such as tests/test_commands.py -k plan
+    python tasks.py cuda           check speed, memory and frames on this machine's graphics card, in four minutes;
+                                   --out FOLDER for the report, --parts 1,3 for some of it, --rehearse without a card
 
 Needs Python 3.10 or newer and nothing else. All of it stays in this folder: the environment in .venv, and the
 ComfyUI that the end-to-end tests run in .cache (or in the folder named by TLBVFI_COMFYUI).
@@ -11,6 +13,7 @@ ComfyUI that the end-to-end tests run in .cache (or in the folder named by TLBVF
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -23,6 +26,9 @@ STAMP = VENV / "tlbvfi-installed.txt"
 #: The extras of pyproject.toml that the tasks install; each has all of those before it.
 EXTRAS = ("demo", "dev")
 OLDEST_PYTHON = (3, 10)
+#: What the check on a graphics card imports. Where this Python has all of it, it runs by this Python: the environment
+#: of the tests may have a PyTorch that knows no card.
+CARD_PACKAGES = ("torch", "numpy", "safetensors", "einops", "omegaconf", "pytest")
 
 
 class TaskError(RuntimeError):
@@ -111,8 +117,15 @@ def test(arguments: list[str]) -> int:
     return call(PYTHON, "-m", "pytest", *arguments) or int(bool(failed))
 
 
+def cuda(arguments: list[str]) -> int:
+    here = all(importlib.util.find_spec(name) for name in CARD_PACKAGES)
+    if not here:
+        set_up("dev")
+    return call(sys.executable if here else PYTHON, "-m", "tests.cuda.check", *arguments)
+
+
 def main() -> int:
-    tasks = {"demo": demo, "test": test}
+    tasks = {"demo": demo, "test": test, "cuda": cuda}
     if len(sys.argv) < 2 or sys.argv[1] not in tasks:
         print(__doc__.strip())
         return 0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2

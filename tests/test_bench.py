@@ -20,10 +20,12 @@ from torch.nn import functional as F
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi import video
 from tlbvfi.bench import measuring, reports, stand_in
+from tlbvfi.bench.cases import Case
 from tlbvfi.bench.comparing import as_peer, compare
-from tlbvfi.bench.measuring import Case, Result, flop_counter, flops_per_frame, measure, peak_bytes, run_batches
-from tlbvfi.bench.reports import peer_table, plot, plot_scores, stage_table, table
+from tlbvfi.bench.measuring import Result, flop_counter, flops_per_frame, measure, peak_bytes, run_batches
+from tlbvfi.bench.reports import peer_table, plot, plot_scores, stage_table, table, work_table
 from tlbvfi.bench.stages import stage_times
+from tlbvfi.bench.work import STAGES, Work, total
 from tlbvfi.checkpoint import without_counters
 from tlbvfi.commands import bench_run as bench_command
 from tlbvfi.commands import models
@@ -50,7 +52,7 @@ def a_result(**changes: object) -> Result:
     values: dict[str, object] = {
         "model": "tiny", "case": Case(48, 64), "dtype": "float32", "seconds": 2.0, "gemm_tflops": 0.5,
         "normalised": 1.0, "tflop": 0.4, "gemm_share": 0.4, "peak_bytes": 2**29,
-        "stages": {"bridge": 0.75, "rest": 0.25},
+        "stages": {"bridge": 0.75, "rest": 0.25}, "work": {"bridge": Work(1300.0, 2e9)},
     }  # fmt: skip
     return Result(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -63,6 +65,8 @@ def test_a_case_has_all_its_figures() -> None:
     assert sum(result.stages.values()) == pytest.approx(1.0)
     assert "| tiny | 64x64 | 2 | 0.5 | float32 | whole |" in table([result])
     assert "| bridge |" in stage_table(result)
+    assert tuple(result.work) == STAGES and total(result.work).operations > 0
+    assert work_table(result).count("| refinement | ") == 1
 
 
 @pytest.mark.parametrize(("rows", "flow_scale"), [(None, 0.5), (32, 1.0)])
@@ -262,6 +266,8 @@ class TestCommandLine:
         assert content["threads"] == torch.get_num_threads()
         assert len(content["results"]) == 32
         assert content["results"][1]["case"]["strip_rows"] == 32
+        assert content["results"][1]["work"] == {"bridge": {"operations": 1300.0, "bytes": 2e9}}
+        assert out.count("| bridge | 1,300 | 2.00 |") == 32
         assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
     def test_whole_against_strips(self, run: Runner) -> None:

@@ -6,16 +6,19 @@ What is measured how, and what came out: docs/PERFORMANCE.md.
 """
 
 from ..known_models import STAND_IN
+from .cases import Case
 from .clock import gemm_rate
 from .comparing import as_peer, compare
-from .measuring import Case, Result, flops_per_frame, measure, peak_bytes
+from .measuring import Result, flops_per_frame, measure, peak_bytes
 from .stages import stage_times
 from .stand_in import random_weights, stand_in_model
+from .work import Work, total, work_per_frame
 
 __all__ = [
     "STAND_IN",
     "Case",
     "Result",
+    "Work",
     "as_peer",
     "compare",
     "flops_per_frame",
@@ -25,4 +28,6 @@ __all__ = [
     "random_weights",
     "stage_times",
     "stand_in_model",
+    "total",
+    "work_per_frame",
 ]

@@ -15,7 +15,7 @@ from ..peers import Peer
 from ..quality import psnr, ssim
 from ..settings import Settings
 from ..timeline import Multiplier
-from .measuring import fixed_plan
+from .cases import fixed_plan
 
 log = logging.getLogger(__name__)
 

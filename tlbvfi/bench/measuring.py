@@ -15,27 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from ..counting import counting
 from ..interpolate import interpolate_frames
 from ..model import TLBVFI
-from ..padding import padding_for
-from ..planning import Plan
+from .cases import Case, fixed_plan
 from .clock import gemm_rate, seconds_of
 from .stages import stage_times, uncompiled
-
-
-@dataclass(frozen=True)
-class Case:
-    """One setting to measure: frames of height x width, 2**times - 1 new ones a gap.
-
-    Attributes:
-        strip_rows: rows of the padded frame evaluated at a time, in the frugal way; None for whole maps.
-    """
-
-    height: int
-    width: int
-    times: int = 1
-    flow_scale: float = 0.5
-    sample_steps: int = 10
-    batch_size: int = 1
-    strip_rows: int | None = None
+from .work import Work, work_per_frame
 
 
 @dataclass
@@ -50,6 +33,7 @@ class Result:
         gemm_share: the rate reached as a share of the GEMM rate.
         peak_bytes: live tensor bytes at the peak, weights apart.
         stages: share of the time of each stage.
+        work: what a graphics card is given to do in each stage of :mod:`.work`.
     """
 
     model: str
@@ -62,6 +46,7 @@ class Result:
     gemm_share: float
     peak_bytes: int
     stages: dict[str, float] = field(default_factory=dict)
+    work: dict[str, Work] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -74,12 +59,6 @@ def moving_frames(height: int, width: int) -> Iterator[Tensor]:
     phase = torch.tensor([0.0, 1.3, 2.6])
     frames = [0.5 + 0.5 * torch.sin(x[..., None] * 2 + y[..., None] + phase + 0.2 * i) for i in range(3)]
     return cycle([*frames, frames[1]])
-
-
-def fixed_plan(model: TLBVFI, size: tuple[int, int], strip_rows: int | None, batch_size: int = 1) -> Plan:
-    """A run on frames of `size` (height, width) in whole maps or in strips, whatever memory that takes."""
-    padded = padding_for(*size, multiple=model.multiple).padded
-    return Plan(padded, 0, 0, strip_rows or padded[0], batch_size)
 
 
 def run_batches(model: TLBVFI, case: Case, source: Iterator[Tensor] | None = None) -> Generator[int, None, None]:
@@ -158,4 +137,5 @@ def measure(model: TLBVFI, case: Case, repeats: int = 3, name: str = "") -> Resu
         gemm_share=flops / 1e12 / (each * gemm),
         peak_bytes=peak_bytes(model, case),
         stages={name: value / total for name, value in spent.items()},
+        work=work_per_frame(model.params, case, model.dtype),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .measuring import Result
+from .work import total
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
@@ -39,6 +40,14 @@ def stage_table(result: Result) -> str:
     lines = ["| stage | share |", "|---|---|"]
     for name, share in sorted(result.stages.items(), key=lambda item: -item[1]):
         lines.append(f"| {name} | {100 * share:.1f} % |")
+    return "\n".join(lines)
+
+
+def work_table(result: Result) -> str:
+    """What a graphics card is given to do for a new frame, by stage, as a Markdown table."""
+    lines = ["| on a graphics card | operations | GB |", "|---|---|---|"]
+    for name, work in [*result.work.items(), ("all", total(result.work))]:
+        lines.append(f"| {name} | {work.operations:,.0f} | {work.bytes / 1e9:.2f} |")
     return "\n".join(lines)
 
 

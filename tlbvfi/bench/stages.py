@@ -13,11 +13,11 @@ from ..model import TLBVFI
 from .clock import finish
 
 #: How a module that :func:`torch.compile` compiled, or anything else, is called instead of as usual.
-_CALL = "_compiled_call_impl"
+CALL = "_compiled_call_impl"
 
 
 @contextmanager
-def _replaced(changes: Sequence[tuple[nn.Module, str, object]]) -> Iterator[None]:
+def replaced(changes: Sequence[tuple[nn.Module, str, object]]) -> Iterator[None]:
     """Attributes of modules are others while the block runs."""
     before = [(owner, name, name in vars(owner), vars(owner).get(name)) for owner, name, _ in changes]
     try:
@@ -35,7 +35,7 @@ def _replaced(changes: Sequence[tuple[nn.Module, str, object]]) -> Iterator[None
 @contextmanager
 def uncompiled(model: TLBVFI) -> Iterator[None]:
     """Nothing is compiled while the block runs: counters see single operations only."""
-    with _replaced([(m, _CALL, None) for m in model.modules() if getattr(m, _CALL, None) is not None]):
+    with replaced([(m, CALL, None) for m in model.modules() if getattr(m, CALL, None) is not None]):
         yield
 
 
@@ -46,13 +46,13 @@ def _stages(model: TLBVFI) -> list[tuple[str, nn.Module, str]]:
     """
     encoder, decoder = model.vqgan.encoder, model.vqgan.decoder
     stages: list[tuple[str, nn.Module, str]] = [("encoder level 0", encoder, "pyramid")]
-    stages += [(f"encoder level {i}", level, _CALL) for i, level in enumerate(encoder.down)]
-    stages += [("wavelets", encoder.frequency_extractor, _CALL), ("encoder middle", encoder, "clip")]
-    stages += [("bridge", model.denoise_fn, _CALL), ("coarse flow", decoder.flownet, _CALL)]
-    stages += [(f"refinement level {i - 1}", getattr(decoder.refinenet, f"rf_block{i}"), _CALL) for i in range(1, 5)]
-    stages += [("decoder middle", decoder.mid, _CALL)]
-    stages += [(f"decoder level {i}", level, _CALL) for i, level in enumerate(decoder.up)]
-    return [*stages, ("decoder enlarging", decoder, _CALL), ("head and warps", decoder, "_synthesised")]
+    stages += [(f"encoder level {i}", level, CALL) for i, level in enumerate(encoder.down)]
+    stages += [("wavelets", encoder.frequency_extractor, CALL), ("encoder middle", encoder, "clip")]
+    stages += [("bridge", model.denoise_fn, CALL), ("coarse flow", decoder.flownet, CALL)]
+    stages += [(f"refinement level {i - 1}", getattr(decoder.refinenet, f"rf_block{i}"), CALL) for i in range(1, 5)]
+    stages += [("decoder middle", decoder.mid, CALL)]
+    stages += [(f"decoder level {i}", level, CALL) for i, level in enumerate(decoder.up)]
+    return [*stages, ("decoder enlarging", decoder, CALL), ("head and warps", decoder, "_synthesised")]
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def stage_times(model: TLBVFI) -> Iterator[dict[str, float]]:
         return getattr(module, method, None) or module._call_impl
 
     changes = [(module, method, watched(name, call_of(module, method))) for name, module, method in stages]
-    with _replaced(changes):
+    with replaced(changes):
         begin = time.perf_counter()
         yield spent
         spent["rest"] = max(0.0, time.perf_counter() - begin - inner[0])

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import video
+from ..bench.cases import Case
 from ..bench.comparing import as_peer, compare
-from ..bench.measuring import Case, Result, measure
-from ..bench.reports import check_plot, peer_table, plot, plot_scores, stage_table, table
+from ..bench.measuring import Result, measure
+from ..bench.reports import check_plot, peer_table, plot, plot_scores, stage_table, table, work_table
 from ..bench.stand_in import stand_in_model
 from ..bridge import Schedule
 from ..checkpoint import check_entries
@@ -110,7 +111,8 @@ def _measure_cases(
                 case = Case(height, width, times, scale, batch_size=options.batch_size, strip_rows=rows)
                 with running():
                     results.append(measure(model, case, options.repeats, name))
-                print(table(results[-1:]), stage_table(results[-1]), sep="\n\n", end="\n\n", flush=True)
+                tables = table(results[-1:]), stage_table(results[-1]), work_table(results[-1])
+                print(*tables, sep="\n\n", end="\n\n", flush=True)
             del model
         if len(results) > 1:
             print(table(results))

@@ -1,0 +1,117 @@
+"""Runs held to the memory of smaller cards: by their plans, never refused, and as much as was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.cuda.report import Row, Sheet
+from tests.cuda.setting import GIB, Setting, read_json, warnings_said
+from tlbvfi.planning import Plan, plan_for
+from tlbvfi.precision import tf32
+from tlbvfi.settings import Settings
+
+BUDGETS = (8.0, 6.0, 4.0, 3.4)
+#: Budgets of the child process that takes the other allocator.
+_OTHER_BUDGETS = (8.0, 3.4)
+#: A plan may be so many times what was used, and not less than that.
+_ABOVE = 1.15
+_OTHER = "cudaMallocAsync"
+
+
+def run(setting: Setting, sheet: Sheet) -> None:
+    for budget, size, scale in _cases(BUDGETS):
+        setting.go_on(needed=2.0)
+        _held(setting, budget, size, scale, sheet)
+    _by_the_other_allocator(setting, sheet)
+
+
+def run_small(setting: Setting, sheet: Sheet) -> None:
+    """What the child process runs."""
+    sheet.check(setting.rehearse or _allocator(setting) == _OTHER, f"the allocator is {_allocator(setting)}")
+    for budget, size, scale in _cases(_OTHER_BUDGETS):
+        setting.go_on(needed=2.0)
+        _held(setting, budget, size, scale, sheet)
+
+
+def _cases(budgets: tuple[float, ...]) -> Iterator[tuple[float, str, float]]:
+    """GiB, sizes and flow scales, the smallest budget first; of 4K at flow scale 1 only the largest holds."""
+    for budget, size, scale in product(sorted(budgets), ("1080p", "4K"), (0.5, 1.0)):
+        if size != "4K" or scale < 1 or budget == BUDGETS[0]:
+            yield budget, size, scale
+
+
+def _held(setting: Setting, budget: float, size: str, scale: float, sheet: Sheet) -> None:
+    """One run held to a budget, and its row."""
+    allocator = _allocator(setting)
+    case = f"{size}, flow scale {scale:g}, {budget:g} GiB"
+    row = sheet.row("Held to a budget, GiB", allocator=allocator, size=size, **{"flow scale": scale, "budget": budget})
+    model, way = setting.model(), setting.ways()[0]
+    try:
+        settings = Settings(flow_scale=scale, sample_steps=setting.sample_steps)
+        plan = plan_for(model, setting.sizes[size], settings, free=round(budget * GIB), device=setting.device)
+        assert plan is not None
+        with setting.held_to(round(budget * GIB)), warnings_said() as said, tf32(True):
+            new = setting.new_frames(model, setting.sizes[size], way, scale, plan)
+            count = 2 if plan.strips.frugal else setting.unsettled(way)
+            row["s a frame"] = [_next_seconds(setting, new) for _ in range(count)][-1]
+            memory = setting.memory()
+            del new
+    except Exception as error:  # not enough memory, or whatever a card raises
+        row["refused"] = True
+        sheet.check(False, f"{case} by {allocator}: {type(error).__name__}: {error}")
+        return
+    row |= _figures(plan, memory)
+    refused = [sentence for sentence in said if "memory" in sentence]
+    row["refused"] = len(refused)
+    sheet.check(not refused, f"{case} by {allocator}: {'; '.join(refused)}")
+    if setting.rehearse:
+        return
+    sheet.check(memory["reserved"] <= budget, f"{case} by {allocator}: {memory['reserved']:.2f} GiB were reserved")
+    planned, used = plan.peak_bytes / GIB, memory["allocated"]
+    fits = used <= planned <= _ABOVE * used
+    sheet.check(fits, f"{case} by {allocator}: planned are {planned:.2f} GiB, {used:.2f} were used")
+
+
+def _allocator(setting: Setting) -> str:
+    """The name of this process's allocator."""
+    return torch.cuda.get_allocator_backend() if setting.device.type == "cuda" else "none"
+
+
+def _next_seconds(setting: Setting, new: Iterator[Tensor]) -> float:
+    return setting.seconds_of(lambda: next(new))
+
+
+def _figures(plan: Plan, memory: dict[str, float]) -> Row:
+    rows = "whole" if not plan.strips.frugal else str(plan.strip_rows)
+    planned = plan.peak_bytes / GIB
+    return {
+        "rows at a time": rows, "planned": planned, "allocated": memory["allocated"], "reserved": memory["reserved"],
+        "planned / allocated": planned / (memory["allocated"] or planned),
+        "planned / reserved": planned / (memory["reserved"] or planned),
+    }  # fmt: skip
+
+
+def _by_the_other_allocator(setting: Setting, sheet: Sheet) -> None:
+    """The same in a child process that has CUDA's own allocator, as ComfyUI has by default."""
+    folder = setting.out / "other-allocator"
+    words = ["-m", "tests.cuda.check", "--parts", "5b", "--out", str(folder), "--minutes", f"{setting.left / 60:.2f}"]
+    words += ["--rehearse"] if setting.rehearse else []
+    setting.go_on(needed=2.0 if setting.rehearse else 15.0)
+    setting.clean()
+    code = setting.call(
+        *words, name="other-allocator", most=60, PYTORCH_CUDA_ALLOC_CONF=f"backend:{_OTHER}"
+    )  # fmt: skip
+    sheet.check(code is not None, f"the runs by {_OTHER} did not end in time")
+    report = folder / "report.json"
+    if not sheet.check(report.is_file(), f"the runs by {_OTHER} left no report, see other-allocator.txt"):
+        return
+    found: dict[str, Any] = read_json(report)["parts"].get("5b", {})
+    for title, rows in found.get("tables", {}).items():
+        for row in rows:
+            sheet.row(title, **row)
+    sheet.failures += found.get("failures", [])
