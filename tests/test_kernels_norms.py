@@ -48,7 +48,7 @@ def test_statistics_are_exact(
     variance, mean_ = torch.var_mean(x.double().flatten(2), dim=2, correction=0)
     found_mean, found_variance = channel_moments(x)
     torch.testing.assert_close(found_mean.double(), mean_, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found_variance.double(), variance, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(found_variance.double(), variance, rtol=1e-5 * max(1.0, mean / 100), atol=1e-9)
 
 
 def test_statistics_of_many_chunks() -> None:
