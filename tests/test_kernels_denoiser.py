@@ -97,7 +97,7 @@ def test_conv_of_two_maps_with_everything() -> None:
 
 
 def test_attention() -> None:
-    clip, norm = clip_of(1, 3, 5, 5, 8), norm_of(8, 4)
+    clip, norm = clip_of(1, 3, 5, 9, 8), norm_of(8, 4)
     weight, bias, out, out_bias = values(24, 8, 1), values(24), values(8, 8, 1), values(8, seed=1)
     qkv = clip_linear(clip, weight, bias, norm)
     tokens = rearrange(normed(planes(clip), norm), "b c t h w -> b (t h w) c")

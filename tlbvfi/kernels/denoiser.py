@@ -22,8 +22,8 @@ MOST_CHANNELS = 128
 _PARTS = 128
 #: Columns of the matrix that a convolution multiplies at a time, taps by channels, for positions of a part.
 _COLUMNS = {16: 128, 32: 64, 64: 64, 128: 32}
-#: Keys that attention sees at a time.
-_KEYS = 64
+#: Keys that attention sees at a time, for positions of a part.
+_KEYS = {16: 128, 32: 64, 64: 32, 128: 32}
 
 
 class Clip(NamedTuple):
@@ -335,8 +335,8 @@ def _launch_attention(qkv: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> t
     size = part_positions(height * width)
     attention_kernel[frames * ceil_div(height * width, size), batch](
         qkv, x, weight, bias, maps, moments, height * width, channels**-0.5,
-        FRAMES=frames, CHANNELS=channels, BLOCK_C=_side(channels), BLOCK_P=size, BLOCK_K=_KEYS,
-        PRECISION=products(x), num_warps=4 if size < 128 else 8,
+        FRAMES=frames, CHANNELS=channels, BLOCK_C=_side(channels), BLOCK_P=size, BLOCK_K=_KEYS[size],
+        PRECISION=products(x), num_warps=4 if size < 128 else 8, num_stages=2,
     )  # fmt: skip
     return maps, moments
 
