@@ -35,11 +35,13 @@ from tlbvfi.bench.stand_in import stand_in_model
 from tlbvfi.device_memory import empty_cache
 from tlbvfi.kernels.availability import usable
 from tlbvfi.model import TLBVFI
-from tlbvfi.planning import Plan
+from tlbvfi.planning import Plan, batched, plan_for
 from tlbvfi.rows.tuning import Tuning, tuned
+from tlbvfi.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GIB = 2**30
+_PLENTY = 2**50
 #: (height, width) by what a size is called, and the same for a rehearsal.
 SIZES = {"512x512": (512, 512), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 REHEARSED_SIZES = {"512x512": (128, 128), "720p": (100, 128), "1080p": (120, 250), "4K": (200, 256)}
@@ -154,9 +156,13 @@ class Setting:
 
     # ----
 
-    def plan(self, model: TLBVFI, size: tuple[int, int], flow_scale: float, budget: int | None = None) -> Plan:
-        """What a run would be planned to do within a budget of all the memory that there is."""
-        return tlbvfi.plan(*size, model.dtype, flow_scale, budget, params=model.params)
+    def plan(self, model: TLBVFI, size: tuple[int, int], flow_scale: float, free: int | None = None) -> Plan:
+        """What a run would be planned to do, one pair at a time: with so many bytes free, or with all that it likes."""
+        settings = Settings(flow_scale=flow_scale, sample_steps=self.sample_steps)
+        budget = _PLENTY if free is None else None
+        found = plan_for(model, size, settings, free, budget, device=self.device)
+        assert found is not None
+        return batched(found, 1)
 
     def finish(self) -> None:
         finish(self.device)
