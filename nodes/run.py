@@ -183,11 +183,14 @@ def plan_run(managed: host.ManagedModel, size: tuple[int, int], settings: Settin
     Raises:
         ValueError: not even the smallest run fits, in one sentence.
     """
-    model = managed.model
-    whole = plan(*size, model.dtype, settings.flow_scale, params=model.params, padding=settings.padding)
+    model, device = managed.model, managed.device
+    whole = plan(*size, model.dtype, settings.flow_scale, params=model.params, padding=settings.padding, device=device)
     room = managed.make_room(batched(whole, max(batch_size, 1)).peak_bytes)
-    chosen = plan_for(model, size, settings, room, device=managed.device) or whole
-    return batched(chosen, batch_size, usable(room) if room is not None else None) if batch_size else chosen
+    if room is None:
+        return batched(whole, batch_size) if batch_size else whole
+    budget = usable(room, device, host.reserved_memory(device))
+    chosen = plan_for(model, size, settings, room, device=device, reserved=host.reserved_memory(device))
+    return batched(chosen, batch_size, budget) if batch_size else chosen
 
 
 def image_target(count: int, info: VideoInfo, must_fit: bool = False) -> BatchTarget:

@@ -148,6 +148,7 @@ class FakeHost:
         vars(management).update(
             LoadedModel=LoadedModel,
             OOM_EXCEPTION=torch.cuda.OutOfMemoryError,
+            extra_reserved_memory=lambda: self.reserved,
             free_memory=free_memory,
             get_free_memory=lambda device: self.free[device.type],
             load_models_gpu=load_models_gpu,

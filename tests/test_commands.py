@@ -350,7 +350,7 @@ class TestMemoryOfTheComputer:
     def test_what_is_available_is_planned(
         self, tmp_path: Path, clip: Path, run: Runner, chosen: list[Plan | None], available: Callable[[float], None]
     ) -> None:
-        whole, *_, least = candidates(24, 40, torch.float32, 0.5, TINY)
+        whole, *_, least = candidates(24, 40, torch.float32, 0.5, TINY, device=CPU)
         for free in (2**40, 512 * 2**20 + least.peak_bytes - least.weight_bytes + 1024):
             available(free)
             assert run("interpolate", clip, tmp_path / f"{free}.mp4", "--model", "MODEL")[0] == 0
@@ -385,7 +385,7 @@ class TestMemoryOfTheComputer:
         calls: list[None] = []
         monkeypatch.setattr(interpolate_run, "keep_freed_memory", lambda: calls.append(None))
         available(2**40)
-        peak = candidates(24, 40, torch.float32, 0.5, TINY)[0].peak_bytes
+        peak = tlbvfi.plan(24, 40, torch.float32, params=TINY, device=CPU).peak_bytes
         words = ["interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]
         words += [] if room else ["--memory", 2 * peak / 2**30]
         assert main([str(word) for word in words], own_process=own) == 0

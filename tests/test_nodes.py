@@ -631,12 +631,12 @@ class Planner:
         self.asked: list[tuple[Any, ...]] = []
         self.budgets: list[int | None] = []
         whole = part("tlbvfi").plan(1, 1, torch.float32, params=PARAMS)
-        self.whole = dataclasses.replace(whole, peak_bytes=10300, weight_bytes=300)
+        self.whole = dataclasses.replace(whole, peak_bytes=10300, weight_bytes=300, way=None)
         self.smaller = dataclasses.replace(self.whole, peak_bytes=1300)
         monkeypatch.setattr(part("nodes.run"), "plan", self)
         monkeypatch.setattr(part("tlbvfi.planning"), "plan", self)
 
-    def __call__(self, *size: Any, params: Any, padding: str, budget: int | None = None) -> Any:
+    def __call__(self, *size: Any, params: Any, padding: str, device: Any, budget: int | None = None) -> Any:
         self.asked.append((*size, params))
         self.budgets.append(budget)
         return self.whole if budget is None else self.smaller
