@@ -22,22 +22,25 @@ SMALL, PUBLISHED = load_params("tlbvfi-small"), ModelParams()
 CPU = torch.device("cpu")
 CARD = Tuning(kernels=True)
 GIB = 2**30
+#: So large that pairs go one by one.
+LARGE = (768, 1408)
 
 
-@pytest.mark.parametrize("strips", [False, True])
-@pytest.mark.parametrize(("scale", "times"), [(0.5, 2), (1.0, 1)])
-def test_a_plan_for_the_cpu_is_what_a_run_takes(strips: bool, scale: float, times: int) -> None:
-    """Of real tensors; the plan has a frame on its way in and one on its way out besides."""
+@pytest.mark.parametrize("rows", [256, 128])
+def test_a_plan_for_the_cpu_is_what_a_run_takes(rows: int) -> None:
+    """Of real tensors; the run has the source frame before the gap and frames on their way out besides."""
     size = (256, 384)
     model = tiny_model()
-    chosen = candidates(*size, torch.float32, scale, TINY, device=CPU)[-1 if strips else 0]
-    assert chosen.strips.frugal == strips and not chosen.graphs
+    found = candidates(*size, torch.float32, 0.5, TINY, device=CPU)
+    chosen = next(way for way in found if way.strip_rows <= rows)
+    assert not chosen.graphs
     video = iter(frames(3, *size))
     with counting(model) as counter:
-        for _ in tlbvfi.interpolate_frames(model, video, times, scale, 3, plan=chosen):
+        for _ in tlbvfi.interpolate_frames(model, video, 2, 0.5, 3, plan=chosen):
             pass
     frame = 3 * 4 * size[0] * size[1]
-    assert counter.peak - 2 * frame <= chosen.peak_bytes - chosen.weight_bytes <= counter.peak + 4 * frame
+    planned = chosen.peak_bytes - chosen.weight_bytes
+    assert counter.peak - 4 * frame <= planned <= 1.6 * counter.peak  # in the CPU's pieces it takes less
 
 
 def a_way(padded: tuple[int, int] = (256, 384), pairs: int = 1, rows: int | None = None) -> Way:
@@ -48,7 +51,7 @@ def a_way(padded: tuple[int, int] = (256, 384), pairs: int = 1, rows: int | None
 @pytest.mark.parametrize(("pairs", "rows"), [(1, None), (3, None), (1, 64)])
 def test_a_card_held_to_what_is_planned_suffices(pairs: int, rows: int | None) -> None:
     """For weights, libraries and run, large blocks and small ones together."""
-    way = a_way((512, 768), pairs, rows)
+    way = a_way((256, 768), pairs, rows)
     events, _ = footprint._recorded(way)
     found = need(way)
     weights = [Event(-2 - i, t.nbytes) for i, t in enumerate(footprint._weights(footprint._model(TINY, torch.float16)))]
@@ -81,18 +84,16 @@ def test_plans_are_what_is_counted() -> None:
 
 
 def test_graphs_go_where_they_fit() -> None:
-    captured, whole = tlbvfi.plan(250, 380, params=TINY), candidates(250, 380, torch.float16, 0.5, TINY)[0]
-    assert captured.graphs and captured.peak_bytes > whole.peak_bytes
-    assert tlbvfi.plan(250, 380, params=TINY, budget=captured.peak_bytes) == captured
-    assert tlbvfi.plan(250, 380, params=TINY, budget=captured.peak_bytes - 1) == whole
-    assert not tlbvfi.plan(250, 380, params=TINY, device=CPU).graphs
+    captured, whole = tlbvfi.plan(*LARGE, params=TINY), candidates(*LARGE, torch.float16, 0.5, TINY)[0]
+    assert captured.graphs and not whole.graphs and captured.peak_bytes > whole.peak_bytes
+    assert tlbvfi.plan(*LARGE, params=TINY, budget=captured.peak_bytes) == captured
+    assert tlbvfi.plan(*LARGE, params=TINY, budget=captured.peak_bytes - 1) == whole
+    assert not tlbvfi.plan(*LARGE, params=TINY, device=CPU).graphs
 
 
-def test_half_the_height_takes_half() -> None:
-    """Whole maps are proportional to the frame, but for what does not depend on it."""
-    one, two, four = (need(a_way((rows, 1024))) for rows in (512, 1024, 2048))
-    assert four.live - two.live == pytest.approx(2 * (two.live - one.live), rel=0.05)
-    assert one.least < two.least < four.least
+def test_larger_frames_take_more() -> None:
+    found = [tlbvfi.plan(*size, params=TINY).peak_bytes for size in ((128, 128), (128, 256), (256, 256), LARGE)]
+    assert found == sorted(set(found))
 
 
 def test_weights_are_what_the_model_has() -> None:
@@ -101,32 +102,24 @@ def test_weights_are_what_the_model_has() -> None:
     assert found.weight_bytes == sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
-@pytest.mark.parametrize(
-    ("size", "dtype", "scale", "most"),
-    [
-        ((1080, 1920), torch.float16, 0.5, 1.0),
-        ((2160, 3840), torch.float16, 0.5, 3.0),
-        ((2160, 3840), torch.float32, 0.5, 6.0),
-        ((2160, 3840), torch.float16, 1.0, 5.0),
-    ],
-)
-def test_what_sizes_take_at_least(size: tuple[int, int], dtype: torch.dtype, scale: float, most: float) -> None:
-    """Peak activations of the published model in GiB."""
-    least = candidates(*size, dtype, scale)[-1]
-    assert least.peak_bytes - least.weight_bytes <= most * GIB
+def test_what_1080p_takes() -> None:
+    """The published model in float16: live tensors, and a card."""
+    whole = tlbvfi.plan(1080, 1920, budget=80 * GIB)
+    assert whole.graphs and whole.batch_size == 1 and whole.way is not None
+    found = need(whole.way)
+    assert whole.weight_bytes < 0.12 * GIB
+    assert found.live < 1.6 * GIB
+    assert found.live < found.least < 2.1 * GIB
+    assert found.least < found.captured == whole.peak_bytes < 2.5 * GIB
 
 
 def test_a_budget_gets_the_fastest_plan_that_fits() -> None:
-    size = (512, 768)
-    found = candidates(*size, torch.float16, 0.5, TINY)
-    assert len(found) > 2
-    assert [c.peak_bytes for c in found] == sorted((c.peak_bytes for c in found), reverse=True)
-    assert found[0].strip_rows == found[0].padded_size[0]
-    for candidate in found:
-        assert tlbvfi.plan(*size, params=TINY, budget=candidate.peak_bytes) == candidate
-        if candidate is not found[-1]:
-            smaller = tlbvfi.plan(*size, params=TINY, budget=candidate.peak_bytes - 1)
-            assert smaller.peak_bytes < candidate.peak_bytes
+    found = candidates(*LARGE, torch.float16, 0.5, TINY)
+    heights = [way.strip_rows for way in found]
+    assert heights == [768, 512, 256, 128, 64, 32]
+    for way in (found[0], found[2], found[-1]):
+        chosen = tlbvfi.plan(*LARGE, params=TINY, budget=way.peak_bytes)
+        assert chosen.peak_bytes <= way.peak_bytes and chosen.strip_rows >= way.strip_rows and not chosen.graphs
 
 
 @pytest.mark.parametrize("budget", [-1, float("nan"), float("inf")])
@@ -157,9 +150,7 @@ def test_small_frames_go_together_where_there_is_room() -> None:
     for pairs in (2, 5):
         some = batched(one, pairs)
         assert some.way is not None and some.peak_bytes == need(some.way).captured
-        assert tlbvfi.plan(*size, params=TINY, budget=some.peak_bytes).batch_size >= pairs
-        assert tlbvfi.plan(*size, params=TINY, budget=some.peak_bytes).peak_bytes <= some.peak_bytes
-    assert tlbvfi.plan(1080, 1920, params=TINY, budget=80 * GIB).batch_size == 1
+        assert tlbvfi.plan(*size, params=TINY, budget=some.peak_bytes) == some
 
 
 def test_plans_that_were_not_counted_grow_with_their_pairs() -> None:
@@ -192,7 +183,7 @@ def test_half_precision_is_the_default_and_takes_less() -> None:
 
 
 def test_a_budget_too_small_is_one_sentence() -> None:
-    least = candidates(300, 400, torch.float16, 0.5, TINY)[-1].peak_bytes
+    least = min(way.peak_bytes for way in candidates(300, 400, torch.float16, 0.5, TINY))
     assert tlbvfi.plan(300, 400, budget=least, params=TINY).peak_bytes == least
     with pytest.raises(
         ValueError,

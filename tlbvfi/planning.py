@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import torch
 
@@ -27,7 +29,7 @@ class Plan:
         padded_size: (height, width) that the model sees.
         peak_bytes: what the device has to have, weights included. On a graphics card: what PyTorch's allocator can be
             held to, gaps and the libraries' workspaces included; it keeps more where it may. On the CPU: the tensors
-            that are alive at the peak; gaps and workspaces are extra.
+            that are alive at the peak, in a card's pieces (its own are smaller); gaps and workspaces are extra.
         weight_bytes: the weights alone.
         strip_rows: rows of the padded frame evaluated at a time; the padded height where it goes whole.
         batch_size: pairs evaluated at a time.
@@ -160,15 +162,32 @@ def candidates(
     params: ModelParams | None = None,
     padding: PaddingMode = "tight",
     device: torch.device | None = None,
-) -> list[Plan]:
-    """Ways to go for one pair at a time, fastest first, each taking less memory than the one before; CUDA graphs are not
-    among them."""
-    found = [_whole(height, width, dtype, flow_scale, params, padding, device)]
-    for rows in _strip_rows(found[0]):
-        smaller = _in_strips(found[0], rows)
-        if smaller.peak_bytes < found[-1].peak_bytes:
-            found.append(smaller)
-    return found
+) -> Sequence[Plan]:
+    """Ways to go for one pair at a time, fastest first, in maps that get smaller and smaller; CUDA graphs are not among
+    them. What one takes is counted when it is looked at."""
+    return _Ways(_whole(height, width, dtype, flow_scale, params, padding, device))
+
+
+class _Ways(Sequence[Plan]):
+    """Whole maps, and strips from large to small."""
+
+    def __init__(self, whole: Plan) -> None:
+        self._whole, self._rows = whole, _strip_rows(whole)
+
+    def __len__(self) -> int:
+        return 1 + len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Plan: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Plan]: ...
+
+    def __getitem__(self, index: int | slice) -> Plan | list[Plan]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        return _in_strips(self._whole, self._rows[place - 1]) if place else self._whole
 
 
 def _whole(
@@ -186,9 +205,9 @@ def _whole(
     params = params or ModelParams()
     padded = padding_for(height, width, padding, params.autoencoder.multiple).padded
     device = device or torch.device("meta")
-    with torch.no_grad():  # as in a run
-        tuning = Tuning.of(device)
     on_card, graphs = device.type != "cpu", device.type in ("cuda", "meta")
+    with torch.no_grad():  # as in a run
+        tuning = Tuning.of(device) if on_card else _CPU
     way = Way(params, padded, dtype, float(flow_scale), WHOLE, 1, tuning, on_card, graphs)
     return Plan(padded, need(way).least, weight_bytes(params, dtype), padded[0], 1, way=way)
 
@@ -215,7 +234,7 @@ def _counted(chosen: Plan, pairs: int) -> Plan:
 
 def _strip_rows(whole: Plan) -> list[int]:
     """The strip heights that there are, from large to small."""
-    return [rows for rows in _STRIP_ROWS if rows < whole.strip_rows]
+    return [rows for rows in _STRIP_ROWS if whole.strip_rows / _MOST_STRIPS <= rows < whole.strip_rows]
 
 
 #: Of the CPU's free memory the larger of this share and this many bytes is not planned for: a plan counts tensors, and
@@ -234,8 +253,11 @@ def usable(free: int, device: torch.device | None = None, reserved: int = 0) -> 
     return max(0, free - max(round(free * share), least, reserved))
 
 
-#: Strip heights that are tried. Fewer rows save next to nothing: the halo of each strip is computed twice.
-_STRIP_ROWS = (512, 256, 128, 64)
+#: How a run on the CPU is counted: in a card's pieces, which are larger and fewer, by the path that it takes.
+_CPU = Tuning()
+#: Strip heights that are tried, and how many strips there are at most: more save next to nothing, as the halo of each is
+#: computed twice.
+_STRIP_ROWS, _MOST_STRIPS = (512, 256, 128, 64, 32, 16), 40
 #: Where a pair has few pixels, starting its kernels takes longer than their work, so pairs go together: up to this many
 #: pixels, and this many pairs.
 _BATCH_PIXELS, _MOST_PAIRS = 1 << 21, 8
@@ -251,15 +273,9 @@ def batched(chosen: Plan, pairs: int, budget: int | None = None) -> Plan:
     """The same plan with so many pairs at a time: fewer where they do not fit the budget, one in strips."""
     if chosen.strips.frugal or pairs < 2:
         return _with_pairs(chosen, 1)
-    most = _with_pairs(chosen, pairs)
-    if budget is None or most.peak_bytes <= budget:
-        return most
-    one = _with_pairs(chosen, 1)
-    each = max((most.peak_bytes - one.peak_bytes) // (pairs - 1), 1)
-    fewer = min(1 + (budget - one.peak_bytes) // each, pairs - 1)
-    while fewer > 1 and (found := _with_pairs(chosen, fewer)).peak_bytes > budget:
-        fewer -= 1
-    return found if fewer > 1 else one
+    if budget is not None:
+        pairs = bisect_right(range(2, pairs + 1), budget, key=lambda count: _with_pairs(chosen, count).peak_bytes) + 1
+    return _with_pairs(chosen, pairs)
 
 
 def _with_pairs(chosen: Plan, pairs: int) -> Plan:
