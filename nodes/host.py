@@ -210,7 +210,7 @@ def reserved_memory(device: torch.device) -> int:
     """Bytes of a device that ComfyUI leaves to other programs: what `--reserve-vram` says, or some by itself."""
     import comfy.model_management as management
 
-    return 0 if device.type == "cpu" else int(management.extra_reserved_memory())
+    return 0 if device.type in ("cpu", "privateuseone") else int(management.extra_reserved_memory())
 
 
 def swap_memory() -> int:

@@ -185,11 +185,9 @@ def plan_run(managed: host.ManagedModel, size: tuple[int, int], settings: Settin
     """
     model, device = managed.model, managed.device
     whole = plan(*size, model.dtype, settings.flow_scale, params=model.params, padding=settings.padding, device=device)
-    room = managed.make_room(batched(whole, max(batch_size, 1)).peak_bytes)
-    if room is None:
-        return batched(whole, batch_size) if batch_size else whole
-    budget = usable(room, device, host.reserved_memory(device))
-    chosen = plan_for(model, size, settings, room, device=device, reserved=host.reserved_memory(device))
+    room, reserved = managed.make_room(batched(whole, max(batch_size, 1)).peak_bytes), host.reserved_memory(device)
+    chosen = plan_for(model, size, settings, room, device=device, reserved=reserved) or whole
+    budget = None if room is None else usable(room, device, reserved)
     return batched(chosen, batch_size, budget) if batch_size else chosen
 
 

@@ -216,7 +216,7 @@ def _signature(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 class FusedAttention(TorchFunctionMode):
-    """Attention as a card's kernels make it, without logits in memory; on the ``meta`` device PyTorch takes it apart."""
+    """Attention as a card's kernels make it, without logits; on the ``meta`` device PyTorch takes it apart."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:

@@ -255,8 +255,8 @@ def usable(free: int, device: torch.device | None = None, reserved: int = 0) -> 
 
 #: How a run on the CPU is counted: in a card's pieces, which are larger and fewer, by the path that it takes.
 _CPU = Tuning()
-#: Strip heights that are tried, and how many strips there are at most: more save next to nothing, as the halo of each is
-#: computed twice.
+#: Strip heights that are tried, and how many strips there are at most: more save next to nothing, as the halo of each
+#: is computed twice.
 _STRIP_ROWS, _MOST_STRIPS = (512, 256, 128, 64, 32, 16), 40
 #: Where a pair has few pixels, starting its kernels takes longer than their work, so pairs go together: up to this many
 #: pixels, and this many pairs.
