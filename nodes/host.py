@@ -147,10 +147,11 @@ class ManagedModel:
         )
 
     def make_room(self, wanted: int) -> int | None:
-        """Have ComfyUI unload others until the device has `wanted` bytes for the weights and a run, or all it can give.
+        """Have ComfyUI unload others until the device has `wanted` bytes for the weights and a run, or all it can give,
+        besides what it reserves for others (`--reserve-vram`).
 
         Returns:
-            The bytes that there are for both then; None where ComfyUI cannot tell.
+            The bytes that there are for weights and run then, the reserve among them; None where ComfyUI cannot tell.
         """
         import comfy.model_management as management
 
@@ -158,7 +159,7 @@ class ManagedModel:
         there = sum(t.numel() * t.element_size() for t in tensors if t.device == self.device)
         own = management.LoadedModel(self._patcher)
         if self.device.type != "cpu":
-            management.free_memory(wanted - there, self.device, keep_loaded=[own])
+            management.free_memory(wanted - there + reserved_memory(self.device), self.device, keep_loaded=[own])
         free = free_memory(self.device)
         return None if free is None else free + there
 
@@ -203,6 +204,13 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "privateuseone":  # DirectML, for which ComfyUI has a fixed number
         return None
     return int(management.get_free_memory(device))
+
+
+def reserved_memory(device: torch.device) -> int:
+    """Bytes of a device that ComfyUI leaves to other programs: what `--reserve-vram` says, or some by itself."""
+    import comfy.model_management as management
+
+    return 0 if device.type in ("cpu", "privateuseone") else int(management.extra_reserved_memory())
 
 
 def swap_memory() -> int:

@@ -183,11 +183,12 @@ def plan_run(managed: host.ManagedModel, size: tuple[int, int], settings: Settin
     Raises:
         ValueError: not even the smallest run fits, in one sentence.
     """
-    model = managed.model
-    whole = plan(*size, model.dtype, settings.flow_scale, params=model.params, padding=settings.padding)
-    room = managed.make_room(batched(whole, max(batch_size, 1)).peak_bytes)
-    chosen = plan_for(model, size, settings, room, device=managed.device) or whole
-    return batched(chosen, batch_size, usable(room) if room is not None else None) if batch_size else chosen
+    model, device = managed.model, managed.device
+    whole = plan(*size, model.dtype, settings.flow_scale, params=model.params, padding=settings.padding, device=device)
+    room, reserved = managed.make_room(batched(whole, max(batch_size, 1)).peak_bytes), host.reserved_memory(device)
+    chosen = plan_for(model, size, settings, room, device=device, reserved=reserved) or whole
+    budget = None if room is None else usable(room, device, reserved)
+    return batched(chosen, batch_size, budget) if batch_size else chosen
 
 
 def image_target(count: int, info: VideoInfo, must_fit: bool = False) -> BatchTarget:

@@ -59,6 +59,7 @@ class FakeHost:
         progress: (value, total) of every progress event.
         loads: (load device, memory required, force_full_load) of every request.
         free: bytes that are free on a type of device.
+        reserved: bytes of a card that are left to other programs (`--reserve-vram`).
         rooms: (memory required, device, models that stay) of every request to unload others.
         caches_emptied, garbage_collected: how often.
         interrupt: set to cancel; the check that sees it clears it.
@@ -76,6 +77,7 @@ class FakeHost:
     progress: list[tuple[int, int]] = field(default_factory=list)
     loads: list[tuple[torch.device, int, bool]] = field(default_factory=list)
     free: dict[str, int] = field(default_factory=lambda: {"cpu": 2**40})
+    reserved: int = 400 * 2**20
     rooms: list[tuple[int, torch.device, list[Any]]] = field(default_factory=list)
     caches_emptied: int = 0
     garbage_collected: int = 0
@@ -148,6 +150,7 @@ class FakeHost:
         vars(management).update(
             LoadedModel=LoadedModel,
             OOM_EXCEPTION=torch.cuda.OutOfMemoryError,
+            extra_reserved_memory=lambda: self.reserved,
             free_memory=free_memory,
             get_free_memory=lambda device: self.free[device.type],
             load_models_gpu=load_models_gpu,

@@ -631,12 +631,12 @@ class Planner:
         self.asked: list[tuple[Any, ...]] = []
         self.budgets: list[int | None] = []
         whole = part("tlbvfi").plan(1, 1, torch.float32, params=PARAMS)
-        self.whole = dataclasses.replace(whole, peak_bytes=10300, weight_bytes=300)
+        self.whole = dataclasses.replace(whole, peak_bytes=10300, weight_bytes=300, way=None)
         self.smaller = dataclasses.replace(self.whole, peak_bytes=1300)
         monkeypatch.setattr(part("nodes.run"), "plan", self)
         monkeypatch.setattr(part("tlbvfi.planning"), "plan", self)
 
-    def __call__(self, *size: Any, params: Any, padding: str, budget: int | None = None) -> Any:
+    def __call__(self, *size: Any, params: Any, padding: str, device: Any, budget: int | None = None) -> Any:
         self.asked.append((*size, params))
         self.budgets.append(budget)
         return self.whole if budget is None else self.smaller
@@ -656,15 +656,25 @@ def test_run_is_planned_for_the_memory_of_the_device(
     assert host.loads == [(elsewhere, 1000, True)]
     model = host.managed[-1]().model.model
     assert planner.asked == [(HEIGHT, WIDTH, torch.float32, 0.25, model.params)] * 2
-    assert host.rooms == [(10300, elsewhere, [model])]
-    assert planner.budgets == [None, 19 * 2**30]
+    assert host.rooms == [(10300 + host.reserved, elsewhere, [model])]
+    assert planner.budgets == [None, 20 * 2**30 - round(20 * 2**30 * 0.02)]
 
     # The weights are on the device now, and belong to what may be used.
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     host.free["meta"] = 2**30
     run(pair[:1], pair[1:])
-    assert host.rooms[1:] == [(10300 - weights, elsewhere, [model])]
-    assert planner.budgets[2:] == [None, 2**30 + weights - 2**29]
+    assert host.rooms[1:] == [(10300 - weights + host.reserved, elsewhere, [model])]
+    assert planner.budgets[2:] == [None, 2**30 + weights - host.reserved]
+
+
+def test_reserved_memory_is_not_planned_for(
+    run: Run, host: FakeHost, pair: Tensor, elsewhere: torch.device, imitated: Chosen, planner: Planner
+) -> None:
+    """ComfyUI's `--reserve-vram`, with batches too."""
+    host.reserved = 15 * 2**30
+    run(pair[:1], pair[1:])
+    assert host.rooms[0][0] == 10300 + 15 * 2**30
+    assert planner.budgets == [None, 5 * 2**30]
 
 
 def test_every_part_of_a_video_has_the_plan(
@@ -709,20 +719,12 @@ def test_memory_in_which_nothing_runs(
     run: Run, host: FakeHost, pair: Tensor, elsewhere: torch.device, imitated: Chosen
 ) -> None:
     """The plan's sentence, before the weights are moved."""
-    host.free["meta"] = 2**29 + 1000
+    host.free["meta"] = host.reserved + 1000
     with pytest.raises(ValueError, match="0.0000 GiB") as raised:
         run(pair[:1], pair[1:])
     assert_one_sentence(raised.value)
     assert not host.loads and not imitated
     assert host.caches_emptied >= 1
-
-
-@pytest.mark.parametrize(
-    ("free", "left"),
-    [(0, 0), (2**29, 0), (2**29 + 1, 1), (2**30, 2**29), (10 * 2**30, 10 * 2**30 - 2**29), (20 * 2**30, 19 * 2**30)],
-)
-def test_reserve_is_a_share_and_at_least_half_a_gib(pack: ModuleType, free: int, left: int) -> None:
-    assert part("tlbvfi.planning").usable(free) == left
 
 
 def test_models_make_way_before_a_warm_up(pack: ModuleType, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,280 +1,251 @@
-"""What a model and a pair of frames take of a device's memory, stage by stage.
-
-The factors are read off the functions that each stage names, and can be counted there; those that a comment calls
-measured were fitted to counted runs. All in all they hold within a tenth of what is counted.
-"""
+"""What a run takes of a device's memory: counted, by the model's own code on tensors without data."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from .allocator import CachingAllocator, Event, is_small
+from .bisection import Bisection
 from .config import ModelParams
+from .counting import FusedAttention, Recording, channels_last
+from .features import FrameFeatures
 from .model import TLBVFI, convert_precision
-from .modules.autoencoder import FLOW_LEVELS
-from .modules.flow import LEAST_ROWS, REACH
-from .padding import flow_size
-from .rows.cuts import Strips, wide_cuts
-from .rows.tuning import Tuning
+from .padding import Padding
+from .rows.cuts import Strips
+from .rows.owned import Owned
+from .rows.tuning import Tuning, tuned
+from .settings import Settings
+from .transfer import HostCopies, HostCopy, Offloaded
 
-#: What is planned for; the CPU takes less, as its pieces are smaller.
-_DEVICE = torch.device("cuda")
-_FLOAT32 = 4
-#: Bytes of a position of an image (three channels) and of a pair's flows (four), float32 both.
-_IMAGE, _FLOW = 3 * _FLOAT32, 4 * _FLOAT32
+_META = torch.device("meta")
+_MIB = 1 << 20
+#: What the libraries allocate for good at their first use, at most: on a Hopper card cuBLAS and cuBLASLt take 32 MiB
+#: each, on others 8 MiB.
+LIBRARIES = 64 * _MIB
+#: What cuDNN has beside a convolution's result while it runs: this, and copies of what is not channels last (of the
+#: map, the weight and the result, where none of them is). It would like more in places, and goes without where there is
+#: no room.
+CONVOLUTION = 16 * _MIB
+#: Of all large blocks, what is planned for besides: the order in which a card's memory comes and goes is known to a
+#: convolution's workspace only.
+SLACK = 0.02
+#: Steps of the bridge that are counted: what one takes is free again in the next.
+_STEPS = 3
+#: Draws of noise that are on the device together.
+_DRAWS = 20
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What is alive at the peak of a stage, in bytes, the weights excluded.
+class Way:
+    """A way to go at a size.
 
     Attributes:
-        name: of the stage.
-        kept: what the frames' features take that are still to be read.
-        stored: the stage's own maps that exist from top to bottom.
-        strip: what exists of the strip that is being computed, or of the whole map where it is not cut.
-    """
-
-    name: str
-    kept: float
-    stored: float
-    strip: float
-
-    @property
-    def bytes(self) -> float:
-        return self.kept + self.stored + self.strip
-
-
-@torch.no_grad()  # as in a run: with gradients nothing is cut in pieces
-def stages(
-    params: ModelParams, padded: tuple[int, int], dtype: torch.dtype, flow_scale: float, strips: Strips
-) -> list[Stage]:
-    """The stages of a pair of frames that may be the widest ones.
-
-    Args:
+        params: the model's.
         padded: (height, width) that the model sees.
         dtype: the model's.
-        strips: how its maps are cut; those that are cut are taken to be frugal.
+        flow_scale: as for :func:`tlbvfi.interpolate_frames`.
+        strips: how its maps are cut.
+        pairs: evaluated at a time.
+        tuning: of the device.
+        on_card: whether the device is one whose memory PyTorch's caching allocator has; it is the CPU otherwise.
+        graphs: whether it can have CUDA graphs.
     """
-    pair = _Pair(params, padded, dtype.itemsize, flow_scale, strips)
-    flows = [_coarse_flow(pair), _cosines(pair), _refinement(pair)]
-    after = _decoder_in_strips(pair) if strips.frugal else _decoder_uncut(pair)
-    return [_encoder(pair), *_wavelets(pair), *flows, *after]
+
+    params: ModelParams
+    padded: tuple[int, int]
+    dtype: torch.dtype
+    flow_scale: float
+    strips: Strips
+    pairs: int
+    tuning: Tuning
+    on_card: bool
+    graphs: bool
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a way to go takes, in bytes, weights included.
+
+    Attributes:
+        live: the tensors that are alive at the peak.
+        least: what the device has to have. On a card: what its allocator can be held to, as it gives back what it keeps
+            unused before it fails. It keeps more where it may.
+        captured: the same where the run is captured into CUDA graphs: what they use is kept, the features of a frame
+            are there twice as they change places, and the libraries allocate again for the stream of the capture.
+    """
+
+    live: int
+    least: int
+    captured: int
+
+
+@lru_cache(maxsize=8)
+def _model(params: ModelParams, dtype: torch.dtype) -> TLBVFI:
+    with _META:
+        return convert_precision(TLBVFI(params).finalize(), dtype)
+
+
+def _weights(model: TLBVFI) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 @lru_cache(maxsize=8)
 def weight_bytes(params: ModelParams, dtype: torch.dtype) -> int:
     """Bytes of a model's weights and of what it derives from them."""
-    with torch.device("meta"):
-        model = convert_precision(TLBVFI(params).finalize(), dtype)
-    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    return sum(t.numel() * t.element_size() for t in _weights(_model(params, dtype)))
 
 
-class _Pair:
-    """The quantities that the stages are made of, in bytes where nothing else is said.
-
-    Attributes:
-        widths: channels of the feature pyramid's levels.
-        size: bytes of an element of the model's dtype.
-        pixels: positions of a padded frame.
-        flow_pixels: positions at which the flow is computed.
-        same: whether that is the frame's size.
-    """
-
-    def __init__(
-        self, params: ModelParams, padded: tuple[int, int], size: int, flow_scale: float, strips: Strips
-    ) -> None:
-        self.params, self.strips, self.size = params.autoencoder, strips, size
-        self.widths = self.params.pyramid_widths
-        self.padded, self.flow_padded = padded, flow_size(*padded, flow_scale)
-        self.pixels, self.flow_pixels = padded[0] * padded[1], self.flow_padded[0] * self.flow_padded[1]
-        self.same = self.flow_pixels == self.pixels
-
-    def vector(self, level: int) -> int:
-        """The features of one position of a pyramid level."""
-        return self.widths[level] * self.size
-
-    def map(self, level: int, width: int | None = None) -> float:
-        """A pyramid level of one frame; a map of its sides as wide as the level `width`, where given."""
-        return self.vector(level if width is None else width) * self.pixels / 4**level
-
-    @property
-    def image(self) -> int:
-        return _IMAGE * self.pixels
-
-    @property
-    def flow(self) -> int:
-        """The flows of a pair at the frames' size."""
-        return _FLOW * self.pixels
-
-    @property
-    def level_flows(self) -> float:
-        """The flows at the levels that are warped (`Decoder._level_flows`)."""
-        return sum(self.flow / 4**level for level in range(1, FLOW_LEVELS))
-
-    @property
-    def for_flow(self) -> float:
-        """What a frame's features hold for the flow alone: level 0, or a small image and its levels."""
-        if self.same:
-            return self.map(0)
-        levels = sum(self.vector(level) / 4**level for level in range(FLOW_LEVELS))
-        return (_IMAGE + levels) * self.flow_pixels
-
-    @property
-    def features(self) -> float:
-        """The features of one frame (`FrameFeatures`)."""
-        return self.image + self.for_flow + sum(self.map(level) for level in range(1, len(self.widths)))
-
-    def features_at(self, level: int) -> float:
-        """The features of both frames while the decoder reads `level`, where those of the first are spent: what the
-        flow read is released, and so are the first frame's deeper levels."""
-        deeper = sum(self.map(deep) for deep in range(level + 1, len(self.widths)))
-        return 2 * self.features - self.for_flow - deeper
-
-    def strip(self, level: int, halo: int = 1, wide: bool = False) -> int:
-        """Positions of a strip of a level's map with a halo of rows on both sides; `wide`: as `wide_cuts` cuts it."""
-        rows, columns = self.padded[0] >> level, self.padded[1] >> level
-        shape = (1, 1, rows, columns)
-        cut = (wide_cuts(shape, self.strips, _DEVICE) if wide else self.strips.cuts(shape))[0][1]
-        return rows * columns if cut == rows else min(cut + 2 * halo, rows) * columns
-
-    @property
-    def flow_strip(self) -> int:
-        """Positions of a strip of the flow's refinement (`RefineBlock.forward`)."""
-        rows, columns = self.flow_padded
-        cut = self.strips.cuts((1, 1, rows, columns), least=LEAST_ROWS)[0][1]
-        return self.flow_pixels if cut == rows else min(cut + 2 * REACH, rows) * columns
+@lru_cache(maxsize=256)
+def need(way: Way) -> Need:
+    """Count what a way to go takes."""
+    events, features = _recorded(way)
+    weights = weight_bytes(way.params, way.dtype)
+    live = weights + _live_peak(events)
+    if not way.on_card:
+        return Need(live, live, live)
+    loaded = [t.numel() * t.element_size() for t in _weights(_model(way.params, way.dtype))]
+    kept = [Event(-2 - number, size) for number, size in enumerate([*loaded, LIBRARIES])]
+    memory = _Memory(kept, events)
+    small, large = (memory.of_size(small=small) for small in (True, False))
+    few = small.reserved() or 0
+    least = few + round(large.least() * (1 + SLACK))
+    return Need(live, least, few + (large.reserved() or 0) + features + LIBRARIES)
 
 
-def _encoder(pair: _Pair) -> Stage:
-    """`EncoderLevel.forward` of level 0, of a frame whose predecessor is kept."""
-    images = 2 * pair.image  # the frame in [-1, 1] and in [0, 1]
-    level0 = pair.map(0) if pair.same else 0
-    # In strips: the block's first map, and of its result a strip and that strip padded. Uncut: the result, and padded.
-    block, halved = pair.map(0, width=1), pair.map(1)
-    strip = 2 * pair.vector(1) * pair.strip(0, halo=2) if pair.strips.frugal else block
-    return Stage("encoder", pair.features, images + level0 + block + halved, strip)
+def _recorded(way: Way) -> tuple[list[Event], int]:
+    """What comes and goes in a run's steady state, and the bytes of the features of its pairs' second frames."""
+    model = _model(way.params, way.dtype)
+    height, width = way.padded
+    recording = Recording(_weights(model), _workspace if way.on_card else lambda *_: 0)
+    with torch.no_grad(), tuned(way.tuning), FusedAttention(), recording:
+        copies = _Copies(recording, (way.pairs, height, width, 3))
+        padding = Padding((max(height - 1, 1), max(width - 1, 1)), way.padded)
+        settings = Settings(flow_scale=way.flow_scale, sample_steps=_STEPS)
+        bisection = Bisection(model, settings, padding, way.strips, copies, lambda _: None)
+        bisection.empty = bisection.encode_empty()
+        draws = torch.empty(_DRAWS, way.pairs, *model.latent_shape(height, width), device=_META)
+        frames = torch.empty((), device="cpu").expand(way.pairs, *padding.size, 3)
+        left = bisection.encode(frames)
+        right = bisection.encode(frames)
+        if way.pairs > 1:
+            left = FrameFeatures.cat([left[:1], right[:-1]])
+        features = _bytes(right)
+        ends = Owned(left), Owned(right)
+        del left, right
+        gaps, middle = range(way.pairs), Fraction(1, 2)
+        if way.strips.frugal:
+            new = bisection.between(*ends, gaps, [middle])
+            next(new)
+            new.close()
+            del new
+        else:  # the most is there where more frames are wanted on both sides, and the middle one is encoded
+            bisection._halved(*ends, gaps, middle, begin_is_needed=True)
+        del ends, draws, copies, bisection
+    return recording.ended(), features
 
 
-#: Bytes of a position whose bands are made (`wavelet_channels`), float32: 21 joined and the 21 before, the low band at
-#: two times, the clip of three, two grey frames. One more is measured.
-_BANDS = _FLOAT32 * (21 + 21 + 2 + 3 + 2) + 1
-#: Maps of half the sides: `conv_in`'s, and what there is of the next; measured.
-_HALVED = 1.1
+class _Copies(HostCopies):
+    """Copies of a card whose host is a step ahead: what it copies is given up one step later than its references."""
+
+    def __init__(self, recording: Recording, frames: tuple[int, ...]) -> None:
+        super().__init__(_META)
+        self._recording = recording
+        self._arrived: deque[Tensor] = deque(maxlen=2)  # frames, and the noise of their pair
+        self._leaving = torch.empty(frames, device=_META)
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            return tensor
+        self._recording.stream = 1
+        arrived = torch.empty(tensor.shape, dtype=tensor.dtype, device=_META)
+        self._recording.stream = 0
+        self._arrived.append(arrived)
+        return arrived
+
+    def to_host(self, tensor: Tensor) -> HostCopy:
+        self._leaving = tensor.contiguous()
+        return HostCopy(torch.empty(0))
+
+    def offload(self, tensor: Tensor) -> Offloaded:
+        return _Away(tensor)
 
 
-def _wavelets(pair: _Pair) -> list[Stage]:
-    """`FrequencyExtractor.forward`: the bands, and the first `FrequencyBlock`."""
-    kept, halved = 2 * pair.features, pair.map(0) / 4
-    share = min(1.0, pair.strip(0) / (pair.pixels / 4))  # of the halved map, whose strips have as many positions
-    normed, for_conv = share * halved, share * halved
-    return [
-        Stage("wavelet bands", kept, _HALVED * halved, _BANDS * pair.strip(0, halo=2, wide=True)),
-        Stage("wavelet blocks", kept, _HALVED * halved, normed + for_conv),
-    ]
+class _Away:
+    """A tensor that is off its device."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._like = torch.empty(0, dtype=tensor.dtype, device="meta"), tuple(tensor.shape), tensor.stride()
+
+    def release(self) -> None:
+        pass
+
+    def restore(self) -> Tensor:
+        like, shape, stride = self._like
+        return like.new_empty_strided(shape, stride)
 
 
-#: Bytes of a position of the coarse flow's last scale (`CoarseFlow.estimates`), float32: what the block takes, the
-#: flow at the full size, the warped frames, two estimates at half the sides. Two more are measured.
-_COARSE = _FLOAT32 * (10 + 4 + 6 + 2 * 4 / 4) + 2
+def _bytes(features: FrameFeatures) -> int:
+    """What the features take."""
+    tensors = (features.image, features.flow_image, *features.pyramid, *features.flow_levels)
+    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t is not None}.values())
 
 
-def _coarse_flow(pair: _Pair) -> Stage:
-    """`CoarseBlock.forward` of the last scale, which is never cut."""
-    converted = 10 * pair.size if pair.size < _FLOAT32 else 0  # what the block takes, in the model's dtype
-    conv = prelu = pair.params.flow_widths[-1] / 2 * pair.size / 4  # the first ones: half the width, half the sides
-    return Stage(
-        "coarse flow", 2 * pair.features, (_COARSE + converted) * pair.flow_pixels, (conv + prelu) * pair.flow_pixels
-    )
+def _workspace(func: Any, args: tuple[Any, ...], result: Any) -> int:
+    """What cuDNN has beside a convolution's result."""
+    if func is not torch.ops.aten.convolution.default:
+        return 0
+    last = channels_last(result)
+    copied = [t for t in args[:2] if not (last and t.is_contiguous(memory_format=torch.channels_last))]
+    return CONVOLUTION + sum(t.numel() * t.element_size() for t in (copied if last else [*copied, result]))
 
 
-#: Bytes of the flows at a position of the strip: to be corrected, of the level before, of the one before that, coarse.
-_FLOWS = _FLOW * (1 + 1 / 4 + 1 / 16 + 1 / 4)
-#: The same in strips, at a position of the whole map: to be corrected, the result, of the level before, coarse.
-_FLOWS_BESIDE = _FLOW * (1 + 1 + 1 / 4 + 1 / 4)
-#: Bytes of a position whose cosines are taken (`Neighbourhood.cosine`), four each: by four taps, `corner`, the pairs
-#: `beside` and `above`, their indices and weights; along both sides, the places, six weights each, and `first`; eight
-#: cosines, the length, and the other frame's nine; the positions in both frames; three lists of `embedding_bag`.
-_SAMPLED = 4 * (4 * (1 + 3 + 3 + 1 + 1) + (2 + 2 * 6 + 1) + (8 + 1 + 9) + 2 * 2 + 3) + _FLOWS
+def _live_peak(events: list[Event]) -> int:
+    """Bytes of the tensors that are alive at the peak."""
+    sizes: dict[int, int] = {}
+    now = peak = 0
+    for event in events:
+        if event.size:
+            sizes[event.key] = event.size
+            now += event.size
+            peak = max(peak, now)
+        else:
+            now -= sizes.pop(event.key)
+    return peak
 
 
-def _cosines(pair: _Pair) -> Stage:
-    """`RefineBlock._corrected` at level 0, as the second frame's cosines are taken."""
-    centres, middle, shared = 2, 1, 1
-    maps = (centres + middle + shared) * pair.vector(0)
-    copy, product = pair.vector(0), pair.widths[0] * _FLOAT32
-    at_a_time = min(pair.flow_strip, Tuning.of(_DEVICE).gathered_positions)
-    strip = maps * pair.flow_strip + (copy + product + _SAMPLED) * at_a_time
-    return Stage("refinement, cosines", 2 * pair.features, _flows_beside(pair), strip)
+@dataclass(frozen=True)
+class _Memory:
+    """What comes and goes: blocks that stay, and those of a run."""
 
+    kept: list[Event]
+    run: list[Event]
 
-def _refinement(pair: _Pair) -> Stage:
-    """`RefineBlock._delta` at level 0, of the second flow, as the GRU takes what was joined."""
-    centres, shared, motion, joined = 2, 1, 1, 2
-    maps = (centres + shared + motion + joined) * pair.vector(0)
-    cosines = 2 * 9 * pair.size
-    flows = _FLOWS + 2 * _FLOAT32 + 2 * 2 * _FLOAT32  # and the first delta; the flow for the convs, and joined
-    return Stage("refinement", 2 * pair.features, _flows_beside(pair), (maps + cosines + flows) * pair.flow_strip)
+    def of_size(self, small: bool) -> _Memory:
+        """The small blocks, or the others: the allocator has segments of their own for them."""
+        chosen = {e.key for e in (*self.kept, *self.run) if e.size and is_small(e.size) == small}
+        return _Memory([e for e in self.kept if e.key in chosen], [e for e in self.run if e.key in chosen])
 
+    def reserved(self, limit: int | None = None) -> int | None:
+        """What the allocator reserves for a run; None where that is more than the limit."""
+        allocator = CachingAllocator(limit)
+        return allocator.peak if allocator.replay(self.kept) and allocator.replay(self.run) else None
 
-def _flows_beside(pair: _Pair) -> float:
-    """The flows that exist beside a strip's own; uncut these are all."""
-    return _FLOWS_BESIDE * pair.flow_pixels if pair.strips.frugal else 0
-
-
-def _decoder_in_strips(pair: _Pair) -> list[Stage]:
-    """The two widest levels of the decoder, and the head."""
-    flows = pair.flow + pair.level_flows
-    entering, first_map, result = pair.map(1, width=2), pair.map(1), pair.map(1)
-    block = Stage(
-        "decoder, block at level 1",  # `ResnetBlock.forward`
-        pair.features_at(1),
-        flows + entering + first_map + result,
-        3 * pair.vector(1) * pair.strip(1),  # normed, the same padded at the map's ends, the second conv's
-    )
-    head = Stage(
-        "head",  # `Decoder._synthesised`: one map is written over the other
-        pair.features_at(0),
-        pair.flow + pair.map(0, width=1) + pair.image,
-        2 * pair.vector(1) * pair.strip(0, halo=2),  # a conv's, and its differences from a mean, for the moments
-    )
-    return [block, _attention(pair, 1), _attention(pair, 2), head]
-
-
-#: Maps of a strip in `CrossAttention`: in `MBConv` three times four, with the halo; in `MaxViT` twice four in the
-#: feed-forward and six more, without. Measured between the two.
-_ATTENTION = 13
-
-
-def _attention(pair: _Pair, level: int) -> Stage:
-    """`CrossAttention.forward` at a level, in strips: the map, and the context brought to its width."""
-    stored = pair.flow + pair.level_flows + 2 * pair.map(level)
-    strip = _ATTENTION * pair.vector(level) * pair.strip(level, wide=True)
-    return Stage(f"decoder, attention at level {level}", pair.features_at(level), stored, strip)
-
-
-#: Maps of level 1 in the decoder where it is not cut (`CrossAttention.forward`): one and the four of `MBConv`'s hidden
-#: map, and of a piece (:func:`.rows.cuts.pieces`) the three times four; both measured.
-_UNCUT, _PIECE = 5.6, 10.5
-#: The same where a piece is the map: the two, twice four of the feed-forward, and four more.
-_UNCUT_MOST = 2 + 2 * 4 + 4
-#: Bytes of a position for the sums of the head's moments; measured.
-_SUMS = 3
-#: Bytes of a position of the new frame (`Decoder._synthesised`), float32: four gates, and of three channels the
-#: residual, two warped frames, their blend, and that with the residual. One more is measured.
-_BLEND = _FLOAT32 * (4 + 5 * 3) + 1
-
-
-def _decoder_uncut(pair: _Pair) -> list[Stage]:
-    """The widest level of the decoder, the head's first norm, and the new frame."""
-    kept = 2 * pair.features
-    piece = pair.strip(1, wide=True) / (pair.pixels / 4)
-    maps = min(_UNCUT_MOST, _UNCUT + _PIECE * piece)
-    last = normed = pair.map(0, width=1)
-    return [
-        Stage("decoder", kept, pair.flow + pair.level_flows, maps * pair.map(1)),
-        Stage("head", kept, pair.flow + last, normed + _SUMS * pair.pixels),
-        Stage("new frame", kept, pair.flow, _BLEND * pair.pixels),
-    ]
+    def least(self) -> int:
+        """The least limit within which the allocator gets along, to a hundredth."""
+        most = self.reserved() or 0
+        low = _live_peak([*self.kept, *self.run])
+        while most - low > max(most // 100, 2 * _MIB):
+            middle = (low + most) // 2
+            reserved = self.reserved(middle)
+            if reserved is None:
+                low = middle
+            else:
+                most = reserved
+        return most

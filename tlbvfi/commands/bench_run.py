@@ -66,7 +66,7 @@ def _check_models(options: argparse.Namespace, device: torch.device, sources: It
             settings.timesteps(Schedule(params.bridge))
         if options.clip is None and free is not None:
             for dtype, (height, width), scale in product(options.dtype, options.size, options.flow_scale):
-                plan(height, width, dtype_named(dtype), scale, usable(free), params=params)
+                plan(height, width, dtype_named(dtype), scale, usable(free, device), params=params, device=device)
 
 
 def _loaded(

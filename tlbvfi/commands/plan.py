@@ -23,22 +23,23 @@ def run(options: argparse.Namespace) -> None:
     from .models import dtype_named
 
     height, width = options.size
-    heads = ["dtype", "padded to", "weights", "peak", "rows at once", "pairs at once"]
+    heads = ["dtype", "padded to", "weights", "peak", "rows at once", "pairs at once", "CUDA graphs"]
     heads += [f"fits {options.vram / 2**30:g} GiB"] if options.vram else []
     print(f"{width}x{height}, flow scale {options.flow_scale:g}, {options.padding} padding, published model")
     print("  ".join(f"{head:>14}" for head in heads))
     refusals: list[str] = []
     for name in [options.dtype] if options.dtype is not None else ["float32", "float16"]:
-        dtype = dtype_named(name)
-        found = candidates(height, width, dtype, options.flow_scale, padding=options.padding)
+        asked = height, width, dtype_named(name), options.flow_scale
+        found = [plan(*asked, padding=options.padding), *candidates(*asked, padding=options.padding)]
         chosen = None
         if options.vram:
             try:
-                chosen = plan(height, width, dtype, options.flow_scale, options.vram, padding=options.padding)
-                found = [chosen if line.strip_rows == chosen.strip_rows else line for line in found]
+                chosen = plan(*asked, options.vram, padding=options.padding)
             except ValueError as error:
                 refusals.append(str(error))
         for line in found:
+            if chosen is not None and (line.strip_rows, line.graphs) == (chosen.strip_rows, chosen.graphs):
+                line = chosen  # with as many pairs at once as fit
             fits = "chosen" if line == chosen else "yes" if line.peak_bytes <= (options.vram or 0) else "no"
             cells = [
                 name,
@@ -47,9 +48,13 @@ def run(options: argparse.Namespace) -> None:
                 amount(line.peak_bytes),
                 str(line.strip_rows),
                 str(line.batch_size),
+                "yes" if line.graphs else "no",
             ]
             print("  ".join(f"{cell:>14}" for cell in [*cells, *([fits] if options.vram else [])]))
-    print("Every line gives the same frames; fewer rows at once take a little longer.")
-    print("peak: weights and live tensors on the device; allocator overhead and library workspaces come on top.")
+    print("Every line gives the same frames; the first is the fastest, fewer rows at once take longer.")
+    print(
+        "peak: what the card needs for PyTorch, with the gaps of its allocator and the libraries' workspaces; the "
+        "driver and other programs come on top."
+    )
     for refusal in refusals:
         print(refusal)
