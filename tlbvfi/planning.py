@@ -27,6 +27,7 @@ class Plan:
         weight_bytes: the weights alone.
         strip_rows: rows of the padded frame evaluated at a time; the padded height where it goes whole.
         batch_size: pairs evaluated at a time.
+        graphs: a CUDA card may replay captured model calls (:mod:`.graphs`), where maps go whole.
     """
 
     padded_size: tuple[int, int]
@@ -34,6 +35,7 @@ class Plan:
     weight_bytes: int
     strip_rows: int
     batch_size: int
+    graphs: bool = True
 
     @property
     def strips(self) -> Strips:
