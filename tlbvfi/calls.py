@@ -51,10 +51,12 @@ class Calls:
             noise: draws (steps - 1, B, C, T, h, w); None for no steps.
             listener: called within the call.
         """
-        ends = [end.borrow() if isinstance(end, Held) else end for end in (left, right)]
-        del left, right
+        first = left.borrow() if isinstance(left, Held) else left
+        last = right.borrow() if isinstance(right, Held) else right
         draws = [] if noise is None else list(noise)
-        frame = self.model.midpoint(*ends, self.settings.sample_steps, draws, strips=self.strips, on_progress=listener)
+        frame = self.model.midpoint(
+            first, last, self.settings.sample_steps, draws, strips=self.strips, on_progress=listener
+        )
         return self.finished(frame)
 
     def finished(self, frame: Tensor) -> Tensor:

@@ -58,46 +58,47 @@ def graph_calls(model: TLBVFI, settings: Settings, padding: Padding, plan: Plan 
 
 
 @dataclass
-class _Graph:
-    """A captured call.
+class _Template:
+    """What a batch looks like, on the ``meta`` device: its frames as the model takes them, and their features."""
 
-    Attributes:
-        given: what it reads besides features and weights, if anything.
-    """
-
-    given: Tensor | None
-    recording: Recording
+    frames: Tensor
+    features: FrameFeatures
 
 
 class _Stage:
-    """The captured calls of one size of batches, with what they read and write: the features of two frames, and a new
-    frame.
+    """The captured calls of one size of batches, with what they read and write: the features of two frames, and a
+    picture.
 
     Attributes:
-        template: what features look like, on the ``meta`` device, with those of the empty frame.
         graphs: by their kinds.
     """
 
-    def __init__(self, template: FrameFeatures, device: torch.device) -> None:
-        self.template, self._device = template, device
-        self.graphs: dict[str, _Graph] = {}
-        self._output: Tensor | None = None
+    def __init__(self, template: _Template, device: torch.device) -> None:
+        self._template, self._device = template, device
+        self.graphs: dict[str, Recording] = {}
+        self._noise: Tensor | None = None
 
     @cached_property
     def left(self) -> Slot:
-        return Slot(self.template, self._device)
+        return Slot(self._template.features, self._device)
 
     @cached_property
     def right(self) -> Slot:
         """Where frames are encoded to."""
-        return Slot(self.template, self._device)
+        return Slot(self._template.features, self._device)
 
-    def output(self, batch: int, padded: tuple[int, int]) -> Tensor:
-        """Where a new frame is computed to. No one reads it but before the next call."""
-        if self._output is None:
+    @cached_property
+    def picture(self) -> Tensor:
+        """What is encoded, and where a new frame is computed to: used within one call."""
+        with torch.inference_mode(False):
+            return torch.empty_like(self._template.frames, device=self._device)
+
+    def noise_like(self, noise: Tensor) -> Tensor:
+        """Where the draws of a new frame are read."""
+        if self._noise is None:
             with torch.inference_mode(False):
-                self._output = torch.empty(batch, 3, *padded, dtype=torch.float32, device=self._device)
-        return self._output
+                self._noise = torch.empty_like(noise)
+        return self._noise
 
     @staticmethod
     def seated(handle: Handle, slot: Slot) -> Held:
@@ -126,7 +127,8 @@ class GraphCalls(Calls):
         super().__init__(model, settings, padding, WHOLE)
         self._recorder = recorder
         self._stages: OrderedDict[tuple[Any, ...], _Stage] = OrderedDict()
-        self._templates: dict[int, FrameFeatures] = {}
+        self._empty: Tensor | None = None
+        self._templates: dict[int, _Template] = {}
         self._counts: Counter[tuple[Any, ...]] = Counter()
         self._weights: tuple[int, ...] = ()
         self._seated: _Stage | None = None
@@ -142,23 +144,19 @@ class GraphCalls(Calls):
         self._seated = None
 
     def encode(self, frame: Tensor, empty: Tensor | None) -> Owned[FrameFeatures] | Held:
-        template = self._templates.get(len(frame))
-        if template is None or template.empty is not empty:
-            features = super().encode(frame, empty)
-            if empty is not None:
-                self._remember(len(frame), features.borrow())
-            return features
+        if empty is not self._empty:
+            self.release()
+            self._templates.clear()
+            self._empty = empty
         stage = self._stage("encode", len(frame))
         if stage is not None:
             held = self._tried(lambda: self._encoded(stage, frame))
             if held is not None:
                 return held
-        return super().encode(frame, empty)
-
-    def _remember(self, batch: int, features: FrameFeatures) -> None:
-        """Features of a batch of this size look like these."""
-        self.release()
-        self._templates[batch] = features.each(lambda tensor: torch.empty_like(tensor, device="meta"))
+        features = super().encode(frame, empty)
+        if empty is not None and len(frame) not in self._templates:
+            self._templates[len(frame)] = _Template(_meta(frame), features.borrow().each(_meta))
+        return features
 
     def seated(
         self, left: Handle, right: Handle, pairs: int
@@ -180,8 +178,7 @@ class GraphCalls(Calls):
 
     def _stage(self, kind: str, batch: int) -> _Stage | None:
         """Where a call of a kind is replayed, or captured now; None where it goes without."""
-        template = self._templates.get(batch)
-        if template is None or self.model in _refused:
+        if self.model in _refused:
             return None
         weights = _addresses(self.model)
         if weights != self._weights:
@@ -191,7 +188,8 @@ class GraphCalls(Calls):
         self._counts[kind, key] += 1
         stage = self._stages.get(key)
         if stage is None or kind not in stage.graphs:
-            if self._counts[kind, key] <= UNCAPTURED_CALLS:
+            template = self._templates.get(batch)
+            if template is None or self._counts[kind, key] <= UNCAPTURED_CALLS:
                 return None
             stage = stage or _Stage(template, self.model.device)
         self._stages[key] = stage
@@ -201,41 +199,34 @@ class GraphCalls(Calls):
         return stage
 
     def _encoded(self, stage: _Stage, frame: Tensor) -> Held:
-        stage.right.clear(refuge=stage.left)
-        target, empty = stage.right.features, stage.template.empty
+        stage.right.clear(refuge=stage.left if stage.right.occupant is not None else None)
+        target, picture, empty = stage.right.features, stage.picture, self._empty
 
-        def encode(frame: Tensor | None) -> None:
-            assert frame is not None
-            write(target, self.model.encode_frame(frame, self.settings.flow_scale, WHOLE, empty))
+        def encode() -> None:
+            write(target, self.model.encode_frame(picture, self.settings.flow_scale, WHOLE, empty))
 
-        self._replayed(stage, "encode", encode, frame)
+        picture.copy_(frame)
+        self._done(stage, "encode", encode)
         return Held(stage.right)
 
     def _computed(self, stage: _Stage, noise: Tensor | None) -> Tensor:
-        ends, steps = (stage.left.features, stage.right.features), self.settings.sample_steps
-        output = stage.output(len(ends[0].image), self.padding.padded)
+        ends, picture, steps = (stage.left.features, stage.right.features), stage.picture, self.settings.sample_steps
+        if noise is not None:
+            noise = stage.noise_like(noise).copy_(noise)
 
-        def compute(noise: Tensor | None) -> None:
+        def compute() -> None:
             draws = [] if noise is None else list(noise)
-            output.copy_(self.model.midpoint(*ends, steps, draws, strips=WHOLE))
+            picture.copy_(self.model.midpoint(*ends, steps, draws, strips=WHOLE))
 
-        self._replayed(stage, "midpoint", compute, noise)
-        return self.finished(output)
+        self._done(stage, "midpoint", compute)
+        return self.finished(picture)
 
-    def _replayed(self, stage: _Stage, kind: str, work: Callable[[Tensor | None], None], given: Tensor | None) -> None:
-        """Do some work with what is given: by its graph, which is captured the first time."""
-        graph = stage.graphs.get(kind)
-        if graph is not None:
-            if graph.given is not None and given is not None:
-                graph.given.copy_(given)
-            graph.recording.replay()
-            return
-        own = None
-        if given is not None:
-            with torch.inference_mode(False):
-                own = torch.empty_like(given)
-            own.copy_(given)
-        stage.graphs[kind] = _Graph(own, self._recorder.record(lambda: work(own)))
+    def _done(self, stage: _Stage, kind: str, work: Callable[[], None]) -> None:
+        """Do some work by its graph, or with capturing it."""
+        if kind in stage.graphs:
+            stage.graphs[kind].replay()
+        else:
+            stage.graphs[kind] = self._recorder.record(work)
 
     def _tried(self, call: Callable[[], T]) -> T | None:
         """What a call gives; None where captured calls do not work here."""
@@ -250,6 +241,10 @@ class GraphCalls(Calls):
         _refused.add(self.model)
         log.warning("CUDA graphs do not work on %s, going on without them: %s", self.model.device, reason)
         return None
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta")
 
 
 def _addresses(model: nn.Module) -> tuple[int, ...]:
