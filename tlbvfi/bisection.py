@@ -11,13 +11,11 @@ from einops import rearrange
 from torch import Tensor
 
 from .bridge import generator_at
-from .features import FrameFeatures, OffloadedFeatures
-from .model import TLBVFI
-from .padding import Padding
+from .calls import Calls
+from .features import FrameFeatures
 from .precision import tf32
-from .rows.cuts import Strips
 from .rows.owned import Owned
-from .settings import Settings
+from .slots import Ends, Handle, Held, lent
 from .timeline import AFTER, BEFORE, depth_of
 from .transfer import HostCopies, HostCopy
 
@@ -50,8 +48,6 @@ def midpoints(wanted: Sequence[Fraction], interval: Interval = WHOLE_GAP) -> int
     return 1 + sum(midpoints(inside, half) for half in interval.halves()) if inside else 0
 
 
-#: Features that are handed over once, from where they are: the device, or where they were offloaded to.
-Handle = Owned[FrameFeatures] | OffloadedFeatures
 #: New frames by their places, in order: (B, H, W, 3) on their way to the host or, without offloading, on the device.
 #: Returns the features of the frame that ends the gap.
 NewFrames = Generator[tuple[Fraction, HostCopy | Tensor], None, Handle]
@@ -83,18 +79,10 @@ class Bisection:
             that are computed, and how much of the next one is; what it raises ends the run.
     """
 
-    def __init__(
-        self,
-        model: TLBVFI,
-        settings: Settings,
-        padding: Padding,
-        strips: Strips,
-        copies: HostCopies,
-        before_call: Callable[[int], object],
-    ) -> None:
+    def __init__(self, calls: Calls, copies: HostCopies, before_call: Callable[[int], object]) -> None:
         """before_call: called before every model call with :attr:`new_frames`; what it raises ends the run."""
-        self.model, self.settings, self.padding, self.strips = model, settings, padding, strips
-        self.copies, self._before_call = copies, before_call
+        self.calls, self.settings, self.copies = calls, calls.settings, copies
+        self._before_call = before_call
         self.new_frames = 0
         self.empty: Tensor | None = None
         self.on_progress: Callable[[float], object] | None = None
@@ -104,35 +92,40 @@ class Bisection:
     def encode_empty(self) -> Tensor:
         """Features of the empty frame between any two of this size."""
         with tf32(self.settings.tf32):
-            return self.model.encode_empty(*self.padding.padded, self.strips)
+            return self.calls.model.encode_empty(*self.calls.padding.padded, self.calls.strips)
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> FrameFeatures:
+    def encode(self, frames: Tensor) -> Owned[FrameFeatures] | Held:
         """Features of frames (B, H, W, 3) in [0, 1], on any device."""
         with tf32(self.settings.tf32):
             self._calling()
             on_device = rearrange(self.copies.to_device(frames), "b h w c -> b c h w").to(torch.float32)
-            frame = self.padding.pad(on_device.clamp(0.0, 1.0)) * 2.0 - 1.0
+            frame = self.calls.padding.pad(on_device.clamp(0.0, 1.0)) * 2.0 - 1.0
             del on_device
-            return self.model.encode_frame(frame, self.settings.flow_scale, self.strips, self.empty)
+            return self.calls.encode(frame, self.empty)
 
     @torch.no_grad()
-    def midpoint(
-        self,
-        left: FrameFeatures | Owned[FrameFeatures],
-        right: FrameFeatures | Owned[FrameFeatures],
-        gaps: Sequence[int],
-        place: Fraction,
-    ) -> Tensor:
-        """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device."""
+    def seated(
+        self, left: Handle, right: Handle, gaps: Sequence[int]
+    ) -> tuple[Owned[FrameFeatures] | Held, Owned[FrameFeatures] | Held]:
+        """Features of both ends, taken from their handles, on the device for the next :meth:`midpoint` of the gaps."""
+        with tf32(self.settings.tf32):
+            return self.calls.seated(left, right, len(gaps))
+
+    @torch.no_grad()
+    def midpoint(self, left: Ends, right: Ends, gaps: Sequence[int], place: Fraction) -> Tensor:
+        """The frames half-way, (B, H, W, 3) float32 in [0, 1] on the device.
+
+        Args:
+            left, right: from :meth:`seated`, lent or handed over.
+        """
         with tf32(self.settings.tf32):
             self._calling()
-            steps, noise = self.settings.sample_steps, self._noise(gaps, place)
             listener = None if self.on_progress is None else self._progress
-            frame = self.model.midpoint(left, right, steps, noise, strips=self.strips, on_progress=listener)
+            frame = self.calls.midpoint(left, right, self._noise(gaps, place), listener)
             self.new_frames += len(gaps)
             self._computed += 1
-            return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
+            return frame
 
     def _calling(self) -> None:
         """What happens before every model call."""
@@ -143,22 +136,23 @@ class Bisection:
         if self.on_progress is not None:
             self.on_progress(self._computed + part)
 
-    def _noise(self, gaps: Sequence[int], place: Fraction) -> list[Tensor]:
-        """Each gap's own draws, which depend on the seed and the place alone, stacked for the batch.
+    def _noise(self, gaps: Sequence[int], place: Fraction) -> Tensor | None:
+        """Each gap's own draws, which depend on the seed and the place alone: (step, gap, C, T, h, w); None for none.
 
         The place is in lowest terms, so that a frame is the same at every depth of the bisection.
         """
-        shape = self.model.latent_shape(*self.padding.padded)
+        model = self.calls.model
+        shape = model.latent_shape(*self.calls.padding.padded)
         generators = [generator_at(self.settings.seed, gap, place.numerator, depth_of(place)) for gap in gaps]
         draws = [
             torch.randn(shape, generator=generator, dtype=torch.float32)
-            for _ in self.settings.timesteps(self.model.schedule)[1:]
+            for _ in self.settings.timesteps(model.schedule)[1:]
             for generator in generators
         ]
         if not draws:
-            return []
+            return None
         on_device = self.copies.to_device(torch.stack(draws))
-        return list(rearrange(on_device, "(step gap) c t h w -> step gap c t h w", gap=len(gaps)))
+        return rearrange(on_device, "(step gap) c t h w -> step gap c t h w", gap=len(gaps))
 
     def between(
         self,
@@ -181,10 +175,10 @@ class Bisection:
         middle, (first, second) = interval.middle, interval.halves()
         before, after = first.within(wanted), second.within(wanted)
         if not before and not after:
-            end = right.take()
+            left, right = self.seated(left, right, gaps)
             if middle in wanted:
-                yield middle, self._leaving(self.midpoint(Owned(left.take()), end, gaps, middle))
-            return Owned(end)
+                yield middle, self._leaving(self.midpoint(left, lent(right), gaps, middle))
+            return right
         halves = self._halved(left, right, gaps, middle, begin_is_needed=bool(before))
         features = halves.middle
         if halves.begin is not None:
@@ -200,23 +194,23 @@ class Bisection:
     ) -> Halves:
         """Compute the frame in the middle, with the right end offloaded meanwhile; where memory is short the left one
         too, and neither stays on the device."""
-        begin, end = left.take(), right.take()
-        waiting_end = end.offload(self.copies)
-        if not self.strips.frugal:
+        begin, end = self.seated(left, right, gaps)
+        waiting_end = lent(end).offload(self.copies)
+        if not self.calls.strips.frugal:
             try:
-                frame = self.midpoint(begin, end, gaps, middle)
-                kept = Owned(begin) if begin_is_needed else None
-                return Halves(kept, Owned(self.encode(frame)), waiting_end, Owned(self._leaving(frame)))
+                frame = self.midpoint(lent(begin), lent(end), gaps, middle)
             finally:
                 waiting_end.release()
-        waiting_begin = begin.offload(self.copies) if begin_is_needed else None
+            del end
+            kept = begin if begin_is_needed else None
+            del begin
+            return Halves(kept, self.encode(frame), waiting_end, Owned(self._leaving(frame)))
+        waiting_begin = lent(begin).offload(self.copies) if begin_is_needed else None
         for waiting in (waiting_begin, waiting_end):
             if waiting is not None:
                 waiting.release()
-        ends = Owned(begin), Owned(end)
-        del begin, end
-        frame = self.midpoint(*ends, gaps, middle)
-        return Halves(waiting_begin, Owned(self.encode(frame)), waiting_end, Owned(self._leaving(frame)))
+        frame = self.midpoint(begin, end, gaps, middle)
+        return Halves(waiting_begin, self.encode(frame), waiting_end, Owned(self._leaving(frame)))
 
     def _leaving(self, frames: Tensor) -> HostCopy | Tensor:
         return self.copies.to_host(frames) if self.settings.offload else frames

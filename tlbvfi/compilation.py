@@ -40,6 +40,11 @@ def compile_model(model: TLBVFI) -> bool:
     return True
 
 
+def is_compiled(model: TLBVFI) -> bool:
+    """Whether any part of a model is compiled."""
+    return any(part._compiled_call_impl is not None for part in compiled_parts(model))
+
+
 def compiled_parts(model: TLBVFI) -> list[nn.Module]:
     """The modules that :func:`compile_model` compiles: those that take and give tensors of one size."""
     flow = model.vqgan.decoder.flownet

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -34,7 +36,20 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Have PyTorch give a device's unused memory back."""
+    """Have PyTorch give a device's unused memory back, and the driver that of graphs which are gone."""
     empty = getattr(getattr(torch, device.type, None), "empty_cache", None)
     if device.type != "cpu" and empty is not None:
         empty()
+    if device.type == "cuda" and torch.cuda.get_allocator_backend() == "cudaMallocAsync":
+        _trim_graph_memory(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def _trim_graph_memory(index: int) -> None:
+    """What graphs allocate with ``cudaMallocAsync`` is the driver's, and PyTorch does not ask for it back."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        number = ctypes.c_int()
+        if driver.cuDeviceGet(ctypes.byref(number), index) == 0:
+            driver.cuDeviceGraphMemTrim(number)
+    except (OSError, AttributeError):  # no NVIDIA driver, or one that is too old
+        return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,7 +34,7 @@ class FrameFeatures:
 
     def __getitem__(self, which: slice) -> FrameFeatures:
         """Some of the B frames."""
-        return self._each(lambda tensor: tensor[which])
+        return self.each(lambda tensor: tensor[which])
 
     @staticmethod
     def cat(parts: Sequence[FrameFeatures]) -> FrameFeatures:
@@ -67,15 +67,9 @@ class FrameFeatures:
             parts.append(copies.offload(tensor))
             return torch.tensor(len(parts) - 1)
 
-        return OffloadedFeatures(self._each(begun), parts)
+        return OffloadedFeatures(self.each(begun), parts)
 
-    def release_flow(self) -> None:
-        """Drop what only the flow reads; the flow cannot be computed again."""
-        self.flow_pyramid.clear()
-        self.pyramid[0] = None
-        self.flow_image = self.image
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+    def each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
         """Change every tensor of the frames' own, once where it serves in two places."""
         changed: dict[int, Tensor] = {}
 
@@ -91,6 +85,23 @@ class FrameFeatures:
             flow_pyramid=[once(level) for level in self.flow_levels],
             empty=self.empty,
         )
+
+    def beside(self, others: FrameFeatures) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every tensor of the frames' own, once, with that in the same place of others of these shapes."""
+        given: set[int] = set()
+        for own, other in zip(self._places(), others._places(), strict=True):
+            if id(own) not in given:
+                given.add(id(own))
+                yield own, other
+
+    def _places(self) -> list[Tensor]:
+        return [self.image, self.flow_image, *_present(self.pyramid), *self.flow_levels]
+
+    def release_flow(self) -> None:
+        """Drop what only the flow reads; the flow cannot be computed again."""
+        self.flow_pyramid.clear()
+        self.pyramid[0] = None
+        self.flow_image = self.image
 
 
 def _present(levels: Sequence[Tensor | None]) -> list[Tensor]:
@@ -109,13 +120,21 @@ class OffloadedFeatures:
 
     def __init__(self, numbers: FrameFeatures, parts: list[Offloaded]) -> None:
         """numbers: in the place of each tensor, which of the parts it is."""
-        self._numbers, self._parts = numbers, parts
+        self._numbers, self._parts, self._released = numbers, parts, False
 
     def release(self) -> None:
         """To be called before the memory of the features is given up."""
-        for part in self._parts:
-            part.release()
+        if not self._released:
+            self._released = True
+            for part in self._parts:
+                part.release()
 
     def take(self) -> FrameFeatures:
         """The features again, on their device. To be called once, as of an :class:`.rows.owned.Owned`."""
-        return self._numbers._each(lambda number: self._parts[int(number)].restore())
+        return self._numbers.each(lambda number: self._parts[int(number)].restore())
+
+    def restore_into(self, features: FrameFeatures) -> None:
+        """Write the features over others of their shapes, one tensor at a time. To be called once, instead of
+        :meth:`take`."""
+        for tensor, number in features.beside(self._numbers):
+            tensor.copy_(self._parts[int(number)].restore())

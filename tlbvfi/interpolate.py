@@ -12,10 +12,12 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from .bisection import Bisection, Handle, NewFrames, midpoints
+from .bisection import Bisection, NewFrames, midpoints
+from .calls import Calls
 from .device_memory import DeviceMemoryError, empty_cache, is_out_of_memory
 from .features import FrameFeatures
 from .frames import check_frame
+from .graphs import GraphCalls, graph_calls
 from .model import TLBVFI
 from .numbers import whole_number
 from .outputs import Coming, Output, Part, delivered, source_outputs
@@ -25,6 +27,7 @@ from .ranges import PaddingMode
 from .rows.cuts import WHOLE
 from .rows.owned import Owned
 from .settings import Settings
+from .slots import Handle, Held
 from .timeline import BEFORE, MAX_DEPTH, Gap, Multiplier, Timeline, loop_gap
 from .transfer import HostCopies, HostCopy
 
@@ -123,7 +126,15 @@ def interpolate_timeline(
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
     run = TimelineRun(model, settings, timeline, plan, batch_size, on_step, on_progress)
-    return delivered(run.outputs(_checked(frames), first_gap))
+    return delivered(_released(run, run.outputs(_checked(frames), first_gap)))
+
+
+def _released(run: TimelineRun, outputs: Iterator[Output | Coming]) -> Iterator[Output | Coming]:
+    """The same outputs; however they end, nothing is left of the run on the device."""
+    try:
+        yield from outputs
+    finally:
+        run.release()
 
 
 def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -166,6 +177,22 @@ class TimelineRun:
         self.before: Tensor  # a copy of the source frame before the next gap
         self.empty: Tensor | None = None  # features of the empty frame, the same for every pair
         self.left: Handle | None = None  # features of the frame before the next gap, where they are there
+        self._graphs: GraphCalls | None = None
+        self._may_capture = True  # not decided yet
+
+    def release(self) -> None:
+        """Give back what the run has of the device's memory."""
+        self.left = None
+        self._release_graphs()
+
+    def _release_graphs(self) -> bool:
+        """Go on without captured calls; whether there were any."""
+        held = self._graphs is not None and self._graphs.holding
+        if self._graphs is not None and held:
+            self._graphs.release()
+            empty_cache(self.model.device)
+        self._graphs, self._may_capture = None, False
+        return held
 
     def outputs(self, sources: Iterator[Tensor], index: int) -> Iterator[Output | Coming]:
         """The whole video, in display order; `index` is that of the first gap."""
@@ -204,8 +231,8 @@ class TimelineRun:
                 yield part
 
     def _completed(self, part: Part) -> Iterator[Output | Coming]:
-        """The frames of a part; begun again by a smaller plan where the device's memory is short, without those that
-        were given out."""
+        """The frames of a part; begun again where the device's memory is short, without captured calls or by a smaller
+        plan, without those that were given out."""
         given, computed = 0, self.new_frames
         while True:
             frames = self._frames(part)
@@ -222,6 +249,9 @@ class TimelineRun:
             # Outside of the handler, so that the failed call's tensors are gone with its traceback.
             del frames
             self.left, self.new_frames = None, computed
+            if self._release_graphs():
+                log.warning("The memory of %s is short: going on without CUDA graphs.", self.model.device)
+                continue
             self._shrink()
             if len(part.gaps) > 1:  # of which nothing was given out yet
                 for single in part.split(1):
@@ -279,26 +309,32 @@ class TimelineRun:
             bisection.on_progress = lambda done: self._tell(self.on_progress, begin + done * share)
         new = bisection.between(*self._ends(bisection, part, left), [gap.index for gap in part.gaps], part.new)
         last = yield from cast("_Copies", new) if self.settings.offload else self._copied_at_end(new)
-        self.left = Owned(last.take()[-1:]) if len(part.gaps) > 1 else last
+        self.left = _last(last) if len(part.gaps) > 1 else last
         self.new_frames += bisection.new_frames
 
     def _bisection(self) -> Bisection:
-        padding = padding_for(*self.size, self.settings.padding, self.model.multiple)
-        strips = self.plan.strips if self.plan else WHOLE
-        bisection = Bisection(self.model, self.settings, padding, strips, self.copies, self._step)
+        bisection = Bisection(self._calls(), self.copies, self._step)
         if self.empty is None:  # while nothing else is there
             self.empty = bisection.encode_empty()
         bisection.empty = self.empty
         return bisection
 
+    def _calls(self) -> Calls:
+        padding = padding_for(*self.size, self.settings.padding, self.model.multiple)
+        if self._may_capture:
+            self._may_capture = False
+            self._graphs = graph_calls(self.model, self.settings, padding, self.plan)
+        strips = self.plan.strips if self.plan else WHOLE
+        return self._graphs or Calls(self.model, self.settings, padding, strips)
+
     @staticmethod
     def _ends(bisection: Bisection, part: Part, left: Handle | None) -> tuple[Handle, Handle]:
         """Features of the frames before and after each of the gaps; `left` has those before the first, if any."""
-        before = left or Owned(bisection.encode(part.before[None]))
+        before = left or bisection.encode(part.before[None])
         right = bisection.encode(torch.stack(part.ends) if len(part.ends) > 1 else part.ends[0][None])
         if len(part.ends) > 1:
-            before = Owned(FrameFeatures.cat([before.take(), right[:-1]]))
-        return before, Owned(right)
+            before = Owned(FrameFeatures.cat([before.take(), right.borrow()[:-1]]))
+        return before, right
 
     def _copied_at_end(self, new: NewFrames) -> _Copies:
         """The same new frames, on their way to the host once all of them are there."""
@@ -313,3 +349,10 @@ class TimelineRun:
         del done
         yield from copies
         return last
+
+
+def _last(features: Handle) -> Owned[FrameFeatures]:
+    """Those of the last frame of a batch, taken from its handle."""
+    if isinstance(features, Held):
+        return Owned(features.borrow()[-1:].each(torch.clone))
+    return Owned(features.take()[-1:])

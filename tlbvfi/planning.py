@@ -33,7 +33,8 @@ class Plan:
         weight_bytes: the weights alone.
         strip_rows: rows of the padded frame evaluated at a time; the padded height where it goes whole.
         batch_size: pairs evaluated at a time.
-        graphs: whether the run is captured into CUDA graphs, which keep their memory.
+        graphs: a CUDA card may replay captured model calls (:mod:`.graphs`), which keep their memory; only where maps go
+            whole.
         way: what is counted for other batch sizes; None for a plan that was not counted.
     """
 
@@ -42,7 +43,7 @@ class Plan:
     weight_bytes: int
     strip_rows: int
     batch_size: int
-    graphs: bool = False
+    graphs: bool = True
     way: Way | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -209,7 +210,7 @@ def _whole(
     with torch.no_grad():  # as in a run
         tuning = Tuning.of(device) if on_card else _CPU
     way = Way(params, padded, dtype, float(flow_scale), WHOLE, 1, tuning, on_card, graphs)
-    return Plan(padded, need(way).least, weight_bytes(params, dtype), padded[0], 1, way=way)
+    return Plan(padded, need(way).least, weight_bytes(params, dtype), padded[0], 1, graphs=False, way=way)
 
 
 def _in_strips(whole: Plan, rows: int) -> Plan:

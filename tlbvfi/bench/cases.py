@@ -26,7 +26,9 @@ class Case:
     strip_rows: int | None = None
 
 
-def fixed_plan(model: TLBVFI, size: tuple[int, int], strip_rows: int | None, batch_size: int = 1) -> Plan:
+def fixed_plan(
+    model: TLBVFI, size: tuple[int, int], strip_rows: int | None, batch_size: int = 1, graphs: bool = True
+) -> Plan:
     """A run on frames of `size` (height, width) in whole maps or in strips, whatever memory that takes."""
     padded = padding_for(*size, multiple=model.multiple).padded
-    return Plan(padded, 0, 0, strip_rows or padded[0], batch_size)
+    return Plan(padded, 0, 0, strip_rows or padded[0], batch_size, graphs)
