@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .allocator import CachingAllocator, Event, is_small
 from .bisection import Bisection
+from .calls import Calls
 from .config import ModelParams
 from .counting import FusedAttention, Recording, channels_last
 from .features import FrameFeatures
@@ -128,12 +129,11 @@ def _recorded(way: Way) -> tuple[list[Event], int]:
         copies = _Copies(recording, (way.pairs, height, width, 3))
         padding = Padding((max(height - 1, 1), max(width - 1, 1)), way.padded)
         settings = Settings(flow_scale=way.flow_scale, sample_steps=_STEPS)
-        bisection = Bisection(model, settings, padding, way.strips, copies, lambda _: None)
+        bisection = Bisection(Calls(model, settings, padding, way.strips), copies, lambda _: None)
         bisection.empty = bisection.encode_empty()
         draws = torch.empty(_DRAWS, way.pairs, *model.latent_shape(height, width), device=_META)
         frames = torch.empty((), device="cpu").expand(way.pairs, *padding.size, 3)
-        left = bisection.encode(frames)
-        right = bisection.encode(frames)
+        left, right = (bisection.encode(frames).take() for _ in range(2))
         if way.pairs > 1:
             left = FrameFeatures.cat([left[:1], right[:-1]])
         features = _bytes(right)

@@ -33,7 +33,7 @@ class Plan:
         weight_bytes: the weights alone.
         strip_rows: rows of the padded frame evaluated at a time; the padded height where it goes whole.
         batch_size: pairs evaluated at a time.
-        graphs: a CUDA card may replay captured model calls (:mod:`.graphs`), which keep their memory; only where maps go
+        graphs: a CUDA card may replay captured model calls (:mod:`.graphs`), which keep their memory, where maps go
             whole.
         way: what is counted for other batch sizes; None for a plan that was not counted.
     """
