@@ -18,6 +18,8 @@ from .device_memory import DeviceMemoryError, empty_cache, is_out_of_memory
 from .features import FrameFeatures
 from .frames import check_frame
 from .graphs import GraphCalls, graph_calls
+from .kernels.availability import give_up
+from .kernels.registry import KernelError
 from .model import TLBVFI
 from .numbers import whole_number
 from .outputs import Coming, Output, Part, delivered, source_outputs
@@ -232,7 +234,7 @@ class TimelineRun:
 
     def _completed(self, part: Part) -> Iterator[Output | Coming]:
         """The frames of a part; begun again where the device's memory is short, without captured calls or by a smaller
-        plan, without those that were given out."""
+        plan, and where a kernel of our own fails, without these; and without the frames that were given out."""
         given, computed = 0, self.new_frames
         while True:
             frames = self._frames(part)
@@ -244,11 +246,17 @@ class TimelineRun:
                     del frame
                 return
             except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-                if self.ended or not is_out_of_memory(error):
+                failed = str(error) if isinstance(error, KernelError) else None
+                if self.ended or not (failed or is_out_of_memory(error)):
                     raise
             # Outside of the handler, so that the failed call's tensors are gone with its traceback.
             del frames
             self.left, self.new_frames = None, computed
+            if failed:
+                self._release_graphs()
+                give_up(self.model.device, failed)
+                self._may_capture = True
+                continue
             if self._release_graphs():
                 log.warning("The memory of %s is short: going on without CUDA graphs.", self.model.device)
                 continue

@@ -13,6 +13,10 @@ from torch import Tensor
 from ..precision import products_in_tf32
 
 
+class KernelError(RuntimeError):
+    """A kernel could not be compiled for its device, or not be started there."""
+
+
 def _new_library() -> torch.library.Library:
     """Operators under the package's own name; a second copy of the package in the process takes another."""
     base = re.sub(r"\W", "_", __name__.rpartition(".kernels")[0])
@@ -48,8 +52,13 @@ def _on_its_card(launch: Callable[..., Any]) -> Callable[..., Any]:
 
     def launched(*arguments: Any) -> Any:
         first = next(argument for argument in arguments if isinstance(argument, Tensor))
-        with torch.cuda.device(first.device):
-            return launch(*arguments)
+        try:
+            with torch.cuda.device(first.device):
+                return launch(*arguments)
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "triton":
+                raise
+            raise KernelError((str(error).strip().splitlines() or [type(error).__name__])[0][:200]) from error
 
     return launched
 
