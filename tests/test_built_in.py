@@ -66,7 +66,10 @@ class TestFile:
                 TLBVFI(params).finalize().sample(frame, frame)
             flops.append(counter.get_total_flops())
         assert flops[0] <= flops[1] / 10
-        small, large = (plan(512, 512, torch.float32, 0.5, params=p) for p in (load_params(NAME), ModelParams()))
+        small, large = (
+            plan(512, 512, torch.float32, 0.5, params=params, device=torch.device("cpu"))
+            for params in (load_params(NAME), ModelParams())
+        )
         assert small.peak_bytes <= PUBLISHED_BYTES / 10
         # The widest maps are a quarter as wide: not a tenth of what this implementation needs.
         assert small.peak_bytes <= large.peak_bytes / 4

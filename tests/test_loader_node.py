@@ -396,7 +396,7 @@ def test_tf32_holds_while_the_model_computes(load: Loader, monkeypatch: pytest.M
 
 def test_room_is_asked_for(load: Loader, host: FakeHost, model: Any) -> None:
     needed = load().model.memory_used_forward((7, HEIGHT, WIDTH, 3), torch.float32)
-    plan = part("tlbvfi").plan(HEIGHT, WIDTH, torch.float32, params=model.params)
+    plan = part("tlbvfi").plan(HEIGHT, WIDTH, torch.float32, params=model.params, device=torch.device("cpu"))
     assert needed == plan.peak_bytes - plan.weight_bytes + 2 * HEIGHT * WIDTH * 3 * 4
     run(load(), video(), 2)
     (_, asked, _), (device, besides, whole) = host.loads
