@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ CONVOLUTION = 16 * _MIB
 #: Of all large blocks, what is planned for besides: the order in which a card's memory comes and goes is known to a
 #: convolution's workspace only.
 SLACK = 0.02
+#: Pixels of padded frames that are counted as they are: twice those of 4K.
+COUNTED_PIXELS = 1 << 24
 #: Steps of the bridge that are counted: what one takes is free again in the next.
 _STEPS = 3
 #: Draws of noise that are on the device together.
@@ -111,7 +114,10 @@ def weight_bytes(params: ModelParams, dtype: torch.dtype) -> int:
 
 @lru_cache(maxsize=256)
 def need(way: Way) -> Need:
-    """Count what a way to go takes."""
+    """Count what a way to go takes; of more than :data:`COUNTED_PIXELS` what a part of them does, in proportion."""
+    shrink = next(2**k for k in count() if way.padded[0] * way.padded[1] <= COUNTED_PIXELS * 4**k)
+    if shrink > 1:
+        return _in_proportion(way, shrink)
     events, features = _recorded(way)
     weights = weight_bytes(way.params, way.dtype)
     live = weights + _live_peak(events)
@@ -124,6 +130,19 @@ def need(way: Way) -> Need:
     few = small.reserved() or 0
     least = few + round(large.least() * (1 + SLACK))
     return Need(live, least, few + (large.reserved() or 0) + features + LIBRARIES)
+
+
+def _in_proportion(way: Way, shrink: int) -> Need:
+    """What a way to go takes, by what it takes of frames whose sides are so much smaller."""
+    multiple = way.params.autoencoder.multiple
+    height, width = (max(side // shrink // multiple, 1) * multiple for side in way.padded)
+    pixels = None if way.strips.pixels is None else max(way.strips.pixels // shrink, 1)
+    part = need(replace(way, padded=(height, width), strips=replace(way.strips, pixels=pixels)))
+    weights, share = weight_bytes(way.params, way.dtype), way.padded[0] * way.padded[1] / (height * width)
+    live, least, captured = (
+        weights + round((size - weights) * share) for size in (part.live, part.least, part.captured)
+    )
+    return Need(live, least, captured)
 
 
 def _recorded(way: Way) -> tuple[list[Event], int]:
