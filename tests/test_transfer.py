@@ -20,6 +20,7 @@ import tlbvfi
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi import interpolate
 from tlbvfi.counting import counting
+from tlbvfi.features import FrameFeatures
 from tlbvfi.model import TLBVFI, convert_precision
 from tlbvfi.padding import padding_for
 from tlbvfi.planning import candidates
@@ -173,3 +174,23 @@ def test_offloaded_features_keep_what_they_share() -> None:
     assert again.pyramid[0] is again.flow_pyramid[0] and again.image is again.flow_image
     assert again.image is not features.image and again.empty is empty  # which all frames share
     assert all(torch.equal(a, b) for a, b in zip(again.flow_pyramid, features.flow_pyramid, strict=True))
+
+
+def test_features_move_one_tensor_after_the_other_and_keep_what_they_share() -> None:
+    shared = torch.rand(1, 4, 2, 2)
+    image, deep = torch.rand(1, 3, 4, 4), torch.rand(1, 8, 1, 1)
+    features = FrameFeatures(image, image, [None, shared, deep], [shared])
+    gone: list[weakref.ref[Tensor]] = []
+    before = [image.clone(), shared.clone(), deep.clone()]
+    del image, shared, deep
+
+    def move(tensor: Tensor) -> Tensor:
+        assert all(one() is None for one in gone)  # what was moved before is given up
+        gone.append(weakref.ref(tensor))
+        return tensor.clone()
+
+    features.relocate(move)
+    assert len(gone) == 3
+    assert features.flow_image is features.image and features.flow_pyramid[0] is features.pyramid[1]
+    for tensor, value in zip((features.image, *features.pyramid[1:]), before, strict=True):
+        assert tensor is not None and torch.equal(tensor, value)

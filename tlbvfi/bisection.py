@@ -102,7 +102,10 @@ class Bisection:
             on_device = rearrange(self.copies.to_device(frames), "b h w c -> b c h w").to(torch.float32)
             frame = self.calls.padding.pad(on_device.clamp(0.0, 1.0)) * 2.0 - 1.0
             del on_device
-            return self.calls.encode(frame, self.empty)
+            encoded = self.calls.encode(frame, self.empty)
+            if self.calls.strips.frugal:
+                encoded.borrow().relocate(self.copies.apart)
+            return encoded
 
     @torch.no_grad()
     def seated(

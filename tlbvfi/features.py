@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,6 +97,20 @@ class FrameFeatures:
 
     def _places(self) -> list[Tensor]:
         return [self.image, self.flow_image, *_present(self.pyramid), *self.flow_levels]
+
+    def relocate(self, move: Callable[[Tensor], Tensor]) -> None:
+        """Put every tensor of the frames' own elsewhere, one after the other."""
+        places: dict[int, list[tuple[Any, Any]]] = {}
+        held = [(vars(self), "image"), (vars(self), "flow_image")]
+        held += [(levels, i) for levels in (self.pyramid, self.flow_pyramid) for i in range(len(levels))]
+        for holder, key in held:
+            if holder[key] is not None:
+                places.setdefault(id(holder[key]), []).append((holder, key))
+        for same in places.values():
+            holder, key = same[0]
+            moved = move(holder[key])
+            for holder, key in same:
+                holder[key] = moved
 
     def release_flow(self) -> None:
         """Drop what only the flow reads; the flow cannot be computed again."""

@@ -194,6 +194,12 @@ class _Copies(HostCopies):
         self._arrived.append(arrived)
         return arrived
 
+    def apart(self, tensor: Tensor) -> Tensor:
+        self._recording.stream = 2
+        place = torch.empty_like(tensor)
+        self._recording.stream = 0
+        return place.copy_(tensor)
+
     def to_host(self, tensor: Tensor) -> HostCopy:
         self._leaving = tensor.contiguous()
         return HostCopy(torch.empty(0))

@@ -52,7 +52,7 @@ class HostCopies:
         self._latest: HostCopy | None = None
         self._pinned: weakref.WeakSet[_Pinned] = weakref.WeakSet()
         if device.type == "cuda":
-            self._in, self._out = _streams(device)
+            self._in, self._out, self._apart = _streams(device)
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the device; the host goes on at once, and the device's work before it is not waited for."""
@@ -64,6 +64,16 @@ class HostCopies:
         current.wait_stream(self._in)
         on_device.record_stream(current)
         return on_device
+
+    def apart(self, tensor: Tensor) -> Tensor:
+        """The tensor in memory that only such tensors use: what stays for long leaves no gaps there between what comes
+        and goes."""
+        if self.device.type != "cuda" or torch.cuda.get_allocator_backend() != "native":
+            return tensor
+        # PyTorch's allocator has memory for each stream. All work on the tensor is the current stream's.
+        with torch.cuda.stream(self._apart):
+            place = torch.empty_like(tensor)
+        return place.copy_(tensor)
 
     def to_host(self, tensor: Tensor) -> HostCopy:
         """Start copying to the host, after the device's work so far and beside what comes next."""
@@ -100,9 +110,10 @@ class HostCopies:
 
 
 @lru_cache
-def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """The side streams of a device, to it and from it. Always the same, as each keeps memory of its own."""
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream, torch.cuda.Stream]:
+    """The side streams of a device, to it, from it, and one for its memory alone. Always the same, as each keeps memory
+    of its own."""
+    return torch.cuda.Stream(device), torch.cuda.Stream(device), torch.cuda.Stream(device)
 
 
 def pinned_size(tensor: Tensor) -> int:
