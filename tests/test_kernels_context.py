@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.interpreted import DEVICE, HALVES, kernels, plain
 from tests.test_kernels_attention import decibels, randomised, token_map
 from tlbvfi.kernels.context import context_expand, depthwise_gelu, gated_weight
+from tlbvfi.kernels.positions import Bases
 from tlbvfi.modules.maxvit import Context, CrossAttention, MBConv
 from tlbvfi.rows.cuts import WHOLE, Strips
 
@@ -40,7 +41,9 @@ def test_an_expansion(shape: tuple[int, int, int, int], out: int, with_flow: boo
         x = context(shape, with_flow, dtype)
         with plain():
             results["plain", dtype] = F.gelu(F.conv2d(x.tensor(), weight[..., None, None].to(dtype), bias.to(dtype)))
-        results["kernels", dtype] = context_expand(*x.features, x.flow, weight.to(dtype), bias.to(dtype))
+        results["kernels", dtype] = context_expand(
+            *x.features, x.flow, Bases.of(x.features[0]), weight.to(dtype), bias.to(dtype)
+        )
     exact = results["plain", torch.float32]
     got = results["kernels", torch.float32]
     assert got.shape == exact.shape and got.stride(1) == 1
@@ -57,9 +60,9 @@ def test_a_flow_of_any_layout_that_leads_anywhere() -> None:
     with plain():
         want = F.gelu(x.tensor())
     for flow in (x.flow, x.flow.contiguous(memory_format=torch.channels_last)):
-        assert decibels(context_expand(*x.features, flow, weight, bias), want) > 120
+        assert decibels(context_expand(*x.features, flow, Bases.of(flow), weight, bias), want) > 120
     x.flow[0, :, 1, 1] = float("nan")
-    context_expand(*x.features, x.flow, weight, bias)
+    context_expand(*x.features, x.flow, Bases.of(x.flow), weight, bias)
 
 
 @pytest.mark.parametrize(
