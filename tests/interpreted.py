@@ -17,6 +17,8 @@ pytest.importorskip("triton", reason="kernels of our own are tested where Triton
 
 #: Where the kernels run in tests: on a card where there is one.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+#: Half precision: Triton's interpreter neither multiplies matrices of bfloat16 nor rounds to it.
+HALVES = (torch.float16,) if DEVICE.type == "cpu" else (torch.float16, torch.bfloat16)
 #: What a card does without kernels of our own, and with them.
 PLAIN = Tuning()
 KERNELS = replace(PLAIN, kernels=True)

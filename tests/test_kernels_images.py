@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.interpreted import DEVICE, kernels, plain
+from tests.interpreted import DEVICE, HALVES, kernels, plain
 from tests.tiny import tiny_model
 from tlbvfi.bench.stand_in import random_weights
 from tlbvfi.kernels.codes import nearest_code
@@ -22,8 +22,6 @@ from tlbvfi.modules.wavelet import _GREY, _TAP, FrequencyExtractor, to_grey, wav
 from tlbvfi.rows.cuts import WHOLE, Strips
 from tlbvfi.rows.lazy import Rows, materialise, stored
 from tlbvfi.rows.owned import Owned
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 def decibels(got: Tensor, want: Tensor) -> float:
@@ -52,7 +50,7 @@ def channels_last(x: Tensor) -> bool:
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((1, 6, 9), torch.float32), ((2, 9, 20), torch.float16), ((1, 2, 2), torch.bfloat16), ((1, 1, 3), torch.float32)],
+    [((1, 6, 9), torch.float32), ((2, 9, 20), HALVES[-1]), ((1, 2, 2), torch.float32), ((1, 1, 3), torch.float32)],
 )
 def test_bands(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     image0, image1 = images(*shape)
@@ -69,12 +67,12 @@ def test_bands(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
         torch.testing.assert_close(inner[:, :21], want.to(dtype), atol=1e-6, rtol=2 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize(("height", "strips"), [(32, WHOLE), (19, Strips(pixels=2 * 16 * 4))])
+@pytest.mark.parametrize(("height", "strips"), [(8, WHOLE), (11, Strips(pixels=2 * 8 * 4))])
 def test_frequency_extractor(height: int, strips: Strips) -> None:
     extractor = FrequencyExtractor(8, 16, 4).to(DEVICE)
     random_weights(extractor, 0)
     prepare(extractor)
-    image0, image1 = images(2, height, 32)
+    image0, image1 = images(2, height, 16)
     with plain():
         want = extractor._first(image0, image1, WHOLE).tensor()
     with kernels():
@@ -101,9 +99,9 @@ def test_new_frame(top: int, rows: int, signed: bool) -> None:
     assert got.shape == want.shape and decibels(got, want) > 120
 
 
-@pytest.mark.parametrize("strips", [WHOLE, Strips(pixels=24 * 16)])
+@pytest.mark.parametrize("strips", [WHOLE, Strips(pixels=16 * 16)])
 def test_the_decoder_s_last_maps_and_flows(strips: Strips) -> None:
-    decoder, height, width = tiny_model().to(DEVICE).vqgan.decoder, 40, 24
+    decoder, height, width = tiny_model().to(DEVICE).vqgan.decoder, 24, 16
     pair, flow = images(1, height, width), smooth(1, 4, height, width, seed=2, reach=5.0)
     last = smooth(1, decoder.conv_out.in_channels, height, width, seed=3)
 
@@ -129,7 +127,7 @@ def test_the_decoder_s_last_maps_and_flows(strips: Strips) -> None:
     [
         (False, 4, torch.float16),
         (False, 1, torch.float32),
-        (True, 2, torch.bfloat16),
+        (True, 2, HALVES[-1]),
         (True, 2, torch.float32),
         (True, 1, torch.float32),
     ],
@@ -188,7 +186,7 @@ def coarse_flow(dtype: torch.dtype = torch.float32) -> CoarseFlow:
     return flow
 
 
-@pytest.mark.parametrize("shape", [(1, 32, 48), (2, 16, 16)])
+@pytest.mark.parametrize("shape", [(1, 16, 32), (2, 16, 16)])
 def test_coarse_flow(shape: tuple[int, int, int]) -> None:
     network, frames = coarse_flow(), images(*shape)
     with plain():
@@ -199,17 +197,15 @@ def test_coarse_flow(shape: tuple[int, int, int]) -> None:
         assert got.shape == want.shape and float(want.std()) > 0.05 and decibels(got, want) > 120
 
 
-@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_coarse_flow_in_half_precision(dtype: torch.dtype) -> None:
-    frames = images(1, 32, 48)
+    frames = images(1, 32, 32)
     with plain():
         want = coarse_flow(dtype).float()(*frames)
         usual = coarse_flow(dtype)(*frames)
     with kernels():
         got = coarse_flow(dtype)(*frames)
-    # Where a card rounds to bfloat16, Triton's interpreter cuts off.
-    slack = 12.0 if dtype == torch.bfloat16 and DEVICE.type == "cpu" else 1.0
-    assert decibels(got, want) > decibels(usual, want) - slack
+    assert decibels(got, want) > decibels(usual, want) - 1.0
 
 
 def test_coarse_flow_of_other_sizes() -> None:
@@ -221,7 +217,7 @@ def test_coarse_flow_of_other_sizes() -> None:
     assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize(("codes", "channels"), [(8192, 3), (64, 3), (700, 4)])
+@pytest.mark.parametrize(("codes", "channels"), [(2048, 3), (64, 3), (700, 4)])
 def test_nearest_code(codes: int, channels: int) -> None:
     quantizer = VectorQuantizer(codes, channels).to(DEVICE)
     generator = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.interpreted import DEVICE, kernels, plain
+from tests.interpreted import DEVICE, HALVES, kernels, plain
 from tests.test_kernels_joins import channels_last
 from tests.tiny import tiny_model
 from tlbvfi.kernels.joins import join
@@ -30,7 +30,7 @@ def decibels(result: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("mean", "std", "tolerance"), [(0.8, 0.7, 2e-6), (1000.0, 1.0, 1e-3)])
-@pytest.mark.parametrize(("shape", "groups"), [((2, 16, 40, 37), 4), ((1, 66, 20, 31), 3), ((1, 8, 1, 1), 2)])
+@pytest.mark.parametrize(("shape", "groups"), [((2, 8, 40, 37), 4), ((1, 18, 20, 31), 3), ((1, 8, 1, 1), 2)])
 def test_statistics_are_exact(
     shape: tuple[int, int, int, int], groups: int, mean: float, std: float, tolerance: float
 ) -> None:
@@ -53,14 +53,16 @@ def test_statistics_are_exact(
 
 def test_statistics_of_many_chunks() -> None:
     """More chunks than one program merges at a time, the last shorter than the others; rows of other means."""
-    x = channels_last(1, 8, 299, 517) + 5 * torch.linspace(-1, 1, 299, device=DEVICE)[:, None]
-    scale, shift = group_norm_affine(x, *(torch.ones(8, device=DEVICE) for _ in range(2)), 2, 1e-6)
+    x = channels_last(1, 4, 299, 517) + 5 * torch.linspace(-1, 1, 299, device=DEVICE)[:, None]
+    scale, shift = group_norm_affine(x, *(torch.ones(4, device=DEVICE) for _ in range(2)), 2, 1e-6)
     expected = F.group_norm(x.double(), 2, eps=1e-6) + 1
     assert decibels(x * scale[:, :, None, None] + shift[:, :, None, None], expected) > 130
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "dtype"),
+    [("none", torch.float32), ("relu", HALVES[-1]), ("silu", HALVES[0]), ("silu", torch.float32)],
+)
 def test_scale_and_activation(activation: str, dtype: torch.dtype) -> None:
     """In place, and into a map of zeros below and to the right; two neighbours with a scale."""
     x = channels_last(4, 12, 9, 7, dtype=dtype)
@@ -75,8 +77,7 @@ def test_scale_and_activation(activation: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(x, expected.to(dtype))
 
 
-@pytest.mark.parametrize("rows", [0, 2, 6])
-@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize(("merge", "rows"), [(False, 0), (False, 6), (True, 0), (True, 2)])
 def test_stacked_frames(merge: bool, rows: int) -> None:
     clip = channels_last(6, 5, 4, 3)
     seen, arguments = clip, ()
@@ -115,7 +116,7 @@ def test_rows_and_channels_of_a_map() -> None:
 # --- Layers of the model made of them ---
 
 #: Batch, height and width of the maps.
-BATCH, HEIGHT, WIDTH = 2, 32, 16
+BATCH, HEIGHT, WIDTH = 2, 32, 8
 
 
 @cache
@@ -150,7 +151,7 @@ def resnet_block(up: int) -> Callable[[torch.dtype, Strips], list[Tensor]]:
 
 def encoder_level(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
     layer = model(dtype).vqgan.encoder.down[4]
-    return [layer(stored(uneven(layer.block[0].conv1.in_channels, dtype)), strips).tensor()]
+    return [layer(stored(uneven(layer.block[0].conv1.in_channels, dtype, height=8, width=4)), strips).tensor()]
 
 
 def enlarged(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
@@ -168,7 +169,7 @@ def frequency_block(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
 def middle(part: str) -> Callable[[torch.dtype, Strips], list[Tensor]]:
     def run(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
         mid = getattr(model(dtype).vqgan, part).mid
-        clip = torch.cat([uneven(mid.block_1.conv1.in_channels, dtype, seed, 6, 5) for seed in range(3)])
+        clip = torch.cat([uneven(mid.block_1.conv1.in_channels, dtype, seed, 4, 3) for seed in range(3)])
         return [mid(clip.contiguous(memory_format=torch.channels_last))]
 
     return run
@@ -176,12 +177,12 @@ def middle(part: str) -> Callable[[torch.dtype, Strips], list[Tensor]]:
 
 def clip_latent(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
     encoder = model(dtype).vqgan.encoder
-    deepest = [uneven(encoder.mid.block_1.conv1.in_channels, dtype, seed, 1, 2) for seed in range(3)]
-    return [encoder.clip(deepest, *(uneven(3, torch.float32, seed, 32, 64).sigmoid() for seed in range(2)), strips)]
+    deepest = [uneven(encoder.mid.block_1.conv1.in_channels, dtype, seed, 1, 1) for seed in range(3)]
+    return [encoder.clip(deepest, *(uneven(3, torch.float32, seed, 32, 32).sigmoid() for seed in range(2)), strips)]
 
 
 def decoder_input(dtype: torch.dtype, strips: Strips) -> list[Tensor]:
-    clip = torch.cat([uneven(3, dtype, seed, 6, 5) for seed in range(3)])
+    clip = torch.cat([uneven(3, dtype, seed, 4, 3) for seed in range(3)])
     return [model(dtype).vqgan.decoder.conv_in(clip)]
 
 
@@ -209,7 +210,7 @@ LAYERS: dict[str, Callable[[torch.dtype, Strips], list[Tensor]]] = {
     "head": head,
 }
 #: Those that are run in half precision too, and those that are cut.
-HALVES = ["pyramid", "block with shortcut", "encoder's middle", "head"]
+IN_HALVES = ["pyramid", "block with shortcut", "encoder's middle", "head"]
 CUT = ["pyramid", "enlarged", "frequency block", "head"]
 
 
@@ -224,7 +225,7 @@ def test_a_layer(name: str) -> None:
         assert decibels(result, want) > 120
 
 
-@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("name", IN_HALVES)
 def test_a_layer_in_half_precision(name: str) -> None:
     with plain():
         expected, halves = (LAYERS[name](dtype, WHOLE) for dtype in (torch.float32, torch.float16))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.interpreted import DEVICE, kernels, plain
+from tests.interpreted import DEVICE, HALVES, kernels, plain
 from tests.test_strips import decibels, randn, randomised, smooth_flow, uneven
 from tlbvfi.kernels.positions import Bases
 from tlbvfi.kernels.refinement import SEEN, centre, cosines
@@ -22,8 +22,6 @@ from tlbvfi.modules.warp import Neighbourhood, join_channels
 from tlbvfi.precision import tf32
 from tlbvfi.rows.cuts import WHOLE, Strips
 
-#: Triton's interpreter multiplies no matrices of bfloat16.
-HALVES = [torch.float16] if DEVICE.type == "cpu" else [torch.float16, torch.bfloat16]
 #: Decibels above which results in float32 are the same.
 EQUAL = 120.0
 
@@ -81,8 +79,7 @@ def test_one_flow_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decibels(by_kernels(block, *pair, flow) - flow, want - flow) > EQUAL
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("width", [8, 64])
+@pytest.mark.parametrize(("width", "dtype"), [(64, dtype) for dtype in HALVES])
 def test_refine_block_in_half_precision(width: int, dtype: torch.dtype) -> None:
     block, pair, flow = block_of(width), features(1, width, 6, 10), smooth_flow(1, 6, 10, 4.0)
     want = by_plain(block, *pair, flow) - flow
@@ -159,7 +156,7 @@ def test_what_is_outside_of_the_map(top: int) -> None:
     assert (out.cpu() - warped).abs().max() < 4e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_cosines_of_faint_features(dtype: torch.dtype) -> None:
     x, middle = (2e-4 * torch.stack([randn(1, 8, 12, 12, seed=i) for i in range(2)])).to(DEVICE, dtype)
     x, middle = (t.contiguous(memory_format=torch.channels_last) for t in (x, middle))
@@ -171,7 +168,7 @@ def test_cosines_of_faint_features(dtype: torch.dtype) -> None:
     assert (out[:, :9].float() + 1 - exact).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, HALVES[-1]])
 def test_joined_channels(dtype: torch.dtype) -> None:
     """Rows of features, and of features along a flow, side by side."""
     x, other = (t.to(DEVICE, dtype) for t in features(2, 12, 10, 14))

@@ -5,11 +5,11 @@ The projection after them is a matrix product of PyTorch's.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .joins import position_stride
+from .positions import Bases, ends
 from .registry import ceil_div, operator, power_of_two, products
 
 #: A program of the expansion takes this many positions, and as many of the channels that it makes as registers hold:
@@ -20,25 +20,23 @@ _COLUMNS, _CHANNELS, _TILES = 32, 64, 2048
 _ROWS = (4, 16)
 
 
-def context_expand(before: Tensor, after: Tensor, flow: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+def context_expand(
+    before: Tensor, after: Tensor, flow: Tensor | None, bases: Bases | None, weight: Tensor, bias: Tensor
+) -> Tensor:
     """gelu(1x1 convolution of the context), where the context is the features of both frames, and where there is a flow
     also these warped along it, side by side.
 
     Args:
         before, after: features (B, C, H, W), channels last.
         flow: (B, 4, H, W) float32: to the one frame and to the other, see :mod:`..modules.warp`.
+        bases: of the maps' size, where there is a flow.
         weight: (hidden, 2 C), or (hidden, 4 C) with a flow.
         bias: (hidden,).
 
     Returns:
         (B, hidden, H, W), channels last.
     """
-    sides = None if flow is None else [_places(side, before.device) for side in before.shape[:1:-1]]
-    return _context_expand(before, after, flow, sides, weight, bias)
-
-
-def _places(size: int, device: torch.device) -> Tensor:
-    return torch.linspace(-1.0, 1.0, size, device=device, dtype=torch.float32)
+    return _context_expand(before, after, flow, *(bases or (None, None)), weight, bias)
 
 
 def _hidden_map(x: Tensor, hidden: int) -> Tensor:
@@ -47,8 +45,9 @@ def _hidden_map(x: Tensor, hidden: int) -> Tensor:
 
 
 def _launch_expand(
-    before: Tensor, after: Tensor, flow: Tensor | None, sides: list[Tensor] | None, weight: Tensor, bias: Tensor
-) -> Tensor:
+    before: Tensor, after: Tensor, flow: Tensor | None, base_x: Tensor | None, base_y: Tensor | None, weight: Tensor,
+    bias: Tensor,
+) -> Tensor:  # fmt: skip
     from .device.context import context_expand_kernel
 
     (batch, channels, height, width), (hidden, inputs) = before.shape, weight.shape
@@ -56,12 +55,11 @@ def _launch_expand(
     out = _hidden_map(before, hidden)
     block_n = min(power_of_two(hidden, 16), _WIDE)
     block_k = min(power_of_two(channels, 16), 128 // before.element_size())
-    far = [float(side - 1) for side in (width, height)]
-    last = [float(np.nextafter(np.float32(side), np.float32(0))) for side in far]
     context_expand_kernel[(ceil_div(positions, _POSITIONS) * ceil_div(hidden, block_n),)](
-        before, after, flow, *(sides or (None, None)), weight, bias, out,
+        before, after, flow, base_x, base_y, weight, bias, out,
         positions, height, width, channels, inputs, hidden,
-        position_stride(before), position_stride(after), *((0,) * 4 if flow is None else flow.stride()), *far, *last,
+        position_stride(before), position_stride(after), *((0,) * 4 if flow is None else flow.stride()),
+        *ends(height, width),
         BLOCK_P=_POSITIONS, BLOCK_K=block_k, BLOCK_N=block_n, PRECISION=products(before),
         num_warps=8, num_stages=2, enable_fp_fusion=False,
     )  # fmt: skip
@@ -69,8 +67,9 @@ def _launch_expand(
 
 
 _context_expand = operator(
-    "context_expand(Tensor before, Tensor after, Tensor? flow, Tensor[]? sides, Tensor weight, Tensor bias) -> Tensor",
-    lambda before, after, flow, sides, weight, bias: _hidden_map(before, weight.shape[0]),
+    "context_expand(Tensor before, Tensor after, Tensor? flow, Tensor? base_x, Tensor? base_y, Tensor weight, "
+    "Tensor bias) -> Tensor",
+    lambda before, after, flow, base_x, base_y, weight, bias: _hidden_map(before, weight.shape[0]),
     _launch_expand,
 )
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .positions import Bases, side
+from .joins import position_stride
+from .positions import Bases, ends
 from .registry import ceil_div, operator
 
 #: Channels of :func:`bands`, of which the first are the 21 of the transform and the next is one.
@@ -120,12 +121,11 @@ def _launch_new_frame(
 
     out = _new_frame_shape(head, bias, image0)
     (batch, _, height, width), rows = image0.shape, head.shape[2]
-    if head.stride(1) != 1 or head.stride(2) != width * head.stride(3):
-        raise ValueError(f"The head's channels must be last, not of strides {head.stride()}.")
     scale, shift = (2.0, -1.0) if signed else (1.0, 0.0)
     new_frame_kernel[(ceil_div(rows * width, _BLOCK), batch)](
-        head, bias, image0, image1, flow, x, y, out, top, rows, height, width, head.stride(0), head.stride(3),
-        *side(width), *side(height), scale, shift, BLOCK=_BLOCK, enable_fp_fusion=False,
+        head, bias, image0, image1, flow, x, y, out, top, rows, height, width,
+        head.stride(0), position_stride(head[:1]), *ends(height, width), scale, shift,
+        BLOCK=_BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
     return out
 
@@ -175,7 +175,7 @@ def _launch_coarse_input(
     (batch, _, height, width), (_, _, out_height, out_width) = frame0.shape, out.shape
     block = _BLOCK // 2
     coarse_input_kernel[(ceil_div(out_height * out_width, block), batch)](
-        frame0, frame1, flow, x, y, out, height, width, out_height, out_width, *side(width), *side(height),
+        frame0, frame1, flow, x, y, out, height, width, out_height, out_width, *ends(height, width),
         SHRINK=shrink, BLOCK=block, enable_fp_fusion=False,
     )  # fmt: skip
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .registry import ceil_div, operator, power_of_two
@@ -24,6 +25,12 @@ def position_stride(x: Tensor) -> int:
     if any(size > 1 and have != want for size, have, want in sides) or stride < channels:
         raise ValueError(f"A map of channels last is wanted, not strides {x.stride()} for {tuple(x.shape)}.")
     return stride
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """A map as kernels take it. On a card it mostly is so already: what convolutions make there has the layout of their
+    weights. The ``meta`` device does not know that, where a copy would be counted that no card makes."""
+    return x if x.is_meta else x.contiguous(memory_format=torch.channels_last)
 
 
 def join(

@@ -34,6 +34,7 @@ def last_inside(size: int) -> float:
     return float(np.nextafter(np.float32(size - 1), np.float32(0)))
 
 
-def side(size: int) -> tuple[float, float, float]:
-    """What :func:`.device.positions.sampled_position` takes of a side: half, last, limit."""
-    return (size - 1) / 2, last_inside(size), size - 1.0
+def ends(height: int, width: int) -> tuple[float, float, float, float]:
+    """Where a map ends, as :mod:`.device.sampling` takes it: the last place, and the last float before it, along x and
+    along y."""
+    return width - 1.0, last_inside(width), height - 1.0, last_inside(height)

@@ -7,12 +7,11 @@ to both frames. Positions and what lies outside of a map are as in :mod:`..modul
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .joins import position_stride
-from .positions import Bases
+from .positions import Bases, ends
 from .registry import ceil_div, operator, power_of_two, products
 
 #: Channels of the map that :func:`cosines` makes: nine cosines, the flow, zeros.
@@ -82,10 +81,8 @@ def _contiguous(*maps: Tensor) -> None:
 def _along(x: Tensor, flow: Tensor, top: int) -> tuple[int | float, ...]:
     """What says where positions lie, as the kernels take it after their tensors."""
     height, width = x.shape[-2:]
-    fars = [float(side - 1) for side in (width, height)]
-    lasts = [float(np.nextafter(np.float32(far), np.float32(0))) for far in fars]
     rows = flow.shape[2]
-    return *flow.stride(), *fars, *lasts, flow.shape[0] * rows * width, rows, top, height, width
+    return *flow.stride(), *ends(height, width), flow.shape[0] * rows * width, rows, top, height, width
 
 
 def _positions(flow: Tensor) -> int:

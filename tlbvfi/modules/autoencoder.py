@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderParams
-from ..kernels.images import new_frame, resized
+from ..kernels.images import new_frame
 from ..kernels.joins import join
 from ..kernels.positions import Bases
 from ..rows.activations import Activation, relu, silu
@@ -35,7 +35,7 @@ from .flow import CoarseFlow, FlowRefinement
 from .fused import bare, fuses, norm_act
 from .maxvit import Context, CrossAttention, MaxViT
 from .quantize import VectorQuantizer
-from .warp import resize, resize_flow, warp
+from .warp import resize_flow, resize_times, warp
 from .wavelet import FrequencyExtractor, gate
 
 #: Pyramid levels that the flow refinement reads, and that are warped for the decoder (level 0 is not).
@@ -237,10 +237,8 @@ class Decoder(nn.Module):
     def _level_flows(self, flow: Tensor) -> list[Tensor | None]:
         """The flow at each decoder level's size, outermost first; None for levels that are not warped."""
         flows: list[Tensor | None] = [None] * len(self.up)
-        kernels = Tuning.of(flow.device).kernels
         for i in range(FLOW_LEVELS - 1):
-            size = flow.shape[-2] // 2, flow.shape[-1] // 2
-            flow = resized(flow, size, (0.5, 0.5)) if kernels else resize(flow, size) * 0.5
+            flow = resize_times(flow, (flow.shape[-2] // 2, flow.shape[-1] // 2), 0.5)
             flows[i] = flow
         return flows
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..kernels.joins import join
+from ..kernels.joins import channels_last, join
 from ..kernels.norms import scale_act, stack_frames
 from ..rows.activations import Activation, silu
 from ..rows.cuts import Strips
@@ -18,7 +18,7 @@ from ..rows.moments import group_normed
 from ..rows.tuning import Tuning
 from .attention import attention
 from .fused import affine, bare, fuses, norm_act, positionwise
-from .preparation import Deriving, laid_out, stacked
+from .preparation import Deriving, laid_out, multiple_of_8, stacked, zero_padded
 
 
 def accumulate(x: Tensor, y: Tensor) -> Tensor:
@@ -45,10 +45,10 @@ class AlignedConv(Deriving, nn.Conv2d):
     def derive(self) -> dict[str, Tensor]:
         """`aligned`: the weight with channels in and out that are multiples of eight."""
         out, channels, height, width = self.weight.shape
-        aligned = F.pad(self.weight, (0, 0, 0, 0, 0, -channels % 8, 0, -out % 8))
+        aligned = zero_padded(self.weight, multiple_of_8(out), multiple_of_8(channels))
         if channels % 8 and self.bias is not None:
             aligned[:out, channels, height // 2, width // 2] = self.bias
-        return {"aligned": aligned.contiguous(memory_format=torch.channels_last)}
+        return {"aligned": aligned}
 
     def sources(self) -> tuple[Tensor, ...]:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
@@ -58,14 +58,16 @@ class AlignedConv(Deriving, nn.Conv2d):
         b, c, h, w = x.shape
         if c % 8 == 0:
             return x
-        shape, channels_last = (b, c + -c % 8, h, w), torch.channels_last
-        filled = torch.empty(shape, dtype=self.weight.dtype, device=x.device, memory_format=channels_last)
+        layout = torch.channels_last
+        filled = torch.empty(
+            (b, multiple_of_8(c), h, w), dtype=self.weight.dtype, device=x.device, memory_format=layout
+        )
         filled.fill_(1.0)[:, :c].copy_(x)
         return filled
 
-    def apart(self, x: Tensor) -> Apart:
-        """Of a map that is filled up, and the bias where it is still to be added."""
-        y = F.conv2d(x, self.derived()["aligned"], None, self.stride, self.padding)
+    def apart(self, x: Tensor, padding: tuple[int, int] | None = None) -> Apart:
+        """Of a map that is filled up, and the bias where it is still to be added; with another padding where given."""
+        y = F.conv2d(x, self.derived()["aligned"], None, self.stride, self.padding if padding is None else padding)
         return y[:, : self.out_channels], None if self.in_channels % 8 else self.bias
 
 
@@ -105,7 +107,7 @@ class ClipConv(nn.Conv3d):
     def forward(self, clip: Tensor) -> Tensor:
         reach = self.kernel_size[0]
         if reach != 1 and Tuning.of(clip.device).kernels:
-            stacked = stack_frames(clip.contiguous(memory_format=torch.channels_last), merge=self.merge_frames)
+            stacked = stack_frames(channels_last(clip), merge=self.merge_frames)
         elif self.merge_frames:
             stacked = rearrange(clip, "(b t) c h w -> b (t c) h w", t=FRAMES)
         elif reach == 1:

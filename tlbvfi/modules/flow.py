@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.images import coarse_input, resized
-from ..kernels.joins import join
+from ..kernels.joins import channels_last, join
 from ..kernels.positions import Bases
 from ..kernels.refinement import FLOW, SEEN, WIDEST, correlation_features, cosines, gru_input, middle, moved
 from ..padding import FLOW_MULTIPLE
@@ -20,8 +20,8 @@ from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips
 from ..rows.tuning import Tuning
 from .blocks import accumulate
-from .preparation import Deriving, laid_out, zero_padded
-from .warp import Neighbourhood, join_channels, resize, warp
+from .preparation import Deriving, laid_out, multiple_of_8, zero_padded
+from .warp import Neighbourhood, join_channels, resize, resize_times, warp
 
 
 def _conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -33,11 +33,6 @@ def _positionwise(layers: nn.Sequential, x: Tensor) -> Tensor:
     for layer in layers:
         x = positionwise(x, layer) if isinstance(layer, nn.Conv2d) else layer(x)
     return x
-
-
-def _multiple_of_8(channels: int) -> int:
-    """Channels that cards convolve fast in half precision."""
-    return -(-channels // 8) * 8
 
 
 class CoarseBlock(Deriving):
@@ -74,7 +69,7 @@ class CoarseBlock(Deriving):
         tensors = {}
         for name, weight in self._weights().items():
             channels = weight.shape[:2]
-            sides = [_multiple_of_8(count) for count in channels]
+            sides = [multiple_of_8(count) for count in channels]
             if sides != list(channels):
                 tensors[name] = zero_padded(weight, *sides)
         return tensors
@@ -261,7 +256,7 @@ class RefineBlock(Deriving):
 
     def _corrected_by_kernels(self, features0: Tensor, features1: Tensor, flow: Tensor, top: int) -> Tensor:
         """:meth:`_corrected` by kernels of our own: convolutions without bias, and what lies between two in a pass."""
-        x0, x1 = (features.contiguous(memory_format=torch.channels_last) for features in (features0, features1))
+        x0, x1 = channels_last(features0), channels_last(features1)
         along = [(x0, flow[:, :2]), (x1, flow[:, 2:])]
         bases, weights = Bases.of(x0), self.derived()
         blend = middle(x0, x1, flow, bases, top, list(self.occl_convs.parameters()))
@@ -345,10 +340,10 @@ class FlowRefinement(nn.Module):
         self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor, strips: Strips = WHOLE
     ) -> Iterator[Tensor]:
         """The flow after each level, from level 3 to level 0; the last is the result."""
-        flow = resize(coarse, (pyramid0[3].shape[-2], pyramid0[3].shape[-1])) / 4.0
+        flow = coarse
         blocks = (self.rf_block1, self.rf_block2, self.rf_block3, self.rf_block4)
         for level in (3, 2, 1, 0):
-            if level != 3:
-                flow = resize(flow, (pyramid0[level].shape[-2], pyramid0[level].shape[-1])) * 2.0
+            size = pyramid0[level].shape[-2], pyramid0[level].shape[-1]
+            flow = resize_times(flow, size, 0.25 if level == 3 else 2.0)
             flow = blocks[level](pyramid0[level], pyramid1[level], flow, strips)
             yield flow

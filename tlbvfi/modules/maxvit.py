@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..kernels.attention import WindowWeights, fits, window_block
 from ..kernels.context import context_expand, depthwise_gelu, gated_weight
+from ..kernels.joins import channels_last
+from ..kernels.positions import Bases
 from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips, pieces, wide_cuts
 from ..rows.lazy import Rows, convolved, materialise, pointwise, stored
@@ -125,12 +127,6 @@ class PreNorm(nn.Module):
         return self.fn(self.norm(x), *(self.norm(c) for c in context))
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """The map as kernels of our own take it, which on a card it is already: there what convolutions make has the layout
-    of their weights. The ``meta`` device does not know that."""
-    return x if x.is_meta else x.contiguous(memory_format=torch.channels_last)
-
-
 class MaxViT(nn.Module):
     """Window attention, feed-forward, grid attention, feed-forward, each with residual."""
 
@@ -170,8 +166,8 @@ class MaxViT(nn.Module):
 
     def _in_place(self, x: Tensor, context: Tensor | None) -> Tensor:
         """By kernels of our own: the map is overwritten, and nothing of its size is made."""
-        x = _channels_last(x)
-        context = None if context is None else _channels_last(context)
+        x = channels_last(x)
+        context = None if context is None else channels_last(context)
         for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
             assert isinstance(attend.fn, WindowAttention)
             norm, feed_norm = attend.norm, feed.norm
@@ -281,8 +277,9 @@ class MBConv(Deriving, nn.Sequential):
         depthwise convolution."""
         layers: list[Any] = list(self)
         expand, depthwise, excite, project = layers[0], layers[3], layers[6], layers[7]
-        before, after = (_channels_last(f) for f in x.features)
-        wide = context_expand(before, after, x.flow, expand.weight.flatten(1), expand.bias)
+        before, after = (channels_last(f) for f in x.features)
+        bases = None if x.flow is None else Bases.of(before)
+        wide = context_expand(before, after, x.flow, bases, expand.weight.flatten(1), expand.bias)
         wide, means = depthwise_gelu(wide, self.derived()["taps"], depthwise.bias)
         weight = gated_weight(means, excite.gate[1].weight, excite.gate[3].weight, project.weight.flatten(1))
         if len(weight) > 1:

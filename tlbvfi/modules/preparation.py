@@ -35,6 +35,11 @@ def laid_out_copy(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(weight.shape, dtype=dtype, memory_format=layout).copy_(weight)
 
 
+def multiple_of_8(channels: int) -> int:
+    """Channels that cards convolve fast in half precision: so many, or the next more."""
+    return -(-channels // 8) * 8
+
+
 def zero_padded(weight: Tensor, *sizes: int) -> Tensor:
     """A copy of the weight whose first sides are these, with zeros past its own, laid out for convolutions."""
     padded = weight.new_zeros(*sizes, *weight.shape[len(sizes) :])

@@ -30,6 +30,13 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
+def resize_times(flow: Tensor, size: tuple[int, int], factor: float) -> Tensor:
+    """A flow (B, 4, H, W) float32, resized, times a factor."""
+    if Tuning.of(flow.device).kernels:
+        return resized(flow, size, (factor, factor))
+    return resize(flow, size) * factor
+
+
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a flow (B, 2n, H, W) and scale its values with each axis, so that it is in pixels of the new size."""
     height, width = flow.shape[-2:]

@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.images import BAND_CHANNELS, bands
+from ..kernels.images import bands
 from ..kernels.joins import join
 from ..rows.activations import relu
 from ..rows.cuts import Strips, halved, wide_cuts
 from ..rows.lazy import Rows, added, convolved, materialise, normed, stored
-from .blocks import group_norm
+from .blocks import AlignedConv, group_norm
 from .fused import bare, fuses, norm_act
-from .preparation import Deriving, zero_padded
 
 _TAP = 0.5 / math.sqrt(2.0)
 #: Luma weights of the grey clip; they add up to 0.9999, so that mid-grey is a little below 0.5.
@@ -82,7 +81,7 @@ class FrequencyBlock(nn.Module):
         return join(h, self.conv2.bias, bare(x, self.shortcut), self.shortcut.bias)
 
 
-class FrequencyExtractor(Deriving):
+class FrequencyExtractor(nn.Module):
     """Grey clip -> one map (B, C, h, w) at the latent size that gates the deepest features.
 
     Every block divides the size by four after the first conv's two, so it serves 1/32 (two blocks).
@@ -90,20 +89,8 @@ class FrequencyExtractor(Deriving):
 
     def __init__(self, ch: int, out_channels: int, groups: int) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(21, ch, 3, stride=2, padding=1)
+        self.conv_in = AlignedConv(21, ch, 3, stride=2, padding=1)
         self.Blocks = nn.ModuleList([FrequencyBlock(ch, ch, groups), FrequencyBlock(ch, out_channels, groups)])
-
-    def derive(self) -> dict[str, Tensor]:
-        """The first conv's weight over the channels of :func:`..kernels.images.bands`: the channel of ones, read at the
-        middle tap, adds the bias."""
-        assert self.conv_in.bias is not None
-        weight = zero_padded(self.conv_in.weight, self.conv_in.out_channels, BAND_CHANNELS)
-        weight[:, self.conv_in.in_channels, 1, 1] = self.conv_in.bias
-        return {"weight_in": weight}
-
-    def sources(self) -> tuple[Tensor, ...]:
-        assert self.conv_in.bias is not None
-        return self.conv_in.weight, self.conv_in.bias
 
     def forward(self, frame0: Tensor, frame1: Tensor, strips: Strips) -> Tensor:
         """frame0, frame1: (B, 3, H, W) in [0, 1]; the frame between them is mid-grey."""
@@ -114,16 +101,16 @@ class FrequencyExtractor(Deriving):
         return h.tensor()
 
     def _first_in_one_pass(self, frame0: Tensor, frame1: Tensor, strips: Strips) -> Rows:
-        """As :meth:`_first`, the bands by a kernel."""
+        """As :meth:`_first`, the bands by a kernel, filled up as the conv wants them."""
         batch, _, height, width = frame0.shape
-        weight = self.derived()["weight_in"]
+        conv = self.conv_in
 
         def read(a: int, b: int) -> Tensor:
             # The kernel pads with the row above the map, and with one below it.
-            x = bands(frame0, frame1, 2 * a - 1, 2 * (b - a) + 1, weight.dtype, _GREY, _TAP)
-            return F.conv2d(x, weight, None, stride=2, padding=(0, 1))
+            x = bands(frame0, frame1, 2 * a - 1, 2 * (b - a) + 1, conv.weight.dtype, _GREY, _TAP)
+            return conv.apart(x, padding=(0, 1))[0]
 
-        shape = (batch, weight.shape[0], (height + 1) // 2, (width + 1) // 2)
+        shape = (batch, conv.out_channels, (height + 1) // 2, (width + 1) // 2)
         return materialise(Rows(shape, read), strips.cuts(shape), measure=strips.pixels is not None)
 
     def _first(self, frame0: Tensor, frame1: Tensor, strips: Strips) -> Rows:

@@ -6,18 +6,7 @@ import triton
 import triton.language as tl
 
 from .attention import columns, gelu
-
-
-@triton.jit
-def _along(base, offset, far, last):
-    """The place at or before a sampling position along a side, and the share of the way to the next; rounded as in
-    :mod:`....modules.warp`. `base` is the place looked from, -1 to 1, `far` the last one, `last` the float before."""
-    half = far * 0.5
-    position = (base + tl.div_rn(offset, half) + 1.0) * half
-    position = tl.minimum(tl.maximum(position, 0.0), far)
-    position = tl.where(position >= last, far, position)
-    low = tl.floor(position)
-    return low.to(tl.int32), position - low
+from .sampling import looked_at
 
 
 @triton.jit
@@ -37,15 +26,16 @@ def _expanded(
 
 @triton.jit
 def _expanded_along(
-    total, x, stride, flow, flow_axis, row, column, first, there,
-    base_x, base_y, far_x, far_y, last_x, last_y, height, width,
+    total, x, stride, flow, image_stride, axis_stride, row_stride, column_stride,
+    base_x, base_y, far_x, last_x, far_y, last_y, place, there, height, width,
     weight, skipped, leaving, channels, inputs, hidden, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The same of a map sampled along a flow; `first` are the places (P,) of the images' first pixels."""
-    dx = tl.load(flow, mask=there, other=0.0)
-    dy = tl.load(flow + flow_axis, mask=there, other=0.0)
-    left, across = _along(tl.load(base_x + column, mask=there, other=0.0), dx, far_x, last_x)
-    above, down = _along(tl.load(base_y + row, mask=there, other=0.0), dy, far_y, last_y)
+    """The same of a map sampled along a flow."""
+    image, _, _, left, above, across, down = looked_at(
+        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, last_x, far_y, last_y,
+        place, there, height, 0, width,
+    )  # fmt: skip
+    first = image * height * width
     # At the far border the share of what would lie outside is zero.
     right = tl.minimum(left + 1, width - 1)
     below = tl.minimum(above + 1, height - 1) * width
@@ -66,43 +56,41 @@ def _expanded_along(
     return total
 
 
-@triton.jit(do_not_specialize=["positions", "height", "width"])
+@triton.jit(
+    do_not_specialize=["positions", "height", "width", "image_stride", "axis_stride", "row_stride", "column_stride"]
+)
 def context_expand_kernel(
     before, after, flow, base_x, base_y, weight, bias, out, positions, height, width, channels, inputs, hidden,
-    before_stride, after_stride, flow_image, flow_axis, flow_row, flow_column, far_x, far_y, last_x, last_y,
+    before_stride, after_stride, image_stride, axis_stride, row_stride, column_stride, far_x, last_x, far_y, last_y,
     BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(hidden, BLOCK_N)
-    place = (tl.program_id(0) // across).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    place = tl.program_id(0) // across * BLOCK_P + tl.arange(0, BLOCK_P)
     leaving = tl.program_id(0) % across * BLOCK_N + tl.arange(0, BLOCK_N)
     there = place < positions
+    spot = place.to(tl.int64)
     total = tl.zeros((BLOCK_P, BLOCK_N), tl.float32)
     total = _expanded(
-        total, before, before_stride, place, there, weight, 0, leaving, channels, inputs, hidden, BLOCK_K, PRECISION
+        total, before, before_stride, spot, there, weight, 0, leaving, channels, inputs, hidden, BLOCK_K, PRECISION
     )
     total = _expanded(
-        total, after, after_stride, place, there, weight, channels, leaving, channels, inputs, hidden,
+        total, after, after_stride, spot, there, weight, channels, leaving, channels, inputs, hidden,
         BLOCK_K, PRECISION,
     )  # fmt: skip
     if flow is not None:
-        image = place // (height * width)
-        inside = (place - image * (height * width)).to(tl.int32)
-        row, column = inside // width, inside % width
-        here = flow + image * flow_image + row.to(tl.int64) * flow_row + column.to(tl.int64) * flow_column
-        first = image * (height * width)
         total = _expanded_along(
-            total, before, before_stride, here, flow_axis, row, column, first, there,
-            base_x, base_y, far_x, far_y, last_x, last_y, height, width,
+            total, before, before_stride, flow, image_stride, axis_stride, row_stride, column_stride,
+            base_x, base_y, far_x, last_x, far_y, last_y, place, there, height, width,
             weight, 2 * channels, leaving, channels, inputs, hidden, BLOCK_K, PRECISION,
         )  # fmt: skip
         total = _expanded_along(
-            total, after, after_stride, here + 2 * flow_axis, flow_axis, row, column, first, there,
-            base_x, base_y, far_x, far_y, last_x, last_y, height, width,
+            total, after, after_stride, flow + 2 * axis_stride, image_stride, axis_stride, row_stride, column_stride,
+            base_x, base_y, far_x, last_x, far_y, last_y, place, there, height, width,
             weight, 3 * channels, leaving, channels, inputs, hidden, BLOCK_K, PRECISION,
         )  # fmt: skip
     total += tl.load(bias + leaving, mask=leaving < hidden, other=0.0).to(tl.float32)[None, :]
     mask = there[:, None] & (leaving < hidden)[None, :]
-    tl.store(out + place[:, None] * hidden + leaving[None, :], gelu(total).to(out.dtype.element_ty), mask=mask)
+    tl.store(out + spot[:, None] * hidden + leaving[None, :], gelu(total).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .positions import sampled_position
+from .sampling import sampled_by_grid
 
 
 @triton.jit
@@ -137,7 +137,7 @@ def _blended(first, last, share, gate, scale, shift):
 @triton.jit
 def new_frame_kernel(
     head, bias, image0, image1, flow, base_x, base_y, out, top, rows, height, width, head_batch, head_stride,
-    half_x, last_x, limit_x, half_y, last_y, limit_y, scale, shift, BLOCK: tl.constexpr,
+    far_x, last_x, far_y, last_y, scale, shift, BLOCK: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -150,11 +150,11 @@ def new_frame_kernel(
     at_x, at_y = tl.load(base_x + column), tl.load(base_y + row, mask=mask, other=0.0)
     dx = tl.load(flow + pixel, mask=mask, other=0.0)
     dy = tl.load(flow + area + pixel, mask=mask, other=0.0)
-    x, y = sampled_position(at_x, dx, half_x, last_x, limit_x), sampled_position(at_y, dy, half_y, last_y, limit_y)
+    x, y = sampled_by_grid(dx, at_x, far_x, last_x), sampled_by_grid(dy, at_y, far_y, last_y)
     r0, g0, b0 = _warped(image0, x, y, height, width, mask)
     dx = tl.load(flow + 2 * area + pixel, mask=mask, other=0.0)
     dy = tl.load(flow + 3 * area + pixel, mask=mask, other=0.0)
-    x, y = sampled_position(at_x, dx, half_x, last_x, limit_x), sampled_position(at_y, dy, half_y, last_y, limit_y)
+    x, y = sampled_by_grid(dx, at_x, far_x, last_x), sampled_by_grid(dy, at_y, far_y, last_y)
     r1, g1, b1 = _warped(image1, x, y, height, width, mask)
     head += batch * head_batch + place.to(tl.int64) * head_stride
     red = tl.sigmoid(tl.load(head, mask=mask, other=0.0).to(tl.float32) + tl.load(bias).to(tl.float32))
@@ -211,7 +211,7 @@ def resized_kernel(
 
 @triton.jit
 def _seen(
-    image0, image1, flow, base_x, base_y, row, column, height, width, half_x, last_x, limit_x, half_y, last_y, limit_y,
+    image0, image1, flow, base_x, base_y, row, column, height, width, far_x, last_x, far_y, last_y,
     mask,
 ):  # fmt: skip
     """The ten channels of the coarse flow's input at a pixel of the frames."""
@@ -236,11 +236,11 @@ def _seen(
         dx1 = _between(flow, 2 * plane, a, b, c, d, across, down, mask) * 2.0
         dy1 = _between(flow, 3 * plane, a, b, c, d, across, down, mask) * 2.0
         at_x, at_y = tl.load(base_x + column, mask=mask, other=0.0), tl.load(base_y + row, mask=mask, other=0.0)
-        x = sampled_position(at_x, dx0, half_x, last_x, limit_x)
-        y = sampled_position(at_y, dy0, half_y, last_y, limit_y)
+        x = sampled_by_grid(dx0, at_x, far_x, last_x)
+        y = sampled_by_grid(dy0, at_y, far_y, last_y)
         r0, g0, b0 = _warped(image0, x, y, height, width, mask)
-        x = sampled_position(at_x, dx1, half_x, last_x, limit_x)
-        y = sampled_position(at_y, dy1, half_y, last_y, limit_y)
+        x = sampled_by_grid(dx1, at_x, far_x, last_x)
+        y = sampled_by_grid(dy1, at_y, far_y, last_y)
         r1, g1, b1 = _warped(image1, x, y, height, width, mask)
     return r0, g0, b0, r1, g1, b1, dx0, dy0, dx1, dy1
 
@@ -254,7 +254,7 @@ def _mean(values):
 @triton.jit
 def coarse_input_kernel(
     image0, image1, flow, base_x, base_y, out, height, width, out_height, out_width,
-    half_x, last_x, limit_x, half_y, last_y, limit_y, SHRINK: tl.constexpr, BLOCK: tl.constexpr,
+    far_x, last_x, far_y, last_y, SHRINK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -272,7 +272,7 @@ def coarse_input_kernel(
         flow += batch * height * width
     r0, g0, b0, r1, g1, b1, dx0, dy0, dx1, dy1 = _seen(
         image0, image1, flow, base_x, base_y, row, column, height, width,
-        half_x, last_x, limit_x, half_y, last_y, limit_y, seen,
+        far_x, last_x, far_y, last_y, seen,
     )  # fmt: skip
     if SHRINK > 1:
         r0, g0, b0, r1, g1, b1 = _mean(r0), _mean(g0), _mean(b0), _mean(r1), _mean(g1), _mean(b1)

@@ -31,13 +31,13 @@ def transposed(weight, inputs, outputs, INPUTS: tl.constexpr, OUTPUTS: tl.conste
 @triton.jit(do_not_specialize=_GEOMETRY)
 def centre_kernel(
     x, flow, base_x, base_y, out, image_stride, axis_stride, row_stride, column_stride,
-    far_x, far_y, last_x, last_y, positions, rows, top, height, width, out_stride,
+    far_x, last_x, far_y, last_y, positions, rows, top, height, width, out_stride,
     CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     there = place < positions
     image, dx, dy, left, above, across, down = looked_at(
-        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, far_y, last_x, last_y,
+        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, last_x, far_y, last_y,
         place, there, rows, top, width,
     )  # fmt: skip
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -51,18 +51,18 @@ def centre_kernel(
 def middle_kernel(
     x0, x1, flow, base_x, base_y, weight1, bias1, slope1, weight2, bias2, slope2, weight3, bias3, out,
     image_stride, axis_stride, row_stride, column_stride,
-    far_x, far_y, last_x, last_y, positions, rows, top, height, width,
+    far_x, last_x, far_y, last_y, positions, rows, top, height, width,
     CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     there = place < positions
     image, dx, dy, left0, above0, across0, down0 = looked_at(
-        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, far_y, last_x, last_y,
+        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, last_x, far_y, last_y,
         place, there, rows, top, width,
     )  # fmt: skip
     image, dx, dy, left1, above1, across1, down1 = looked_at(
         flow + 2 * axis_stride, image_stride, axis_stride, row_stride, column_stride, base_x, base_y,
-        far_x, far_y, last_x, last_y, place, there, rows, top, width,
+        far_x, last_x, far_y, last_y, place, there, rows, top, width,
     )  # fmt: skip
     dtype: tl.constexpr = x0.dtype.element_ty
     every = tl.arange(0, BLOCK_C)
@@ -116,13 +116,13 @@ def counted(products, squares, here, value, m):
 @triton.jit(do_not_specialize=_GEOMETRY)
 def cosines_kernel(
     x, flow, middle, base_x, base_y, out, image_stride, axis_stride, row_stride, column_stride,
-    far_x, far_y, last_x, last_y, positions, rows, top, height, width,
+    far_x, last_x, far_y, last_y, positions, rows, top, height, width,
     CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     there = place < positions
     image, dx, dy, left, above, across, down = looked_at(
-        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, far_y, last_x, last_y,
+        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, last_x, far_y, last_y,
         place, there, rows, top, width,
     )  # fmt: skip
     to_left, to_right = (1.0 - across)[:, None], across[:, None]
@@ -181,13 +181,13 @@ def correlation_kernel(
 @triton.jit(do_not_specialize=_GEOMETRY)
 def gru_input_kernel(
     x, flow, base_x, base_y, motion, bias, slope, out, image_stride, axis_stride, row_stride, column_stride,
-    far_x, far_y, last_x, last_y, positions, rows, top, height, width,
+    far_x, last_x, far_y, last_y, positions, rows, top, height, width,
     CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     there = place < positions
     image, dx, dy, left, above, across, down = looked_at(
-        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, far_y, last_x, last_y,
+        flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, last_x, far_y, last_y,
         place, there, rows, top, width,
     )  # fmt: skip
     dtype: tl.constexpr = out.dtype.element_ty

@@ -1,6 +1,8 @@
 """Where a flow leads, and what lies there: positions along a flow, and bilinear samples of a channels-last map.
 
-Launch what calls these with ``enable_fp_fusion=False``: positions must round as :mod:`....modules.warp` rounds them.
+Launch what calls these with ``enable_fp_fusion=False``: positions must round as :mod:`....modules.warp` rounds them,
+and a product and a sum are two roundings. Of a side, `far` is the last place and `last` the greatest float below it
+(:func:`..positions.ends`).
 """
 
 from __future__ import annotations
@@ -10,22 +12,33 @@ import triton.language as tl
 
 
 @triton.jit
-def along(offset, base, far, last):
-    """The place at or before a position along one side, and the share of the way to the next.
-
-    `far` is the last place, `last` the greatest float below it; `base` is the position without the offset, in [-1, 1].
-    """
+def position_along(offset, base, far, last):
+    """The position along one side that an offset leads to from a place, whose base is in [-1, 1]."""
     half = tl.maximum(far * 0.5, 0.25)  # where there is one place, nothing but the clamping counts
     position = (base + tl.div_rn(offset, half) + 1.0) * half
     position = tl.minimum(tl.maximum(position, 0.0), far)
-    position = tl.where(position >= last, far, position)
+    return tl.where(position >= last, far, position)
+
+
+@triton.jit
+def sampled_by_grid(offset, base, far, last):
+    """:func:`position_along` as `grid_sample` reads it: from pixels to the sampler's coordinates, and back by it. The
+    side has two places at least."""
+    normalised = tl.div_rn(position_along(offset, base, far, last), far * 0.5) - 1.0
+    return (normalised + 1.0) * 0.5 * far
+
+
+@triton.jit
+def along(offset, base, far, last):
+    """The place at or before a position along one side, and the share of the way to the next."""
+    position = position_along(offset, base, far, last)
     low = tl.floor(position)
     return low.to(tl.int32), position - low
 
 
 @triton.jit
 def looked_at(
-    flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, far_y, last_x, last_y,
+    flow, image_stride, axis_stride, row_stride, column_stride, base_x, base_y, far_x, last_x, far_y, last_y,
     place, there, rows, top, width,
 ):  # fmt: skip
     """For places of a flow (B, 2, rows, width), from its row `top`, counted row by row: which image of the batch each
