@@ -204,14 +204,20 @@ class TLBVFI(nn.Module):
                 after_step()
             return result
 
-        if not (Tuning.of(latent.device).kernels and self.denoise_fn.has_kernels(latent)):
-            return bridge.sample(lambda *state: told(self.denoise_fn(*state)), latent, self.schedule, timesteps, noise)
+        tuning, denoiser = Tuning.of(latent.device), self.denoise_fn
         latent = latent.contiguous()
-        embeddings = self.denoise_fn.embeddings(timesteps)
+        if tuning.kernels and denoiser.has_kernels(latent):
+            embeddings = denoiser.embeddings(timesteps)
 
-        def step(x: Tensor, number: int, factors: bridge.Factors, drawn: Tensor) -> Tensor:
-            return told(self.denoise_fn.step(x, latent, embeddings[number], factors, drawn.contiguous()))
+            def step(x: Tensor, number: int, factors: bridge.Factors, drawn: Tensor) -> Tensor:
+                return told(denoiser.step(x, latent, embeddings[number], factors, drawn.contiguous()))
+        elif tuning.few_operations and denoiser.knows_affines():
+            affines = denoiser.affines(timesteps)
 
+            def step(x: Tensor, number: int, factors: bridge.Factors, drawn: Tensor) -> Tensor:
+                return told(denoiser.plain_step(x, latent, affines[number], factors, drawn))
+        else:
+            return bridge.sample(lambda *state: told(denoiser(*state)), latent, self.schedule, timesteps, noise)
         return bridge.sample_by(step, latent, self.schedule, timesteps, noise)
 
     def flows(self, features0: FrameFeatures, features1: FrameFeatures, strips: Strips | None = None) -> Flows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from ..kernels.denoiser import (
     clip_step,
 )
 from ..rows.activations import silu
+from ..rows.tuning import Tuning
 from .attention import attention
 from .blocks import FRAMES
 from .preparation import Deriving
@@ -79,6 +80,10 @@ def _of(norm: nn.GroupNorm, embedding: Tensor | None = None) -> Norm:
     return Norm(norm.weight, norm.bias, norm.num_groups, norm.eps, embedding)
 
 
+#: What a normed clip is multiplied by, and what is added to it: (B, C, 1, 1, 1) each.
+Affine = tuple[Tensor, Tensor]
+
+
 class TimedResBlock(nn.Module):
     """Residual block with scale-shift norm from the time embedding, optionally resampling height and width."""
 
@@ -105,13 +110,18 @@ class TimedResBlock(nn.Module):
         maps = F.avg_pool2d(maps, 2) if self.resample == "down" else F.interpolate(maps, scale_factor=2.0)
         return maps.unflatten(1, x.shape[1:3])
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x: clip (B, C, T, h, w); embedding: (B, 4 model_channels), through emb_layers' SiLU already."""
+    def affine(self, embedding: Tensor) -> Affine:
+        """What emb_layers make of an embedding (B, 4 model_channels) that has gone through their SiLU."""
+        scale, shift = self.emb_layers[1](embedding)[:, :, None, None, None].chunk(2, dim=1)
+        return 1 + scale, shift
+
+    def forward(self, x: Tensor, affine: Affine) -> Tensor:
+        """x: clip (B, C, T, h, w)."""
         layers: list[Any] = [*self.in_layers, *self.out_layers, self.skip_connection]
         norm, _, conv, norm2, _, _, conv2, skip = layers
         h = conv(self._resampled(silu(norm(x))))
-        scale, shift = self.emb_layers[1](embedding)[:, :, None, None, None].chunk(2, dim=1)
-        h = conv2(silu(torch.addcmul(shift, norm2(h), 1 + scale)))
+        scale, shift = affine
+        h = conv2(silu(torch.addcmul(shift, norm2(h), scale)))
         x = self._resampled(x)
         return h + (x if isinstance(skip, nn.Identity) else skip(x))
 
@@ -138,7 +148,9 @@ class ClipSelfAttention(nn.Module):
         t, h, w = x.shape[2:]
         tokens = rearrange(self.norm(x), "b c t h w -> b (t h w) c")
         # The 1-D convolutions of the checkpoint, of width one, are linear maps of the positions.
-        qkv = F.linear(tokens, self.qkv.weight[:, :, 0], self.qkv.bias)
+        if Tuning.of(x.device).few_operations:
+            tokens = tokens.flatten(0, 1)  # of which PyTorch adds the bias in the product
+        qkv = F.linear(tokens, self.qkv.weight[:, :, 0], self.qkv.bias).view(len(x), t * h * w, -1)
         q, k, v = rearrange(qkv, "b n (qkv c) -> qkv b 1 n c", qkv=3)
         out = F.linear(attention(q, k, v), self.proj_out.weight[:, :, 0], self.proj_out.bias)
         return x + rearrange(out, "b 1 (t h w) c -> b c t h w", t=t, h=h, w=w)
@@ -150,11 +162,11 @@ class ClipSelfAttention(nn.Module):
 
 
 class TimedSequential(nn.Sequential):
-    """A Sequential that hands the time embedding to the blocks that take it."""
+    """A Sequential that hands what comes of the time embedding to the blocks that take it."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, affine: Callable[[TimedResBlock], Affine]) -> Tensor:  # type: ignore[override]
         for layer in self:
-            x = layer(x, embedding) if isinstance(layer, TimedResBlock) else layer(x)
+            x = layer(x, affine(layer)) if isinstance(layer, TimedResBlock) else layer(x)
         return x
 
     def by_kernels(self, inputs: Sequence[Clip], embeddings: Iterator[Tensor]) -> Clip:
@@ -220,17 +232,24 @@ class UNet(Deriving):
         dtype = next(self.time_embed.parameters()).dtype
         # Every block begins with the same SiLU of it.
         embedding = silu(self.time_embed(timestep_embedding(t, self.channels).to(dtype)))
-        h = torch.cat([x, y], dim=1).to(dtype)
+        return self._difference(torch.cat([x, y], dim=1).to(dtype), lambda block: block.affine(embedding))
+
+    def _difference(self, h: Tensor, affine: Callable[[TimedResBlock], Affine]) -> Tensor:
+        """:meth:`forward` of both clips joined, where it is known what comes of the time embedding."""
         skips = []
         for block in self.input_blocks:
-            h = block(h, embedding)
+            h = block(h, affine)
             skips.append(h)
-        h = self.middle_block(h, embedding)
+        h = self.middle_block(h, affine)
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = block(torch.cat([h, skips.pop()], dim=1), affine)
         layers: list[Any] = list(self.out)
         norm, _, conv = layers
         return conv(silu(norm(h))).float()
+
+    def knows_affines(self) -> bool:
+        """Whether :meth:`embeddings` and :meth:`affines` may be asked for: whether the weights are float32."""
+        return self.time_embed[0].get_parameter("weight").dtype == torch.float32
 
     def has_kernels(self, x: Tensor) -> bool:
         """Whether :meth:`step` takes a latent (B, C, T, h, w); :meth:`forward` takes all."""
@@ -239,13 +258,16 @@ class UNet(Deriving):
         return fits and whole and x.dtype == self.out[0].weight.dtype == torch.float32
 
     def derive(self) -> dict[str, Tensor]:
-        """Of all timesteps the `sinusoids`, and of all blocks together `scales` and `scale_biases` of emb_layers."""
+        """Of all timesteps the `sinusoids`; of all blocks together `scales` and `scale_biases` of emb_layers, and `ones`
+        where they make scales."""
         layers = self._embedding_layers()
+        halves = [layer.bias[: layer.out_features // 2] for layer in layers]
         steps = torch.arange(self.num_timesteps, device=layers[0].weight.device)
         return {
             "sinusoids": timestep_embedding(steps, self.channels),
             "scales": torch.cat([layer.weight for layer in layers]),
             "scale_biases": torch.cat([layer.bias for layer in layers]),
+            "ones": torch.cat([F.pad(torch.ones_like(half), (0, len(half))) for half in halves]),
         }
 
     def sources(self) -> tuple[Tensor, ...]:
@@ -258,11 +280,37 @@ class UNet(Deriving):
 
     def embeddings(self, timesteps: Sequence[int]) -> list[tuple[Tensor, ...]]:
         """For every timestep what :meth:`step` takes: what its blocks scale and shift by, (2 C,) each."""
+        return [row.split(self._sizes()) for row in self._scales_and_shifts(timesteps)]
+
+    def _scales_and_shifts(self, timesteps: Sequence[int]) -> Tensor:
+        """What emb_layers of all blocks give for every timestep: a row each."""
         found = self.derived()
         sinusoids = torch.cat([found["sinusoids"][t : t + 1] for t in timesteps])
-        rows = F.linear(silu(self.time_embed(sinusoids)), found["scales"], found["scale_biases"])
-        sizes = [layer.out_features for layer in self._embedding_layers()]
-        return [row.split(sizes) for row in rows]
+        return F.linear(silu(self.time_embed(sinusoids)), found["scales"], found["scale_biases"])
+
+    def _sizes(self) -> list[int]:
+        return [layer.out_features for layer in self._embedding_layers()]
+
+    def affines(self, timesteps: Sequence[int]) -> list[list[Affine]]:
+        """For every timestep what :meth:`plain_step` takes: each block's, for all of a batch."""
+        rows = self._scales_and_shifts(timesteps).add_(self.derived()["ones"])
+        halves = [size // 2 for size in self._sizes() for _ in range(2)]
+        found = []
+        for row in rows[:, None, :, None, None, None]:
+            parts = iter(row.split(halves, dim=1))
+            found.append(list(zip(parts, parts, strict=True)))
+        return found
+
+    def plain_step(
+        self, x: Tensor, y: Tensor, affines: Sequence[Affine], factors: Sequence[float], noise: Tensor
+    ) -> Tensor:
+        """A step of the bridge in few operations of PyTorch; as :meth:`step`, with one of :meth:`affines`."""
+        each = iter(affines)
+        difference = self._difference(torch.cat([x, y], dim=1), lambda _: next(each))
+        a, b, c, d, m, e = factors
+        # With x_0 = x - difference the next state is a sum of four.
+        state = (x * (a + c - c * d)).add_(difference, alpha=c * d - a)
+        return state.add_(y, alpha=b - c * m).add_(noise, alpha=e)
 
     def step(
         self, x: Tensor, y: Tensor, embeddings: Sequence[Tensor], factors: Sequence[float], noise: Tensor

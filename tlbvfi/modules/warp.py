@@ -70,7 +70,7 @@ def _position(offset: Tensor, size: int, first: int) -> Tensor:
     if offset.ndim == 4:
         base = base[first : first + offset.shape[1], None, None]
     position = ((base + offset / half + 1.0) * half).clamp(0.0, size - 1.0)
-    return torch.where(position >= last_inside(size), size - 1.0, position)
+    return position.masked_fill_(position >= last_inside(size), size - 1.0)
 
 
 def warp(x: Tensor, flow: Tensor, top: int = 0) -> Tensor:

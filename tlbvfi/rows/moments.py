@@ -23,12 +23,17 @@ from .tuning import Tuning
 
 def channel_moments(x: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel over the positions: float32 (B, C) each, for x (B, C, H, W)."""
-    if torch.compiler.is_compiling() or x.stride(1) != 1:
+    tuning = tuning or Tuning.of(x.device)
+    last = x.stride(1) == 1
+    if tuning.kernels and last:
+        return norms.channel_moments(x)
+    in_one = tuning.few_operations and x.dtype == torch.float32
+    if torch.compiler.is_compiling() or in_one or not (last or tuning.few_operations):
         variance, mean = torch.var_mean(x.flatten(2).float(), dim=2, correction=0)
         return mean, variance
-    tuning = tuning or Tuning.of(x.device)
-    if tuning.kernels:
-        return norms.channel_moments(x)
+    if tuning.few_operations:
+        mean, square = _first_moments(x)
+        return mean, (square - mean.square()).clamp_min_(0.0)
     # One pass over differences from a mean of some rows, which is near enough that nothing cancels.
     near = x[:, :, :: max(1, x.shape[2] // 8)].mean(dim=(2, 3), dtype=torch.float32)
     sums, squares = torch.zeros_like(near), torch.zeros_like(near)
@@ -38,6 +43,16 @@ def channel_moments(x: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, Te
         squares[i] += column_sums(centred.mul_(centred), tuning.ones)
     offset = sums / (x.shape[2] * x.shape[3])
     return near + offset, (squares / (x.shape[2] * x.shape[3]) - offset.square()).clamp_min_(0.0)
+
+
+def _first_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of each channel of a map in half precision, and of its square: float32 (B, C) each.
+
+    What their difference loses is less than what the map was rounded by; and no copy in float32 is made.
+    """
+    mean = x.mean(dim=(2, 3), dtype=torch.float32)
+    length = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32)
+    return mean, length.mul_(x.shape[2:].numel() ** -0.5).square_()
 
 
 def channel_sums(x: Tensor, tuning: Tuning | None = None) -> Tensor:
@@ -112,6 +127,27 @@ def affine(mean: Tensor, variance: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, 
     return rearrange(scale, "b g c -> b (g c) 1 1"), rearrange(shift, "b g c -> b (g c) 1 1")
 
 
+def _affine_in_few(x: Tensor, norm: nn.GroupNorm, tuning: Tuning) -> tuple[Tensor, Tensor]:
+    """The norm of a map as x * scale + shift, (B, C, 1, 1) each in the map's dtype, in few operations."""
+    groups, positions = norm.num_groups, x.shape[2:].numel()
+    if x.dtype == torch.float32:
+        mean, variance = grouped(*channel_moments(x, tuning), groups)
+        inverse = torch.rsqrt(variance + norm.eps)
+    else:
+        # See _first_moments; here the squares are those of groups.
+        mean = x.mean(dim=(2, 3), dtype=torch.float32).unflatten(1, (groups, -1)).mean(dim=2)
+        lengths = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32).unflatten(1, (groups, -1))
+        length = torch.linalg.vector_norm(lengths, dim=2)
+        share = groups / (x.shape[1] * positions)
+        negative = torch.addcmul(mean.square(), length, length, value=-share).clamp_max_(0.0)
+        inverse = torch.rsqrt(norm.eps - negative)
+    weight, bias = (parameter.unflatten(0, (groups, -1)) for parameter in (norm.weight, norm.bias))
+    scale, shift = (x.new_empty(len(x), *weight.shape) for _ in range(2))
+    torch.mul(inverse[:, :, None], weight, out=scale)
+    torch.addcmul(bias, mean[:, :, None], scale, value=-1.0, out=shift)
+    return rearrange(scale, "b g c -> b (g c) 1 1"), rearrange(shift, "b g c -> b (g c) 1 1")
+
+
 def scaled(
     x: Tensor,
     scale: Tensor,
@@ -145,6 +181,8 @@ def group_normed(
         return result if activation is None else activation(result)
     if tuning.kernels and x.stride(1) == 1:
         scale, shift = norms.group_norm_affine(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
+    elif tuning.few_operations:
+        scale, shift = _affine_in_few(x, norm, tuning)
     else:
         scale, shift = affine(*grouped(*channel_moments(x, tuning), norm.num_groups), norm)
     return scaled(x, scale, shift, activation, writable, tuning)

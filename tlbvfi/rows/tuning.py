@@ -17,9 +17,12 @@ class Tuning:
     """Sizes and choices for a device; the defaults are a graphics card's, which wants long kernels.
 
     Attributes:
+        few_operations: take what is fewest operations, each over a whole map, though it rounds in another way; where
+            there is no gradient.
         piece_positions: positions of a piece of a layer that is several times wider than its map.
         piece_rows: rows of such a piece, at least, where its halo is computed twice.
-        summed_elements: elements of a channels-last map that are summed at a time; longer sums lose digits.
+        summed_elements: elements of a channels-last map that are summed at a time, without `few_operations`; longer
+            sums lose digits.
         ones: positions that a product with ones sums, which is faster than a sum on some devices; 0 for no products.
         half_sums_in_parts: sum maps in half precision part by part, where PyTorch would copy them to float32 first.
         own_half_norm: norm maps in half precision by PyTorch's kernel: what it loses does not show there.
@@ -35,6 +38,7 @@ class Tuning:
         kernels: call kernels of our own (:mod:`..kernels`), where there is no gradient.
     """
 
+    few_operations: bool = True
     piece_positions: int = 1 << 16
     piece_rows: int = 16
     summed_elements: int = 1 << 19
@@ -64,8 +68,9 @@ class Tuning:
             single = not compiling and torch.get_num_threads() == 1
             return _ONE_THREAD if single else _CPU
         if device.type in ("cuda", "meta"):
-            plain = torch.is_grad_enabled() or compiling or not usable(device)
-            return _CUDA if plain else _KERNELS
+            if torch.is_grad_enabled() or compiling:
+                return _LEARNING
+            return _KERNELS if usable(device) else _CUDA
         return _OTHER
 
 
@@ -84,10 +89,12 @@ def tuned(tuning: Tuning) -> Iterator[None]:
 
 _CUDA = Tuning()
 _KERNELS = replace(_CUDA, kernels=True)
-_OTHER = replace(_CUDA, fused_gather=False)
+#: With gradients, or compiled.
+_LEARNING = replace(_CUDA, few_operations=False)
+_OTHER = replace(_LEARNING, fused_gather=False)
 #: Pieces and chunks stay in the processor's cache.
 _CPU = replace(
-    _CUDA,
+    _LEARNING,
     piece_positions=1 << 14,
     ones=32,
     half_sums_in_parts=True,
