@@ -211,10 +211,16 @@ class Context(Rows):
         self.features, self.flow = features, flow
         batch, _, height, width = features[0].shape
         channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
+        whole: list[Neighbourhood] = []
+        if flow is not None and strips.pixels is None:
+            pairs = zip(features, flow.chunk(2, dim=1), strict=True)
+            whole = [Neighbourhood(f, to_frame, 0, strips.tuning) for f, to_frame in pairs]
 
         def read(a: int, b: int) -> Tensor:
             parts: list[Tensor | Neighbourhood] = [f[:, :, a:b] for f in features]
-            if flow is not None:
+            if whole:
+                parts += [seen if b - a == height else seen.rows(a, b) for seen in whole]
+            elif flow is not None:
                 to_frames = flow[:, :, a:b].chunk(2, dim=1)
                 pairs = zip(features, to_frames, strict=True)
                 parts += [Neighbourhood(f, to_frame, a, strips.tuning) for f, to_frame in pairs]

@@ -7,6 +7,7 @@ p + flow(p), bilinearly, positions clamped to the map.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -129,6 +130,7 @@ class Neighbourhood:
         """
         b, _, self.height, self.width = x.shape
         self.shape = (b, *flow.shape[2:])
+        self._x = x
         self.table = rearrange(x, "b c h w -> (b h w) c")
         self.image = flow.shape[2:].numel()
         self._flow, self._top = flow, top
@@ -168,6 +170,22 @@ class Neighbourhood:
                 taps = (corner + (dy * self.width + dx)).clamp_(0, count - 1)
                 yield taps, (vertical * horizontal).to(self.table.dtype)
 
+    def rows(self, start: int, stop: int) -> Neighbourhood:
+        """The same of some rows of the flow alone."""
+        part = Neighbourhood(self._x, self._flow[:, :, start:stop], self._top + start, self._tuning)
+        if self._in_few:
+            part._weighted = self._weighted.of_rows(start, stop)
+        return part
+
+    @property
+    def _in_few(self) -> bool:
+        """Whether all positions are placed at once, and their neighbours share what can be shared."""
+        return self._tuning.few_operations and self._tuning.fused_gather and self._map is None
+
+    @cached_property
+    def _weighted(self) -> _Weighted:
+        return _Weighted.of(*(places.view(self.shape) for places in self._places), self.table.dtype)
+
     def _sampled(self, taps: Tensor, weights: Tensor) -> Tensor:
         """Sums of weighted taps: (P, C)."""
         if self._tuning.fused_gather:
@@ -205,6 +223,11 @@ class Neighbourhood:
             centre(x, self._flow, Bases.of(x), self._top, out.permute(0, 3, 1, 2))
             return out.permute(0, 3, 1, 2)
         positions = out.view(b * h * w, -1)
+        if self._in_few:
+            gather = _Gather(self.table, self._weighted, (self.height, self.width))
+            for chunk in self._chunks():
+                positions[chunk] = gather.sampled(chunk)[0]
+            return out.permute(0, 3, 1, 2)
         for chunk in self._chunks():
             for taps in self._taps(chunk, 0):
                 positions[chunk] = self._sampled(*taps)
@@ -218,6 +241,8 @@ class Neighbourhood:
             copies = (self._copy(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
             return torch.stack([(c * target).sum(dim=1) / (_length(c) * own) for c in copies], dim=1)
         vectors = rearrange(m, "b c h w -> (b h w) c")
+        if self._in_few and self.shape[1:] == (self.height, self.width):
+            return self._cosine_in_few(vectors)
         parts = []
         for chunk in self._chunks():
             target = vectors[chunk]
@@ -226,6 +251,104 @@ class Neighbourhood:
             parts.append(torch.stack([_product(c, target) / (_length(c) * own) for c in copies], dim=1))
         b, h, w = self.shape
         return rearrange(torch.cat(parts), "(b h w) k -> b k h w", b=b, h=h, w=w)
+
+    def _cosine_in_few(self, vectors: Tensor) -> Tensor:
+        """:meth:`cosine` where the flow is whole: several neighbours at a time, of small maps all nine.
+
+        A copy of the map has zeros around, so that all neighbours have the same weights.
+        """
+        size = self.height + _AROUND, self.width + _AROUND
+        padded = F.pad(self._x, (1, _AROUND - 1, 1, _AROUND - 1))
+        gather = _Gather(rearrange(padded, "b c h w -> (b h w) c"), self._weighted, size, neighbours=3)
+        cosines = vectors.new_empty(len(vectors), 9, dtype=torch.float32)
+        for chunk in self._chunks():
+            target = vectors[chunk]
+            at_a_time = next(n for n in (9, 3, 1) if n == 1 or n * len(target) <= self._tuning.gathered_positions)
+            lengths = cosines.new_empty(9, len(target))
+            products = torch.empty_like(lengths)
+            exact = target.float()
+            for first in range(0, 9, at_a_time):
+                which = slice(first, first + at_a_time)
+                copies = gather.sampled(chunk, which)
+                torch.linalg.vector_norm(copies, dim=2, dtype=torch.float32, out=lengths[which])
+                torch.sum(copies * exact, dim=2, out=products[which])
+            # See _length.
+            lengths.square_().add_(1e-12).sqrt_().mul_(_length(target))
+            torch.div(products.t(), lengths.t(), out=cosines[chunk])
+        b, h, w = self.shape
+        return rearrange(cosines, "(b h w) k -> b k h w", b=b, h=h, w=w)
+
+
+#: Rows, and columns, of zeros around a map of which all neighbours of its positions are read: one before, two after.
+_AROUND = 3
+
+
+@dataclass
+class _Weighted:
+    """Positions as :class:`_Gather` takes them.
+
+    Attributes:
+        low: the places (x, y) at or before each, (2, B, H, W) int32 or int64.
+        weights: of the four taps that lie around it, (B, H, W, 4).
+    """
+
+    low: Tensor
+    weights: Tensor
+
+    @staticmethod
+    def of(px: Tensor, py: Tensor, dtype: torch.dtype) -> _Weighted:
+        """px, py: (B, H, W) float32. Where a position is at the far end of a side, the tap past it weighs nothing."""
+        position = torch.stack([px, py])
+        low = position.floor()
+        share = position.sub_(low)
+        across, down = torch.stack([1 - share, share], dim=-1)
+        weights = px.new_empty(*px.shape, 2, 2, dtype=dtype)
+        torch.mul(down[..., :, None], across[..., None, :], out=weights)
+        return _Weighted(low.to(torch.int32), weights.flatten(3))
+
+    def of_rows(self, start: int, stop: int) -> _Weighted:
+        return _Weighted(self.low[:, :, start:stop], self.weights[:, start:stop])
+
+
+class _Gather:
+    """Samples of a map (B, H, W) given as a table of features, at places and at their neighbours."""
+
+    def __init__(self, table: Tensor, at: _Weighted, size: tuple[int, int], neighbours: int = 1) -> None:
+        """Take a map.
+
+        Args:
+            table: (B H W, C).
+            at: where.
+            size: (H, W).
+            neighbours: 3 for the 3 x 3 that begin at each place, so of a map that has a row and a column before it
+                and two after; 1 for the place alone.
+        """
+        self._table, self._neighbours = table, neighbours
+        height, width = size
+        self._weights = at.weights.reshape(-1, 4)
+        low = at.low if len(table) < 2**31 - 2 * width else at.low.long()
+        first = torch.add(low[0], low[1], alpha=width)
+        if len(first) > 1:
+            first += torch.arange(len(first), device=first.device, dtype=first.dtype)[:, None, None] * (height * width)
+        self._first = first.flatten()
+        # From a place to all taps of its neighbours, (neighbours^2, 4).
+        steps = torch.arange(neighbours + 1, device=first.device, dtype=first.dtype)
+        grid = steps[:, None] * width + steps
+        self._taps = grid.unfold(0, 2, 1).unfold(1, 2, 1).reshape(-1, 1, 4)
+        self._bags: Tensor | None = None
+
+    def sampled(self, chunk: slice, which: slice = slice(None)) -> Tensor:
+        """Of a chunk of P positions n of the neighbours, row by row: (n, P, C)."""
+        taps = self._first[chunk, None] + self._taps[which]
+        if self._neighbours == 1:
+            taps.clamp_(max=len(self._table) - 1)  # taps past the end, which weigh nothing
+        count, positions = taps.shape[:2]
+        weights = self._weights[chunk].expand(count, -1, -1).reshape(-1)
+        if self._bags is None:
+            self._bags = torch.arange(0, taps.numel(), 4, device=taps.device, dtype=taps.dtype)
+        bags = self._bags[: count * positions]
+        found = F.embedding_bag(taps.view(-1), self._table, bags, mode="sum", per_sample_weights=weights)
+        return found.view(count, positions, -1)
 
 
 def _axis(position: Tensor, size: int, reach: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
