@@ -90,10 +90,10 @@ def test_first_layer_and_the_moments_of_its_parts() -> None:
 
 def test_conv_of_two_maps_with_everything() -> None:
     """Groups of two channels, a batch, parts that are not full, channels that are no power of two."""
-    clips = [clip_of(2, 3, 3, 6, 6), clip_of(2, 3, 3, 6, 2, seed=7)]
+    clips = [clip_of(2, 3, 3, 6, 12), clip_of(2, 3, 3, 6, 4, seed=7)]
     both = torch.cat([planes(clip) for clip in clips], 1)
-    weight, bias, norm = values(6, 8, 3, 3, 3), values(6), norm_of(8, 4)
-    skip_weight, skip_bias = values(6, 8, 1, 1, 1), values(6, seed=8)
+    weight, bias, norm = values(12, 16, 3, 3, 3), values(12), norm_of(16, 8)
+    skip_weight, skip_bias = values(12, 16, 1, 1, 1), values(12, seed=8)
     got = clip_conv(clips, taps(weight), bias, norm, "", clips, "", taps(skip_weight), skip_bias)
     want = F.conv3d(F.silu(normed(both, norm)), weight.double(), bias.double(), padding=1)
     want += F.conv3d(both.double(), skip_weight.double(), skip_bias.double())
@@ -115,7 +115,7 @@ def test_attention() -> None:
 
 @pytest.mark.parametrize("factors", [Factors(0.8, 0.2, 0.7, 0.6, 0.4, 0.3), LAST])
 def test_step(factors: Factors) -> None:
-    clip, norm, weight, bias = clip_of(1, 3, 4, 4, 24), norm_of(24, 12), values(3, 24, 3, 3, 3), values(3)
+    clip, norm, weight, bias = clip_of(1, 3, 4, 4, 8), norm_of(8, 8), values(3, 8, 3, 3, 3), values(3)
     x, y, noise = (values(1, 3, 3, 4, 4, seed=seed) for seed in range(3))
     got = clip_step(clip, taps(weight), bias, norm, x, y, noise, factors)
     x_0 = x - F.conv3d(F.silu(normed(planes(clip), norm)), weight.double(), bias.double(), padding=1)

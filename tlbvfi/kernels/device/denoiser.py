@@ -142,50 +142,38 @@ def conv_kernel(
 
         # Frames from `around` before to `around` after, as far as there are such, and places around this one.
         side = 2 * around + 1
-        area = side * side
-        begin, end = tl.maximum(around - frame, 0), tl.minimum(side, FRAMES - frame + around)
-        source += batch * FRAMES * own_positions * channels
-        if PLANES:
-            to_place, to_frame = 1, own_positions
-            within = ((channel * FRAMES + slot) * own_positions)[None, :]
-        else:
-            to_place, to_frame = channels, own_positions * channels
-            within = (slot * to_frame + channel)[None, :]
-        factors = own_weight + (slot * area * inputs + channel)[:, None] * outputs + n[None, :]
-        known = channel < channels
-        across = width >> own_up
-        top, left = y - around, x - around
-        for step in range(begin // SLOTS * area, tl.cdiv(end, SLOTS) * area):
+        begin = tl.maximum(around - frame, 0) // SLOTS
+        end = tl.cdiv(tl.minimum(side, FRAMES - frame + around), SLOTS)
+        for step in range(begin * side * side, end * side * side):
             group = tl.where(around == 0, step, step // 9)
-            spot = step - group * area
+            spot = step - group * side * side
             down = spot // 3
-            there = known
-            if SLOTS > 1:
-                tap = group * SLOTS + slot
-                there = known & (tap >= begin) & (tap < end)
-            row, column = top + down, left + (spot - 3 * down)
+            tap = group * SLOTS + slot
+            moment = frame + tap - around
+            there = (tap < side) & (moment >= 0) & (moment < FRAMES) & (channel < channels)
+            row, column = y + (down - around), x + (spot - 3 * down - around)
             inside = here & (row >= 0) & (row < height) & (column >= 0) & (column < width)
             both = inside[:, None] & there[None, :]
-            now = source + (frame - around + group * SLOTS) * to_frame
-            if POOL:
-                address = now + ((4 * row * width + 2 * column) * to_place)[:, None] + within
+            if PLANES:
+                plane = ((batch * channels + channel) * FRAMES + moment) * positions
+                found = tl.load(source + plane[None, :] + (row * width + column)[:, None], mask=both, other=0.0)
+            elif POOL:
+                pixel = batch * FRAMES * own_positions + 4 * row * width + 2 * column
+                address = source + (pixel * channels)[:, None] + (moment * own_positions * channels + channel)[None, :]
                 found = tl.zeros((BLOCK_P, SLOTS * BLOCK_C), tl.float32)
                 for corner in tl.static_range(4):
-                    beside = (corner // 2 * 2 * width + corner % 2) * to_place
+                    beside = (corner // 2 * 2 * width + corner % 2) * channels
                     seen = tl.load(address + beside, mask=both, other=0.0) * scale + shift
                     found += seen * tl.sigmoid(seen)
                 found = tl.where(both, found * 0.25, 0.0)
             else:
-                pixel = (row >> own_up) * across + (column >> own_up)
-                found = tl.load(now + (pixel * to_place)[:, None] + within, mask=both, other=0.0)
-                if not PLANES:
-                    found = found * scale + shift
-                    found = tl.where(both, tl.where(active, found * tl.sigmoid(found), found), 0.0)
-            own_factors = tl.load(
-                factors + (group * SLOTS * area + spot) * inputs * outputs,
-                mask=there[:, None] & wanted[None, :], other=0.0,
-            )  # fmt: skip
-            value = tl.dot(found, own_factors, value, input_precision=PRECISION)
+                pixel = batch * FRAMES * own_positions + (row >> own_up) * (width >> own_up) + (column >> own_up)
+                address = source + (pixel * channels)[:, None] + (moment * own_positions * channels + channel)[None, :]
+                found = tl.load(address, mask=both, other=0.0) * scale + shift
+                found = tl.where(both, tl.where(active, found * tl.sigmoid(found), found), 0.0)
+            line = ((tap * side * side + spot) * inputs + channel) * outputs
+            factors = tl.load(own_weight + line[:, None] + n[None, :], mask=there[:, None] & wanted[None, :], other=0.0)
+            value = tl.dot(found, factors, value, input_precision=PRECISION)
 
     value += tl.load(bias + n, mask=wanted, other=0.0)[None, :]
     value += tl.load(skip_bias + n, mask=n < tl.where(sources > normed, outputs, 0), other=0.0)[None, :]
