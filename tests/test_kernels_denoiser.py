@@ -29,6 +29,7 @@ from tlbvfi.kernels.denoiser import (
     part_positions,
 )
 from tlbvfi.model import TLBVFI
+from tlbvfi.modules.preparation import laid_out
 from tlbvfi.modules.unet import UNet
 
 #: Two levels are enough for every kind of block; groups of concatenated maps have two channels.
@@ -42,11 +43,6 @@ def values(*shape: int, seed: int = 0) -> Tensor:
 def decibels(got: Tensor, want: Tensor) -> float:
     span = (want.max() - want.min()).double()
     return 10 * math.log10(float(span**2 / (got.double() - want.double()).square().mean()))
-
-
-def taps(weight: Tensor) -> Tensor:
-    """(out, in, ...) as the kernels take it."""
-    return rearrange(weight.flatten(2), "o i tap -> tap i o").contiguous()
 
 
 def planes(clip: Clip) -> Tensor:
@@ -83,7 +79,7 @@ def normed(x: Tensor, norm: Norm) -> Tensor:
 
 def test_first_layer_and_the_moments_of_its_parts() -> None:
     x, y, weight, bias = values(2, 3, 3, 3, 6), values(2, 3, 3, 3, 6, seed=1), values(12, 6, 3, 3, 3), values(12)
-    clip = clip_entry(x, y, taps(weight), bias)
+    clip = clip_entry(x, y, weight, bias)
     assert decibels(planes(clip), F.conv3d(torch.cat([x, y], 1), weight, bias, padding=1)) > 120
     torch.testing.assert_close(clip.moments, moments_of(clip.maps), rtol=1e-4, atol=1e-4)
 
@@ -92,9 +88,9 @@ def test_conv_of_two_maps_with_everything() -> None:
     """Groups of two channels, a batch, parts that are not full, channels that are no power of two."""
     clips = [clip_of(2, 3, 3, 6, 12), clip_of(2, 3, 3, 6, 4, seed=7)]
     both = torch.cat([planes(clip) for clip in clips], 1)
-    weight, bias, norm = values(12, 16, 3, 3, 3), values(12), norm_of(16, 8)
+    weight, bias, norm = laid_out(values(12, 16, 3, 3, 3)), values(12), norm_of(16, 8)
     skip_weight, skip_bias = values(12, 16, 1, 1, 1), values(12, seed=8)
-    got = clip_conv(clips, taps(weight), bias, norm, "", clips, "", taps(skip_weight), skip_bias)
+    got = clip_conv(clips, weight, bias, norm, "", clips, "", skip_weight, skip_bias)
     want = F.conv3d(F.silu(normed(both, norm)), weight.double(), bias.double(), padding=1)
     want += F.conv3d(both.double(), skip_weight.double(), skip_bias.double())
     assert decibels(planes(got), want) > 120
@@ -103,7 +99,7 @@ def test_conv_of_two_maps_with_everything() -> None:
 def test_attention() -> None:
     clip, norm = clip_of(1, 3, 5, 9, 8), norm_of(8, 4)
     weight, bias, out, out_bias = values(24, 8, 1), values(24), values(8, 8, 1), values(8, seed=1)
-    qkv = clip_linear(clip, taps(weight), bias, norm)
+    qkv = clip_linear(clip, weight, bias, norm)
     tokens = rearrange(normed(planes(clip), norm), "b c t h w -> b (t h w) c")
     want = F.linear(tokens, weight[..., 0].double(), bias.double())
     assert decibels(qkv.flatten(1, 3), want) > 120
@@ -117,7 +113,7 @@ def test_attention() -> None:
 def test_step(factors: Factors) -> None:
     clip, norm, weight, bias = clip_of(1, 3, 4, 4, 8), norm_of(8, 8), values(3, 8, 3, 3, 3), values(3)
     x, y, noise = (values(1, 3, 3, 4, 4, seed=seed) for seed in range(3))
-    got = clip_step(clip, taps(weight), bias, norm, x, y, noise, factors)
+    got = clip_step(clip, weight, bias, norm, x, y, noise, factors)
     x_0 = x - F.conv3d(F.silu(normed(planes(clip), norm)), weight.double(), bias.double(), padding=1)
     a, b, c, d, m, e = factors
     assert decibels(got, a * x_0 + b * y + c * (x - d * x_0 - m * y) + e * noise) > 120

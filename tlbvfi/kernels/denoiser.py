@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from .registry import ceil_div, operator, power_of_two, products
 #: Channels of one map, at most.
 MOST_CHANNELS = 128
 #: Parts of a map whose moments are merged at a time.
-_PARTS = 64
+_PARTS = 128
+#: Columns of the matrix that a convolution multiplies at a time, taps by channels, for positions of a part.
+_COLUMNS = {16: 128, 32: 64, 64: 64, 128: 32}
 #: Keys that attention sees at a time, for positions of a part.
 _KEYS = {16: 128, 32: 64, 64: 32, 128: 32}
 
@@ -69,8 +71,7 @@ def _part_count(maps: Tensor) -> tuple[int, int, int]:
 
 
 def clip_entry(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Clip:
-    """conv([x, y]) + bias as a clip, of x and y (B, C, T, h, w), contiguous, and a weight of 27 taps (see
-    :func:`clip_conv`)."""
+    """conv([x, y]) + bias as a clip, of x and y (B, C, T, h, w), contiguous, and a weight (out, 2 C, 3, 3, 3)."""
     return Clip(*_clip_entry(x, y, weight, bias))
 
 
@@ -89,25 +90,29 @@ def clip_conv(
 
     Args:
         inputs: one map or two, which count as one of all their channels.
-        weight: (27, in, out), of a kernel over time, height and width. Zeros surround what it is applied to.
+        weight: (out, in, 3, 3, 3). Zeros surround what it is applied to.
         bias: (out,).
         norm: of the inputs.
         resample: "down" takes the means of 2x2 positions, "up" each position four times, "" does neither.
         residuals: what is added: nothing, a map of `out` channels, or one or two maps that `skip_weight` is applied to.
         residual_resample: what is done to the one map of `out` channels, as for `resample`.
-        skip_weight, skip_bias: of a 1x1x1 convolution of the residuals, (1, in, out) and (out,).
+        skip_weight, skip_bias: of a 1x1x1 convolution of the residuals, (out, in, 1, 1, 1) and (out,).
     """
-    maps, moments = zip(*inputs, strict=True)
+    first, second = _pair(inputs)
+    residual, residual_second = _pair(residuals)
+    assert first is not None
     return Clip(
         *_clip_conv(
-            maps, moments, weight, bias, norm.weight, norm.bias, norm.embedding, norm.members, norm.eps, resample,
-            [residual.maps for residual in residuals], residual_resample, skip_weight, skip_bias,
+            first.maps, first.moments, second and second.maps, second and second.moments, weight, bias,
+            norm.weight, norm.bias, norm.embedding, norm.members, norm.eps, resample,
+            residual and residual.maps, residual_second and residual_second.maps, residual_resample,
+            skip_weight, skip_bias,
         )
     )  # fmt: skip
 
 
 def clip_linear(clip: Clip, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
-    """norm(clip) weight^T + bias, without an activation: (B, T, h, w, out), of a weight (1, in, out)."""
+    """norm(clip) weight^T + bias, without an activation: (B, T, h, w, out), of a weight (out, in, 1...)."""
     return _clip_linear(clip.maps, clip.moments, weight, bias, norm.weight, norm.bias, norm.members, norm.eps)
 
 
@@ -140,6 +145,11 @@ def clip_step(
     )
 
 
+def _pair(clips: Sequence[Clip]) -> tuple[Clip | None, Clip | None]:
+    first, second = [*clips, None, None][:2]
+    return first, second
+
+
 def _new_clip(like: Tensor, height: int, width: int, channels: int) -> tuple[Tensor, Tensor]:
     batch, frames = like.shape[:2]
     maps = like.new_empty(batch, frames, height, width, channels)
@@ -156,37 +166,46 @@ def _sides(maps: Tensor, resample: str) -> tuple[int, int]:
 
 def _entry_shapes(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     batch, _, frames, height, width = x.shape
-    return _new_clip(x.new_empty(batch, frames), height, width, len(bias))
+    return _new_clip(x.new_empty(batch, frames), height, width, len(weight))
 
 
-def _conv_shapes(maps: list[Tensor], moments: list[Tensor], weight: Tensor, bias: Tensor, *rest: Any) -> Any:
-    resample = rest[5]
-    return _new_clip(maps[0], *_sides(maps[0], resample), len(bias))
+def _conv_shapes(
+    first: Tensor, first_moments: Tensor, second: Tensor | None, second_moments: Tensor | None, weight: Tensor,
+    bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, embedding: Tensor | None, members: int, eps: float,
+    resample: str, *_: object,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return _new_clip(first, *_sides(first, resample), len(weight))
 
 
 def _launch_entry(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     maps, moments = _entry_shapes(x, y, weight, bias)
-    _start(_Sources([x, y], planes=True), weight, bias, maps, moments)
+    _start(_Sources(x, y, planes=True), weight, bias, maps, moments)
     return maps, moments
 
 
 def _launch_conv(
-    maps: list[Tensor], moments: list[Tensor], weight: Tensor, bias: Tensor,
-    norm_weight: Tensor, norm_bias: Tensor, embedding: Tensor | None, members: int, eps: float, resample: str,
-    residuals: list[Tensor], residual_resample: str, skip_weight: Tensor | None, skip_bias: Tensor | None,
+    first: Tensor, first_moments: Tensor, second: Tensor | None, second_moments: Tensor | None, weight: Tensor,
+    bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, embedding: Tensor | None, members: int, eps: float,
+    resample: str, residual: Tensor | None, residual_second: Tensor | None, residual_resample: str,
+    skip_weight: Tensor | None, skip_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    out, kept = _new_clip(maps[0], *_sides(maps[0], resample), len(bias))
-    sources = _Sources(maps, moments, norm_weight, norm_bias, embedding, members, eps, True, resample)
-    _start(sources, weight, bias, out, kept, _Residual(residuals, residual_resample, skip_weight, skip_bias))
-    return out, kept
+    maps, moments = _new_clip(first, *_sides(first, resample), len(weight))
+    sources = _Sources(
+        first, second, first_moments, second_moments, norm_weight, norm_bias, embedding, members, eps, True, resample
+    )
+    added = _Residual(residual, residual_second, residual_resample, skip_weight, skip_bias)
+    _start(sources, weight, bias, maps, moments, added)
+    return maps, moments
 
 
 def _launch_linear(
     clip: Tensor, moments: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, members: int,
     eps: float,
 ) -> Tensor:  # fmt: skip
-    out = clip.new_empty(*clip.shape[:-1], len(bias))
-    sources = _Sources([clip], [moments], norm_weight, norm_bias, members=members, eps=eps, silu=False)
+    out = clip.new_empty(*clip.shape[:-1], len(weight))
+    sources = _Sources(
+        clip, None, moments, norm_weight=norm_weight, norm_bias=norm_bias, members=members, eps=eps, silu=False
+    )
     _start(sources, weight, bias, out, None)
     return out
 
@@ -196,17 +215,19 @@ def _launch_step(
     eps: float, x: Tensor, y: Tensor, noise: Tensor, *factors: float,
 ) -> Tensor:  # fmt: skip
     out = torch.empty_like(x)
-    sources = _Sources([clip], [moments], norm_weight, norm_bias, members=members, eps=eps)
+    sources = _Sources(clip, None, moments, norm_weight=norm_weight, norm_bias=norm_bias, members=members, eps=eps)
     _start(sources, weight, bias, out, None, step=(x, y, noise), factors=factors)
     return out
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """What a convolution reads, one map or two, and how."""
+    """What a convolution reads, and how."""
 
-    maps: Sequence[Tensor]
-    moments: Sequence[Tensor] = ()
+    first: Tensor
+    second: Tensor | None = None
+    first_moments: Tensor | None = None
+    second_moments: Tensor | None = None
     norm_weight: Tensor | None = None
     norm_bias: Tensor | None = None
     embedding: Tensor | None = None
@@ -214,45 +235,47 @@ class _Sources:
     eps: float = 0.0
     silu: bool = True
     resample: str = ""
-    #: Maps are (B, C, T, h, w) instead of (B, T, h, w, C), and have no norm.
+    #: Maps are (B, C, T, h, w) instead of (B, T, h, w, C), and the channels of both together are the first's.
     planes: bool = False
 
     @property
-    def channels(self) -> list[int]:
-        return [x.shape[1 if self.planes else 4] for x in self.maps]
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Frames, height and width of the maps."""
-        frames, height, width = self.maps[0].shape[2:] if self.planes else self.maps[0].shape[1:4]
-        return frames, height, width
+    def channels(self) -> tuple[int, int]:
+        if self.planes:
+            return 2 * self.first.shape[1], 0
+        return self.first.shape[4], _last(self.second)
 
     @property
     def sides(self) -> tuple[int, int]:
         """Height and width of what the convolution is applied to."""
-        return self.size[1:] if self.planes else _sides(self.maps[0], self.resample)
+        if self.planes:
+            return self.first.shape[3], self.first.shape[4]
+        return _sides(self.first, self.resample)
+
+    def parts(self) -> list[int]:
+        """Of the first map and of the second, as :func:`_part_count` has them, and positions of a frame of them."""
+        if self.norm_weight is None:
+            return [0] * 7
+        counts = [0, 0, 0] if self.second is None else _part_count(self.second)
+        return [*_part_count(self.first), *counts, self.first.shape[2] * self.first.shape[3]]
 
 
 @dataclass(frozen=True)
 class _Residual:
     """What is added to a convolution's result."""
 
-    maps: Sequence[Tensor] = ()
+    first: Tensor | None = None
+    second: Tensor | None = None
     resample: str = ""
     weight: Tensor | None = None
     bias: Tensor | None = None
 
     @property
-    def raw(self) -> Sequence[Tensor]:
-        """The maps that a weight is applied to."""
-        return () if self.weight is None else self.maps
+    def channels(self) -> tuple[int, int]:
+        return _last(self.first), _last(self.second)
 
-    @property
-    def corners(self) -> int:
-        """Positions whose mean is added as it is."""
-        if self.weight is not None or not self.maps:
-            return 0
-        return 4 if self.resample == "down" else 1
+
+def _last(maps: Tensor | None) -> int:
+    return 0 if maps is None else maps.shape[-1]
 
 
 def _start(
@@ -267,39 +290,33 @@ def _start(
 ) -> None:
     from .device.denoiser import conv_kernel
 
-    frames, own_height, own_width = sources.size
     height, width = sources.sides
-    outputs, size, precision = len(bias), part_positions(height * width), products(out)
-    maps, raw = sources.maps, residual.raw
-    # What is not there is never read, and has no kernel of its own: anything stands for it.
-    first, second = _pair(maps, out)
-    raw_first, raw_second = _pair(raw, out)
-    channels, raw_channels = [*sources.channels, 0][:2], [*(x.shape[4] for x in raw), 0, 0][:2]
-    widest = power_of_two(max(*channels, *raw_channels), least=4)
-    block_n = min(power_of_two(outputs, least=16), 16 if size == 16 and precision == "ieee" else 32)
-    conv_kernel[frames * ceil_div(height * width, size), len(out), ceil_div(outputs, block_n)](
-        first, second, raw_first, raw_second, *_pair(sources.moments, out), weight, bias,
-        _or(residual.weight, out), _or(residual.bias, out), _or(sources.norm_weight, out),
-        _or(sources.norm_bias, out), _or(sources.embedding, out), _pair(residual.maps, out)[0], out,
-        _or(moments, out), *step, *channels, *raw_channels, outputs,
-        len(maps), len(maps) + len(raw), len(weight) // 27, int(sources.silu), int(sources.resample == "up"),
-        int(sources.embedding is not None), int(moments is not None), height, width,
-        own_height * own_width, part_positions(own_height * own_width),
-        int(residual.resample == "up"), int(residual.resample == "down"), residual.corners, sources.eps, *factors,
-        FRAMES=frames, MEMBERS=sources.members, POOL=sources.resample == "down", PLANES=sources.planes,
-        BLOCK_P=size, BLOCK_N=block_n, BLOCK_C=widest, SLOTS=1 if widest >= 16 else 4,
+    frames = sources.first.shape[2 if sources.planes else 1]
+    size, precision = part_positions(height * width), products(sources.first)
+    pointwise = weight[0, 0].numel() == 1
+    (first, second), (residual_first, residual_second) = sources.channels, residual.channels
+    pool = sources.resample == "down"
+    side, columns = _side(first), 32 if pool else _COLUMNS[size]
+    if sources.planes:
+        side, columns = power_of_two(first, least=8), columns // 2
+    block_n = min(power_of_two(len(weight), least=16), 16 if size == 16 and precision == "ieee" else 32)
+    skip = residual.weight
+    conv_kernel[frames * ceil_div(height * width, size), len(out), ceil_div(len(weight), block_n)](
+        sources.first, sources.first_moments, sources.second, sources.second_moments, weight, bias,
+        sources.norm_weight, sources.norm_bias, sources.embedding,
+        residual.first, residual.second, skip, residual.bias, out, moments, *step,
+        height, width, int(sources.resample == "up"), int(residual.resample == "up"), *sources.parts(), sources.eps,
+        *weight.stride()[:2], *((0, 0, 0) if pointwise else weight.stride()[2:]),
+        *((0, 0) if skip is None else skip.stride()[:2]), *factors,
+        FRAMES=frames, FIRST=first, SECOND=second, OUT=len(weight),
+        RESIDUAL=residual_first, RESIDUAL_SECOND=residual_second, MEMBERS=sources.members,
+        SILU=sources.silu and sources.norm_weight is not None, POOL=pool, RESIDUAL_POOL=residual.resample == "down",
+        PLANES=sources.planes, POINTWISE=pointwise, BLOCK_P=size, BLOCK_N=block_n,
+        BLOCK_FIRST=side, BLOCK_SECOND=_side(second),
+        BLOCK_RESIDUAL=_side(residual_first), BLOCK_RESIDUAL_SECOND=_side(residual_second),
+        TAPS=1 if pointwise else max(1, columns // max(side, _side(second) if second else 0)),
         PARTS=_PARTS, PRECISION=precision, num_warps=4 if size < 128 else 8,
     )  # fmt: skip
-
-
-def _or(x: Tensor | None, other: Tensor) -> Tensor:
-    return other if x is None else x
-
-
-def _pair(given: Sequence[Tensor], other: Tensor) -> tuple[Tensor, Tensor]:
-    """Two tensors, `other` for those that are not given."""
-    first, second = [*given, other, other][:2]
-    return first, second
 
 
 def _side(channels: int) -> int:
@@ -328,16 +345,16 @@ _clip_entry = operator(
     "clip_entry(Tensor x, Tensor y, Tensor weight, Tensor bias) -> (Tensor, Tensor)", _entry_shapes, _launch_entry
 )
 _clip_conv = operator(
-    "clip_conv(Tensor[] maps, Tensor[] moments, Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias,"
-    " Tensor? embedding, int members, float eps, str resample, Tensor[] residuals, str residual_resample,"
-    " Tensor? skip_weight, Tensor? skip_bias) -> (Tensor, Tensor)",
+    "clip_conv(Tensor first, Tensor first_moments, Tensor? second, Tensor? second_moments, Tensor weight, Tensor bias,"
+    " Tensor norm_weight, Tensor norm_bias, Tensor? embedding, int members, float eps, str resample, Tensor? residual,"
+    " Tensor? residual_second, str residual_resample, Tensor? skip_weight, Tensor? skip_bias) -> (Tensor, Tensor)",
     _conv_shapes,
     _launch_conv,
 )
 _clip_linear = operator(
     "clip_linear(Tensor clip, Tensor moments, Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias,"
     " int members, float eps) -> Tensor",
-    lambda clip, moments, weight, bias, *_: clip.new_empty(*clip.shape[:-1], len(bias)),
+    lambda clip, moments, weight, *_: clip.new_empty(*clip.shape[:-1], len(weight)),
     _launch_linear,
 )
 _clip_attention = operator(

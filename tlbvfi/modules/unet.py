@@ -45,17 +45,15 @@ class BandedConv(Deriving, nn.Conv3d):
     """
 
     def derive(self) -> dict[str, Tensor]:
-        """`taps`, (t y x, in, out), for kernels of our own. For others `band`, (out T, in T, y, x): weights from every
-        frame to every frame; `band_bias`, (out T,)."""
+        """`band`, (out T, in T, y, x): weights from every frame to every frame; `band_bias`, (out T,)."""
         weight, bias = self.sources()
-        taps = {"taps": rearrange(weight, "o i t y x -> (t y x) i o").contiguous()}
         if self.kernel_size[0] == 1:
-            return taps
+            return {}
         before, here, after = weight.unbind(2)  # (out, in, y, x) each
         none = torch.zeros_like(here)
         rows = (here, after, none), (before, here, after), (none, before, here)
         band = torch.stack([torch.stack(row, dim=2) for row in rows], dim=1)
-        return taps | {
+        return {
             "band": rearrange(band, "o t i s y x -> (o t) (i s) y x").contiguous(),
             "band_bias": bias.repeat_interleave(FRAMES),
         }
@@ -132,14 +130,12 @@ class TimedResBlock(nn.Module):
         emb_layers give."""
         layers: list[Any] = [*self.in_layers, *self.out_layers, self.skip_connection]
         norm, _, conv, norm2, _, _, conv2, skip = layers
-        h = clip_conv(inputs, conv.derived()["taps"], conv.bias, _of(norm), self.resample)
-        weights = (None, None) if isinstance(skip, nn.Identity) else (skip.derived()["taps"], skip.bias)
-        return clip_conv(
-            [h], conv2.derived()["taps"], conv2.bias, _of(norm2, embedding), "", inputs, self.resample, *weights
-        )
+        h = clip_conv(inputs, conv.weight, conv.bias, _of(norm), self.resample)
+        weights = (None, None) if isinstance(skip, nn.Identity) else (skip.weight, skip.bias)
+        return clip_conv([h], conv2.weight, conv2.bias, _of(norm2, embedding), "", inputs, self.resample, *weights)
 
 
-class ClipSelfAttention(Deriving):
+class ClipSelfAttention(nn.Module):
     """Single-head attention over all positions of the clip; qkv from one 1x1 conv, laid out q | k | v."""
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -159,19 +155,10 @@ class ClipSelfAttention(Deriving):
         out = F.linear(attention(q, k, v), self.proj_out.weight[:, :, 0], self.proj_out.bias)
         return x + rearrange(out, "b 1 (t h w) c -> b c t h w", t=t, h=h, w=w)
 
-    def derive(self) -> dict[str, Tensor]:
-        """`turned`, (1, in, out): the weight of the first linear map, for kernels of our own."""
-        return {"turned": rearrange(self.qkv.weight, "o i 1 -> 1 i o").contiguous()}
-
-    def sources(self) -> tuple[Tensor, ...]:
-        return (self.qkv.weight,)
-
     def by_kernels(self, x: Clip) -> Clip:
         into, out = self.qkv, self.proj_out
         assert into.bias is not None and out.bias is not None
-        return clip_attention(
-            clip_linear(x, self.derived()["turned"], into.bias, _of(self.norm)), x, out.weight, out.bias
-        )
+        return clip_attention(clip_linear(x, into.weight, into.bias, _of(self.norm)), x, out.weight, out.bias)
 
 
 class TimedSequential(nn.Sequential):
@@ -339,7 +326,7 @@ class UNet(Deriving):
         """
         each = iter(embeddings)
         first: Any = self.input_blocks[0]
-        h = clip_entry(x, y, first[0].derived()["taps"], first[0].bias)
+        h = clip_entry(x, y, first[0].weight, first[0].bias)
         skips = [h]
         blocks: list[Any] = list(self.input_blocks)[1:]
         for block in blocks:
@@ -351,4 +338,4 @@ class UNet(Deriving):
             h = block.by_kernels([h, skips.pop()], each)
         layers: list[Any] = list(self.out)
         norm, _, conv = layers
-        return clip_step(h, conv.derived()["taps"], conv.bias, _of(norm), x, y, noise, factors)
+        return clip_step(h, conv.weight, conv.bias, _of(norm), x, y, noise, factors)
