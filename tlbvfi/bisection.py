@@ -169,7 +169,7 @@ class Bisection:
         that these are half-way to.
 
         Features of an end that has to wait for its turn are offloaded, so that the model's device holds one batch of
-        pairs at any depth.
+        pairs at any depth; where memory is short, also those of the last frame, which are the next gap's first.
 
         Args:
             left, right: features of the frames at the ends, which are taken.
@@ -179,6 +179,13 @@ class Bisection:
         before, after = first.within(wanted), second.within(wanted)
         if not before and not after:
             left, right = self.seated(left, right, gaps)
+            if middle in wanted and self.calls.strips.frugal:
+                waiting = lent(right).offload(self.copies)
+                waiting.release()
+                frame = self.midpoint(left, right, gaps, middle)
+                del left, right
+                yield middle, self._leaving(frame)
+                return waiting
             if middle in wanted:
                 yield middle, self._leaving(self.midpoint(left, lent(right), gaps, middle))
             return right

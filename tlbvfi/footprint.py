@@ -35,9 +35,13 @@ LIBRARIES = 64 * _MIB
 #: map, the weight and the result, where none of them is). It would like more in places, and goes without where there is
 #: no room.
 CONVOLUTION = 16 * _MIB
+#: What cuDNN's workspaces take more where calls are captured: it has what it likes then, and the graphs keep it.
+CAPTURED = 512 * _MIB
 #: Of all large blocks, what is planned for besides: the order in which a card's memory comes and goes is known to a
 #: convolution's workspace only.
 SLACK = 0.02
+#: The same in strips, whose blocks are of many sizes.
+STRIP_SLACK = 0.12
 #: Pixels of padded frames that are counted as they are: twice those of 4K.
 COUNTED_PIXELS = 1 << 24
 #: Steps of the bridge that are counted: what one takes is free again in the next.
@@ -128,8 +132,8 @@ def need(way: Way) -> Need:
     memory = _Memory(kept, events)
     small, large = (memory.of_size(small=small) for small in (True, False))
     few = small.reserved() or 0
-    least = few + round(large.least() * (1 + SLACK))
-    return Need(live, least, few + (large.reserved() or 0) + features + LIBRARIES)
+    least = few + round(large.least() * (1 + (STRIP_SLACK if way.strips.frugal else SLACK)))
+    return Need(live, least, few + (large.reserved() or 0) + features + LIBRARIES + CAPTURED)
 
 
 def _in_proportion(way: Way, shrink: int) -> Need:
@@ -158,21 +162,28 @@ def _recorded(way: Way) -> tuple[list[Event], int]:
         bisection.empty = bisection.encode_empty()
         draws = torch.empty(_DRAWS, way.pairs, *model.latent_shape(height, width), device=_META)
         frames = torch.empty((), device="cpu").expand(way.pairs, *padding.size, 3)
-        left, right = (bisection.encode(frames).take() for _ in range(2))
-        if way.pairs > 1:
-            left = FrameFeatures.cat([left[:1], right[:-1]])
-        features = _bytes(right)
-        ends = Owned(left), Owned(right)
-        del left, right
         gaps, middle = range(way.pairs), Fraction(1, 2)
+        left = bisection.encode(frames).take()
         if way.strips.frugal:
-            new = bisection.between(*ends, gaps, [middle])
+            waiting = left.offload(copies)  # as the gap before leaves them
+            del left
+            right = bisection.encode(frames)
+            features = _bytes(right.borrow())
+            new = bisection.between(waiting, right, gaps, [middle])
+            del waiting, right
             next(new)
             new.close()
             del new
         else:  # the most is there where more frames are wanted on both sides, and the middle one is encoded
+            end = bisection.encode(frames).take()
+            features = _bytes(end)
+            if way.pairs > 1:
+                left = FrameFeatures.cat([left[:1], end[:-1]])
+            ends = Owned(left), Owned(end)
+            del left, end
             bisection._halved(*ends, gaps, middle, begin_is_needed=True)
-        del ends, draws, copies, bisection
+            del ends
+        del draws, copies, bisection
     return recording.ended(), features
 
 

@@ -51,6 +51,17 @@ class CudaRecorder:
     def record(self, work: Callable[[], None]) -> Recording:
         stream = _capture_stream(self.device)
         with _capturing, torch.cuda.device(self.device), torch.inference_mode(False), torch.no_grad():
+            if self._graphs:
+                # What a capture needs is there since the first one: a second warm-up would only take memory.
+                try:
+                    recording = self._captured(work, stream)
+                except Exception as error:
+                    if is_out_of_memory(error):
+                        raise
+                else:
+                    recording.replay()
+                    return recording
+            torch.cuda.empty_cache()  # what earlier calls left is not there beside what this one takes
             current = torch.cuda.current_stream(self.device)
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
