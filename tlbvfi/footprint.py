@@ -17,7 +17,6 @@ from .modules.autoencoder import FLOW_LEVELS
 from .modules.flow import LEAST_ROWS, REACH
 from .padding import flow_size
 from .rows.cuts import Strips, wide_cuts
-from .rows.tuning import Tuning
 
 #: What is planned for; the CPU takes less, as its pieces are smaller.
 _DEVICE = torch.device("cuda")
@@ -141,6 +140,12 @@ class _Pair:
         return rows * columns if cut == rows else min(cut + 2 * halo, rows) * columns
 
     @property
+    def few(self) -> bool:
+        """Whether whole maps go as :attr:`.rows.tuning.Tuning.few_operations` says, without kernels of our own."""
+        tuning = self.strips.tuning_on(_DEVICE)
+        return tuning.few_operations and not tuning.kernels and self.strips.pixels is None
+
+    @property
     def flow_strip(self) -> int:
         """Positions of a strip of the flow's refinement (`RefineBlock.forward`)."""
         rows, columns = self.flow_padded
@@ -161,6 +166,9 @@ def _encoder(pair: _Pair) -> Stage:
 #: Bytes of a position whose bands are made (`wavelet_channels`), float32: 21 joined and the 21 before, the low band at
 #: two times, the clip of three, two grey frames. One more is measured.
 _BANDS = _FLOAT32 * (21 + 21 + 2 + 3 + 2) + 1
+#: The same for a whole map (`wavelet_channels_in_few`), float32, beside the joined ones: of the first pass, of the
+#: second, and the clip.
+_BANDS_IN_FEW = _FLOAT32 * (16 + 8 + 3)
 #: Maps of half the sides: `conv_in`'s, and what there is of the next; measured.
 _HALVED = 1.1
 
@@ -170,8 +178,12 @@ def _wavelets(pair: _Pair) -> list[Stage]:
     kept, halved = 2 * pair.features, pair.map(0) / 4
     share = min(1.0, pair.strip(0) / (pair.pixels / 4))  # of the halved map, whose strips have as many positions
     normed, for_conv = share * halved, share * halved
+    if pair.few:
+        bands = (_BANDS_IN_FEW + 21 * pair.size) * pair.pixels
+    else:
+        bands = _BANDS * pair.strip(0, halo=2, wide=True)
     return [
-        Stage("wavelet bands", kept, _HALVED * halved, _BANDS * pair.strip(0, halo=2, wide=True)),
+        Stage("wavelet bands", kept, _HALVED * halved, bands),
         Stage("wavelet blocks", kept, _HALVED * halved, normed + for_conv),
     ]
 
@@ -202,10 +214,10 @@ _SAMPLED = 4 * (4 * (1 + 3 + 3 + 1 + 1) + (2 + 2 * 6 + 1) + (8 + 1 + 9) + 2 * 2 
 
 def _cosines(pair: _Pair) -> Stage:
     """`RefineBlock._corrected` at level 0, as the second frame's cosines are taken."""
-    centres, middle, shared = 2, 1, 1
-    maps = (centres + middle + shared) * pair.vector(0)
+    centres, middle, shared, padded = 2, 1, 1, int(pair.few)
+    maps = (centres + middle + shared + padded) * pair.vector(0)
     copy, product = pair.vector(0), pair.widths[0] * _FLOAT32
-    at_a_time = min(pair.flow_strip, Tuning.of(_DEVICE).gathered_positions)
+    at_a_time = min(pair.flow_strip, pair.strips.tuning_on(_DEVICE).gathered_positions)
     strip = maps * pair.flow_strip + (copy + product + _SAMPLED) * at_a_time
     return Stage("refinement, cosines", 2 * pair.features, _flows_beside(pair), strip)
 
