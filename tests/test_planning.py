@@ -150,7 +150,8 @@ STAGES = {
 @pytest.mark.parametrize("case", STAGES)
 def test_every_stage_is_what_it_was(case: tuple[ModelParams, tuple[int, int], torch.dtype, float, int]) -> None:
     params, size, dtype, scale, rows = case
-    strips = Plan(size, 0, 0, rows, 1).strips
+    # By the sizes that go with kernels, on every machine.
+    strips = replace(Plan(size, 0, 0, rows, 1).strips, tuning=Tuning.of(torch.device("meta")))
     found = {stage.name: stage.bytes for stage in stages(params, size, dtype, scale, strips)}
     assert found == pytest.approx(STAGES[case], abs=1)
 

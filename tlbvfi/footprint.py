@@ -15,6 +15,7 @@ from .config import ModelParams
 from .model import TLBVFI, convert_precision
 from .modules.autoencoder import FLOW_LEVELS
 from .modules.flow import LEAST_ROWS, REACH
+from .modules.warp import neighbours_together
 from .padding import flow_size
 from .rows.cuts import Strips, wide_cuts
 
@@ -212,13 +213,22 @@ _FLOWS_BESIDE = _FLOW * (1 + 1 + 1 / 4 + 1 / 4)
 _SAMPLED = 4 * (4 * (1 + 3 + 3 + 1 + 1) + (2 + 2 * 6 + 1) + (8 + 1 + 9) + 2 * 2 + 3) + _FLOWS
 
 
+def _sampled_in_few(pair: _Pair) -> int:
+    """The same where whole maps go so (`Neighbourhood._cosine_in_few`): both frames' places and weights, indices of the
+    first taps, three times nine cosines, the length, and what is kept of the other frame's."""
+    return 2 * (8 + 4 * pair.size) + 3 * 4 + 4 * (3 * 9 + 1) + 9 * pair.size + round(_FLOWS)
+
+
 def _cosines(pair: _Pair) -> Stage:
     """`RefineBlock._corrected` at level 0, as the second frame's cosines are taken."""
     centres, middle, shared, padded = 2, 1, 1, int(pair.few)
     maps = (centres + middle + shared + padded) * pair.vector(0)
     copy, product = pair.vector(0), pair.widths[0] * _FLOAT32
-    at_a_time = min(pair.flow_strip, pair.strips.tuning_on(_DEVICE).gathered_positions)
-    strip = maps * pair.flow_strip + (copy + product + _SAMPLED) * at_a_time
+    tuning = pair.strips.tuning_on(_DEVICE)
+    at_a_time = min(pair.flow_strip, tuning.gathered_positions)
+    together = neighbours_together(at_a_time, tuning) if pair.few else 1
+    sampled = _sampled_in_few(pair) if pair.few else _SAMPLED
+    strip = maps * pair.flow_strip + ((copy + product) * together + sampled) * at_a_time
     return Stage("refinement, cosines", 2 * pair.features, _flows_beside(pair), strip)
 
 

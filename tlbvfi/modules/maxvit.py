@@ -223,7 +223,7 @@ class Context(Rows):
             if whole is not None:
                 parts += [seen if b - a == height else seen.rows(a, b) for seen in whole]
             elif flow is not None:
-                parts += Neighbourhood.pair(features, flow[:, :, a:b], a, strips.tuning)
+                parts += Neighbourhood.pair(features, flow[:, :, a:b], a, strips.tuning_on(flow.device))
             return join_channels((batch, b - a, width), parts)
 
         super().__init__((batch, channels, height, width), read)

@@ -275,8 +275,7 @@ class Neighbourhood:
         cosines = vectors.new_empty(len(vectors), 9, dtype=torch.float32)
         for chunk in self._chunks():
             target = vectors[chunk]
-            most = self._tuning.gathered_positions // 2 // len(target)
-            at_a_time = next(n for n in (9, 3, 1) if n <= max(most, 1))
+            at_a_time = neighbours_together(len(target), self._tuning)
             lengths = cosines.new_empty(9, len(target))
             products = torch.empty_like(lengths)
             for first in range(0, 9, at_a_time):
@@ -290,6 +289,11 @@ class Neighbourhood:
             torch.div(products.t(), lengths.t(), out=cosines[chunk])
         b, h, w = self.shape
         return rearrange(cosines, "(b h w) k -> b k h w", b=b, h=h, w=w)
+
+
+def neighbours_together(positions: int, tuning: Tuning) -> int:
+    """Of how many of the nine neighbours of so many positions there are copies at a time."""
+    return next(n for n in (9, 3, 1) if n == 1 or n * positions <= tuning.bags)
 
 
 #: Rows, and columns, of zeros around a map of which all neighbours of its positions are read: one before, two after.

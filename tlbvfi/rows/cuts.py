@@ -39,8 +39,9 @@ class Strips:
         return [(start, min(start + rows, height)) for start in range(0, height, rows)]
 
     def tuning_on(self, device: torch.device) -> Tuning:
-        """:attr:`tuning`, or the device's own."""
-        return self.tuning or Tuning.of(device)
+        """:attr:`tuning`, or the device's own; in strips what takes the least memory."""
+        tuning = self.tuning or Tuning.of(device)
+        return tuning if self.pixels is None else tuning.for_strips()
 
 
 #: Everything in one piece.
