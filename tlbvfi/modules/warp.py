@@ -293,7 +293,10 @@ class Neighbourhood:
 
 def neighbours_together(positions: int, tuning: Tuning) -> int:
     """Of how many of the nine neighbours of so many positions there are copies at a time."""
-    return next(n for n in (9, 3, 1) if n == 1 or n * positions <= tuning.bags)
+    bags = tuning.gathered_positions
+    if 9 * positions <= bags // 4:
+        return 9
+    return 3 if 3 * positions <= bags // 2 else 1
 
 
 #: Rows, and columns, of zeros around a map of which all neighbours of its positions are read: one before, two after.

@@ -64,11 +64,6 @@ class Tuning:
         sizes = {name: getattr(_LEARNING, name) for name in ("piece_positions", "most_pieces", "gathered_positions")}
         return replace(self, few_operations=False, **sizes)
 
-    @property
-    def bags(self) -> int:
-        """Neighbours of positions that are gathered together, where there are few positions: so many at most."""
-        return self.gathered_positions // 4
-
     @staticmethod
     def of(device: torch.device) -> Tuning:
         """What :func:`tuned` says, or the device's own. The ``meta`` device has a CUDA card's: what is counted there is
