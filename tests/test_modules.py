@@ -19,9 +19,10 @@ from tlbvfi.modules.flow import RefineBlock
 from tlbvfi.modules.maxvit import MBConv, WindowAttention
 from tlbvfi.modules.quantize import VectorQuantizer
 from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp
-from tlbvfi.modules.wavelet import haar_bands, wavelet_channels
+from tlbvfi.modules.wavelet import haar_bands, to_grey, wavelet_channels, wavelet_channels_in_few
 from tlbvfi.rows.cuts import WHOLE
 from tlbvfi.rows.lazy import stored
+from tlbvfi.rows.moments import group_normed
 from tlbvfi.rows.tuning import Tuning
 
 
@@ -96,6 +97,40 @@ def test_neighbourhood_equals_nine_warped_copies() -> None:
     far = torch.stack([length(c) for c in copies], dim=1) > 1e-2  # a vanishing copy has no direction
     assert far.float().mean() > 0.8
     assert ((seen.cosine(m) - expected).abs() * far).max() < 2e-4
+
+
+@pytest.mark.parametrize("gathered", [1, 1 << 12, 1 << 20])
+@pytest.mark.parametrize("rows", [(0, 21), (5, 14)])
+def test_few_operations_find_the_same_neighbours(rows: tuple[int, int], gathered: int) -> None:
+    a, b, m, flow = (randn(2, c, 21, 30, seed=seed) for seed, c in enumerate((12, 12, 12, 4)))
+    flow = (flow * 8)[:, :, slice(*rows)]
+    m = m[:, :, slice(*rows)]
+    with torch.no_grad():
+        found = Neighbourhood.pair((a, b), flow, rows[0], Tuning(gathered_positions=gathered))
+        for x, own, seen in zip((a, b), flow.chunk(2, dim=1), found, strict=True):
+            expected = Neighbourhood(x, own, rows[0], Tuning(few_operations=False))
+            assert (seen.centre() - expected.centre()).abs().max() < 1e-6
+            assert (seen.rows(1, 4).centre() - expected.centre()[:, :, 1:4]).abs().max() < 1e-6
+            assert (seen.cosine(m) - expected.cosine(m)).abs().max() < 1e-5
+
+
+def test_wavelet_channels_in_few_operations() -> None:
+    frames = [torch.rand(2, 3, 13, 10, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    grey0, grey1 = (to_grey(frame) for frame in frames)
+    clip = torch.stack([grey0, torch.full_like(grey0, 0.5 * 0.9999), grey1], dim=1)
+    found = wavelet_channels_in_few(*frames, torch.float32)
+    assert (found - wavelet_channels(clip)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_norms_in_few_operations(dtype: torch.dtype) -> None:
+    """No further from the exact norm than in the other way."""
+    x = (randn(2, 32, 20, 30) + 3.0).to(dtype).contiguous(memory_format=torch.channels_last)
+    norm = group_norm(8, 32).to(dtype)
+    exact = F.group_norm(x.double(), 8, eps=norm.eps)
+    with torch.no_grad():
+        few, many = (group_normed(x, norm, tuning=Tuning(few_operations=few)).double() for few in (True, False))
+    assert (few - exact).square().mean() <= 1.1 * (many - exact).square().mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

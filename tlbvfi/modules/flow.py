@@ -185,10 +185,7 @@ class RefineBlock(Deriving):
         """The corrected flows for rows `top`.. of the flow."""
         if tuning.kernels and features0.shape[1] <= WIDEST:
             return self._corrected_by_kernels(features0, features1, flow, top)
-        seen0, seen1 = (
-            Neighbourhood(features, own_flow, top, tuning)
-            for features, own_flow in zip((features0, features1), flow.chunk(2, dim=1), strict=True)
-        )
+        seen0, seen1 = Neighbourhood.pair((features0, features1), flow, top, tuning)
         centres = join_channels(seen0.shape, [seen0, seen1])
         centre0, centre1 = centres.chunk(2, dim=1)
         weight = _positionwise(self.occl_convs, centres)
@@ -229,7 +226,8 @@ class RefineBlock(Deriving):
         """corr_convs of cosines, given as what they lack of 1 (B, 9, H, W): the 1 goes into the first bias."""
         first, *rest = self.corr_convs
         assert isinstance(first, nn.Conv2d)
-        return _positionwise(nn.Sequential(*rest), positionwise(lacking, first, self._bias_of_lacking()))
+        bias = self._bias_of_lacking() if torch.is_grad_enabled() else self.derived()["cosine_bias"]
+        return _positionwise(nn.Sequential(*rest), positionwise(lacking, first, bias))
 
     def _bias_of_lacking(self) -> Tensor:
         conv = self.corr_convs[0]

@@ -142,7 +142,7 @@ class MaxViT(nn.Module):
         """x, context: maps (B, C, H, W); without context x attends to itself. x may be overwritten."""
         if strips.tuning_on(x.device).kernels and fits(x, self.window):
             return self._in_place(x, context)
-        strips = pieces(strips, x.device)
+        strips = pieces(x.shape, strips, x.device)
         tokens = rearrange(x, "b c h w -> b h w c")
         other = None if context is None else rearrange(context, "b c h w -> b h w c")
         for attend, feed in ((self.attn_block, self.ff_block), (self.attn_grid, self.ff_grid)):
@@ -211,19 +211,15 @@ class Context(Rows):
         self.features, self.flow = features, flow
         batch, _, height, width = features[0].shape
         channels = sum(f.shape[1] for f in features) * (1 if flow is None else 2)
-        whole: list[Neighbourhood] = []
-        if flow is not None and strips.pixels is None:
-            pairs = zip(features, flow.chunk(2, dim=1), strict=True)
-            whole = [Neighbourhood(f, to_frame, 0, strips.tuning) for f, to_frame in pairs]
+        warped = flow is not None and strips.pixels is None and strips.tuning_on(flow.device).few_operations
+        whole = Neighbourhood.pair(features, flow, 0, strips.tuning) if warped and flow is not None else None
 
         def read(a: int, b: int) -> Tensor:
             parts: list[Tensor | Neighbourhood] = [f[:, :, a:b] for f in features]
-            if whole:
+            if whole is not None:
                 parts += [seen if b - a == height else seen.rows(a, b) for seen in whole]
             elif flow is not None:
-                to_frames = flow[:, :, a:b].chunk(2, dim=1)
-                pairs = zip(features, to_frames, strict=True)
-                parts += [Neighbourhood(f, to_frame, a, strips.tuning) for f, to_frame in pairs]
+                parts += Neighbourhood.pair(features, flow[:, :, a:b], a, strips.tuning_on(flow.device))
             return join_channels((batch, b - a, width), parts)
 
         super().__init__((batch, channels, height, width), read)

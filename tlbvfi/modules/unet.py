@@ -258,8 +258,8 @@ class UNet(Deriving):
         return fits and whole and x.dtype == self.out[0].weight.dtype == torch.float32
 
     def derive(self) -> dict[str, Tensor]:
-        """Of all timesteps the `sinusoids`; of all blocks together `scales` and `scale_biases` of emb_layers, and `ones`
-        where they make scales."""
+        """Of all timesteps the `sinusoids`; of all blocks together `scales` and `scale_biases` of emb_layers, and what
+        is added to that: `ones` to scales, zeros to shifts."""
         layers = self._embedding_layers()
         halves = [layer.bias[: layer.out_features // 2] for layer in layers]
         steps = torch.arange(self.num_timesteps, device=layers[0].weight.device)

@@ -7,6 +7,7 @@ p + flow(p), bilinearly, positions clamped to the map.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -170,11 +171,25 @@ class Neighbourhood:
                 taps = (corner + (dy * self.width + dx)).clamp_(0, count - 1)
                 yield taps, (vertical * horizontal).to(self.table.dtype)
 
+    @staticmethod
+    def pair(
+        features: tuple[Tensor, Tensor], flow: Tensor, top: int = 0, tuning: Tuning | None = None
+    ) -> tuple[Neighbourhood, Neighbourhood]:
+        """Two maps, each along its own of two flows (B, 4, H, W)."""
+        first, second = (
+            Neighbourhood(x, own, top, tuning) for x, own in zip(features, flow.chunk(2, dim=1), strict=True)
+        )
+        if first._in_few and not first._tuning.kernels:
+            flows = rearrange(flow, "b (f d) h w -> (f b) d h w", f=2)
+            both = _Weighted.of(*_positions(flows, (first.height, first.width), top), first.table.dtype)
+            first._weighted, second._weighted = both.halves()
+        return first, second
+
     def rows(self, start: int, stop: int) -> Neighbourhood:
         """The same of some rows of the flow alone."""
         part = Neighbourhood(self._x, self._flow[:, :, start:stop], self._top + start, self._tuning)
-        if self._in_few:
-            part._weighted = self._weighted.of_rows(start, stop)
+        if self._in_few and not self._tuning.kernels:
+            part._gather = self._gather.of_rows(start, stop)
         return part
 
     @property
@@ -184,7 +199,12 @@ class Neighbourhood:
 
     @cached_property
     def _weighted(self) -> _Weighted:
-        return _Weighted.of(*(places.view(self.shape) for places in self._places), self.table.dtype)
+        positions = _positions(self._flow, (self.height, self.width), self._top)
+        return _Weighted.of(*positions, self.table.dtype)
+
+    @cached_property
+    def _gather(self) -> _Gather:
+        return _Gather(self.table, self._weighted, (self.height, self.width))
 
     def _sampled(self, taps: Tensor, weights: Tensor) -> Tensor:
         """Sums of weighted taps: (P, C)."""
@@ -224,9 +244,8 @@ class Neighbourhood:
             return out.permute(0, 3, 1, 2)
         positions = out.view(b * h * w, -1)
         if self._in_few:
-            gather = _Gather(self.table, self._weighted, (self.height, self.width))
             for chunk in self._chunks():
-                positions[chunk] = gather.sampled(chunk)[0]
+                positions[chunk] = self._gather.sampled(chunk)[0]
             return out.permute(0, 3, 1, 2)
         for chunk in self._chunks():
             for taps in self._taps(chunk, 0):
@@ -263,20 +282,28 @@ class Neighbourhood:
         cosines = vectors.new_empty(len(vectors), 9, dtype=torch.float32)
         for chunk in self._chunks():
             target = vectors[chunk]
-            at_a_time = next(n for n in (9, 3, 1) if n == 1 or n * len(target) <= self._tuning.gathered_positions)
+            at_a_time = neighbours_together(len(target), self._tuning)
             lengths = cosines.new_empty(9, len(target))
             products = torch.empty_like(lengths)
-            exact = target.float()
             for first in range(0, 9, at_a_time):
                 which = slice(first, first + at_a_time)
                 copies = gather.sampled(chunk, which)
                 torch.linalg.vector_norm(copies, dim=2, dtype=torch.float32, out=lengths[which])
-                torch.sum(copies * exact, dim=2, out=products[which])
+                torch.sum(_exact_products(copies, target), dim=2, dtype=torch.float32, out=products[which])
+                del copies
             # See _length.
             lengths.square_().add_(1e-12).sqrt_().mul_(_length(target))
             torch.div(products.t(), lengths.t(), out=cosines[chunk])
         b, h, w = self.shape
         return rearrange(cosines, "(b h w) k -> b k h w", b=b, h=h, w=w)
+
+
+def neighbours_together(positions: int, tuning: Tuning) -> int:
+    """Of how many of the nine neighbours of so many positions there are copies at a time."""
+    bags = tuning.gathered_positions
+    if 9 * positions <= bags // 4:
+        return 9
+    return 3 if 3 * positions <= bags // 2 else 1
 
 
 #: Rows, and columns, of zeros around a map of which all neighbours of its positions are read: one before, two after.
@@ -306,8 +333,10 @@ class _Weighted:
         torch.mul(down[..., :, None], across[..., None, :], out=weights)
         return _Weighted(low.to(torch.int32), weights.flatten(3))
 
-    def of_rows(self, start: int, stop: int) -> _Weighted:
-        return _Weighted(self.low[:, :, start:stop], self.weights[:, start:stop])
+    def halves(self) -> tuple[_Weighted, _Weighted]:
+        """Those of the first and of the second half of the batch."""
+        first, second = zip(self.low.chunk(2, dim=1), self.weights.chunk(2), strict=True)
+        return _Weighted(*first), _Weighted(*second)
 
 
 class _Gather:
@@ -325,25 +354,31 @@ class _Gather:
         """
         self._table, self._neighbours = table, neighbours
         height, width = size
-        self._weights = at.weights.reshape(-1, 4)
+        self._weights = at.weights
         low = at.low if len(table) < 2**31 - 2 * width else at.low.long()
         first = torch.add(low[0], low[1], alpha=width)
         if len(first) > 1:
             first += torch.arange(len(first), device=first.device, dtype=first.dtype)[:, None, None] * (height * width)
-        self._first = first.flatten()
+        self._first = first
         # From a place to all taps of its neighbours, (neighbours^2, 4).
         steps = torch.arange(neighbours + 1, device=first.device, dtype=first.dtype)
         grid = steps[:, None] * width + steps
         self._taps = grid.unfold(0, 2, 1).unfold(1, 2, 1).reshape(-1, 1, 4)
         self._bags: Tensor | None = None
 
+    def of_rows(self, start: int, stop: int) -> _Gather:
+        """The same for some rows of the places."""
+        part = copy(self)
+        part._first, part._weights = self._first[:, start:stop], self._weights[:, start:stop]
+        return part
+
     def sampled(self, chunk: slice, which: slice = slice(None)) -> Tensor:
         """Of a chunk of P positions n of the neighbours, row by row: (n, P, C)."""
-        taps = self._first[chunk, None] + self._taps[which]
+        taps = self._first.flatten()[chunk, None] + self._taps[which]
         if self._neighbours == 1:
             taps.clamp_(max=len(self._table) - 1)  # taps past the end, which weigh nothing
         count, positions = taps.shape[:2]
-        weights = self._weights[chunk].expand(count, -1, -1).reshape(-1)
+        weights = self._weights.flatten(0, 2)[chunk].expand(count, -1, -1).reshape(-1)
         if self._bags is None:
             self._bags = torch.arange(0, taps.numel(), 4, device=taps.device, dtype=taps.dtype)
         bags = self._bags[: count * positions]
@@ -371,6 +406,9 @@ def _length(vectors: Tensor) -> Tensor:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """Scalar products of vectors (P, C): (P,) float32. See :func:`_length`."""
-    if a.dtype == torch.float16:
-        return a.float().mul_(b).sum(dim=1)
-    return (a * b).sum(dim=1, dtype=torch.float32)
+    return _exact_products(a, b).sum(dim=1, dtype=torch.float32)
+
+
+def _exact_products(a: Tensor, b: Tensor) -> Tensor:
+    """a * b, in float32 where what is small would vanish."""
+    return a.float().mul_(b) if a.dtype == torch.float16 else a * b

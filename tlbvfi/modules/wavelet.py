@@ -57,8 +57,11 @@ def wavelet_channels(clip: Tensor) -> Tensor:
 
 
 def wavelet_channels_in_few(frame0: Tensor, frame1: Tensor, dtype: torch.dtype) -> Tensor:
-    """:func:`wavelet_channels` of the grey clip of two frames (B, 3, H, W) with mid-grey between them, in few operations:
-    (B, 21, H, W) in a dtype, channels last."""
+    """:func:`wavelet_channels` of the clip of two frames (B, 3, H, W), mid-grey between them, in few operations.
+
+    Returns:
+        (B, 21, H, W) in a dtype, channels last.
+    """
     batch, _, height, width = frame0.shape
     clip = frame0.new_empty(batch, 3, height, width, dtype=torch.float32)
     clip[:, 1].fill_(0.5 * sum(_GREY))

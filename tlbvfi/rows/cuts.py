@@ -39,8 +39,9 @@ class Strips:
         return [(start, min(start + rows, height)) for start in range(0, height, rows)]
 
     def tuning_on(self, device: torch.device) -> Tuning:
-        """:attr:`tuning`, or the device's own."""
-        return self.tuning or Tuning.of(device)
+        """:attr:`tuning`, or the device's own; in strips what takes the least memory."""
+        tuning = self.tuning or Tuning.of(device)
+        return tuning if self.pixels is None else tuning.for_strips()
 
 
 #: Everything in one piece.
@@ -52,18 +53,22 @@ def halved(cuts: list[Cut]) -> list[Cut]:
     return [(a // 2, (b + 1) // 2) for a, b in cuts]
 
 
-def pieces(strips: Strips, device: torch.device) -> Strips:
-    """The cuts for layers that are several times wider than their map: of whole maps as well, as what is wide then
-    never exists whole, at no cost in time."""
+def pieces(shape: Shape | torch.Size, strips: Strips, device: torch.device) -> Strips:
+    """The cuts of a map (B, C, H, W) for layers that are several times wider: of whole maps as well, as what is wide
+    then never exists whole."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return strips
-    most = strips.tuning_on(device).piece_positions
+    tuning = strips.tuning_on(device)
+    most = tuning.piece_positions
+    if strips.pixels is None and tuning.most_pieces:
+        batch, _, height, width = shape
+        most = max(most, -(-height // tuning.most_pieces) * batch * width)
     return replace(strips, pixels=min(strips.pixels or most, most))
 
 
 def wide_cuts(shape: Shape, strips: Strips, device: torch.device) -> list[Cut]:
     """The cuts by :func:`pieces` where the halo of each is computed twice."""
-    smaller = pieces(strips, device)
+    smaller = pieces(shape, strips, device)
     if smaller.pixels == strips.pixels:
         return strips.cuts(shape)
     return smaller.cuts(shape, least=strips.tuning_on(device).piece_rows)

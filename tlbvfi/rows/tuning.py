@@ -20,6 +20,7 @@ class Tuning:
         few_operations: take what is fewest operations, each over a whole map, though it rounds in another way; where
             there is no gradient.
         piece_positions: positions of a piece of a layer that is several times wider than its map.
+        most_pieces: pieces of a whole map, at most; None for any number.
         piece_rows: rows of such a piece, at least, where its halo is computed twice.
         summed_elements: elements of a channels-last map that are summed at a time, without `few_operations`; longer
             sums lose digits.
@@ -39,7 +40,8 @@ class Tuning:
     """
 
     few_operations: bool = True
-    piece_positions: int = 1 << 16
+    piece_positions: int = 1 << 17
+    most_pieces: int | None = 4
     piece_rows: int = 16
     summed_elements: int = 1 << 19
     ones: int = 0
@@ -50,10 +52,17 @@ class Tuning:
     attention_products: int = 1 << 24
     bfloat16_products: bool = False
     gathered_bytes: int = 0
-    gathered_positions: int = 1 << 18
+    gathered_positions: int = 1 << 20
     fused_gather: bool = True
     distance_positions: int = 2048
     kernels: bool = False
+
+    def for_strips(self) -> Tuning:
+        """The same for layers in strips of rows, which are there to save memory."""
+        if self.kernels or not self.few_operations:
+            return self
+        sizes = {name: getattr(_LEARNING, name) for name in ("piece_positions", "most_pieces", "gathered_positions")}
+        return replace(self, few_operations=False, **sizes)
 
     @staticmethod
     def of(device: torch.device) -> Tuning:
@@ -88,9 +97,10 @@ def tuned(tuning: Tuning) -> Iterator[None]:
 
 
 _CUDA = Tuning()
-_KERNELS = replace(_CUDA, kernels=True)
 #: With gradients, or compiled.
-_LEARNING = replace(_CUDA, few_operations=False)
+_LEARNING = replace(_CUDA, few_operations=False, piece_positions=1 << 16, most_pieces=None, gathered_positions=1 << 18)
+#: What the kernels leave to PyTorch is small.
+_KERNELS = replace(_LEARNING, few_operations=True, kernels=True)
 _OTHER = replace(_LEARNING, fused_gather=False)
 #: Pieces and chunks stay in the processor's cache.
 _CPU = replace(
