@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbvfi.precision import tf32
 from tlbvfi.rows.tuning import Tuning, tuned
 
 pytest.importorskip("triton", reason="kernels of our own are tested where Triton is installed")
@@ -26,13 +25,13 @@ KERNELS = replace(PLAIN, kernels=True)
 
 @contextmanager
 def kernels() -> Iterator[None]:
-    """The layers call kernels of our own while the block runs, without gradients and TF32."""
-    with torch.no_grad(), tuned(KERNELS), tf32(False):
+    """The layers call kernels of our own while the block runs, without gradients."""
+    with torch.no_grad(), tuned(KERNELS):
         yield
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """The layers take the plain path of a card while the block runs, without gradients and TF32."""
-    with torch.no_grad(), tuned(PLAIN), tf32(False):
+    """The layers take the plain path of a card while the block runs, without gradients."""
+    with torch.no_grad(), tuned(PLAIN):
         yield

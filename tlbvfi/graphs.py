@@ -26,7 +26,7 @@ from .features import FrameFeatures
 from .model import TLBVFI
 from .padding import Padding
 from .planning import Plan
-from .precision import products_in_tf32
+from .precision import convolutions_in_tf32, products_in_tf32
 from .recording import Recorder, Recording, recorder_for
 from .rows.cuts import WHOLE
 from .rows.owned import Owned
@@ -184,7 +184,7 @@ class GraphCalls(Calls):
         if weights != self._weights:
             self.release()
             self._weights = weights
-        key = (batch, Tuning.of(self.model.device), products_in_tf32())
+        key = (batch, Tuning.of(self.model.device), products_in_tf32(), convolutions_in_tf32())
         self._counts[kind, key] += 1
         stage = self._stages.get(key)
         if stage is None or kind not in stage.graphs:

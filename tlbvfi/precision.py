@@ -40,6 +40,11 @@ def products_in_tf32() -> bool:
     return _settings()[0] in ("tf32", "high", "medium")
 
 
+def convolutions_in_tf32() -> bool:
+    """Whether convolutions of float32 may be made in TF32 now."""
+    return _settings()[1] in ("tf32", True)
+
+
 def _has_precision_per_backend() -> bool:
     """PyTorch from 2.9. It refuses to read the older settings where they and the newer ones disagree."""
     return hasattr(torch.backends.cuda.matmul, "fp32_precision")

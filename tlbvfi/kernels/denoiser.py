@@ -292,8 +292,8 @@ def _start(
 
     height, width = sources.sides
     frames = sources.first.shape[2 if sources.planes else 1]
-    size, precision = part_positions(height * width), products(sources.first)
     pointwise = weight[0, 0].numel() == 1
+    size, precision = part_positions(height * width), products(sources.first, convolution=not pointwise)
     (first, second), (residual_first, residual_second) = sources.channels, residual.channels
     pool = sources.resample == "down"
     side, columns = _side(first), 32 if pool else _COLUMNS[size]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..precision import products_in_tf32
+from ..precision import convolutions_in_tf32, products_in_tf32
 
 
 class KernelError(RuntimeError):
@@ -73,6 +73,8 @@ def power_of_two(count: int, least: int = 1) -> int:
     return max(1 << (count - 1).bit_length(), least)
 
 
-def products(x: Tensor) -> str:
-    """How Triton multiplies matrices of a tensor's dtype: in TF32 where that is allowed now, else exactly."""
-    return "tf32" if x.dtype == torch.float32 and products_in_tf32() else "ieee"
+def products(x: Tensor, convolution: bool = False) -> str:
+    """How Triton multiplies matrices of a tensor's dtype, for a convolution or else: in TF32 where that is allowed for
+    these now, else exactly."""
+    allowed = convolutions_in_tf32() if convolution else products_in_tf32()
+    return "tf32" if x.dtype == torch.float32 and allowed else "ieee"
