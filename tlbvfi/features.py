@@ -101,7 +101,7 @@ class FrameFeatures:
     def relocate(self, move: Callable[[Tensor], Tensor]) -> None:
         """Put every tensor of the frames' own elsewhere, one after the other."""
         places: dict[int, list[tuple[Any, Any]]] = {}
-        held = [(vars(self), "image"), (vars(self), "flow_image")]
+        held: list[tuple[Any, Any]] = [(vars(self), "image"), (vars(self), "flow_image")]
         held += [(levels, i) for levels in (self.pyramid, self.flow_pyramid) for i in range(len(levels))]
         for holder, key in held:
             if holder[key] is not None:
