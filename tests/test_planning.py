@@ -61,7 +61,7 @@ def test_a_card_held_to_what_is_planned_suffices(pairs: int, rows: int | None) -
         assert allocator.replay(events)
     free = CachingAllocator()
     assert free.replay([*weights, Event(-1, LIBRARIES), *events])
-    assert found.live + LIBRARIES <= found.least <= 1.03 * free.peak
+    assert found.live + LIBRARIES <= found.least <= (1.03 if rows is None else 1.14) * free.peak
     assert found.captured >= free.peak
 
 
@@ -109,7 +109,7 @@ def test_what_1080p_takes() -> None:
     found = need(whole.way)
     assert whole.weight_bytes < 0.12 * GIB
     assert found.live < 1.6 * GIB
-    assert found.live < found.least < 2.1 * GIB
+    assert found.live < found.least < 2.3 * GIB
     assert found.least < found.captured == whole.peak_bytes < 2.5 * GIB
 
 
