@@ -54,7 +54,8 @@ def test_a_card_held_to_what_is_planned_suffices(pairs: int, rows: int | None) -
     way = a_way((256, 768), pairs, rows)
     events, _ = footprint._recorded(way)
     found = need(way)
-    weights = [Event(-2 - i, t.nbytes) for i, t in enumerate(footprint._weights(footprint._model(TINY, torch.float16)))]
+    tensors = footprint._weights(footprint.meta_model(TINY, torch.float16))
+    weights = [Event(-2 - i, t.nbytes) for i, t in enumerate(tensors)]
     allocator = CachingAllocator(found.least)
     assert allocator.replay([*weights, Event(-1, LIBRARIES)])
     for _ in range(3):  # gap after gap

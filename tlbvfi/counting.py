@@ -75,6 +75,8 @@ class LiveBytes(_Storages):
         self.peak = 0
 
     def _came(self, tensor: Tensor, size: int) -> int:
+        if tensor.is_meta:  # what is planned for has no memory
+            return 0
         self.current += size
         self.peak = max(self.peak, self.current)
         return size

@@ -35,8 +35,9 @@ LIBRARIES = 64 * _MIB
 #: map, the weight and the result, where none of them is). It would like more in places, and goes without where there is
 #: no room.
 CONVOLUTION = 16 * _MIB
-#: What cuDNN's workspaces take more where calls are captured: it has what it likes then, and the graphs keep it.
-CAPTURED = 512 * _MIB
+#: Of what a run reserves, what captured calls take besides: their memory is their own, and cuDNN's workspaces are as
+#: large there as it likes.
+CAPTURE_SLACK = 0.2
 #: Of all large blocks, what is planned for besides: the order in which a card's memory comes and goes is known to a
 #: convolution's workspace only.
 SLACK = 0.02
@@ -101,7 +102,8 @@ class _Counted(TLBVFI):
 
 
 @lru_cache(maxsize=8)
-def _model(params: ModelParams, dtype: torch.dtype) -> TLBVFI:
+def meta_model(params: ModelParams, dtype: torch.dtype) -> TLBVFI:
+    """A model without data, which is not to be changed."""
     with _META:
         return convert_precision(_Counted(params).finalize(), dtype)
 
@@ -113,7 +115,7 @@ def _weights(model: TLBVFI) -> list[Tensor]:
 @lru_cache(maxsize=8)
 def weight_bytes(params: ModelParams, dtype: torch.dtype) -> int:
     """Bytes of a model's weights and of what it derives from them."""
-    return sum(t.numel() * t.element_size() for t in _weights(_model(params, dtype)))
+    return sum(t.numel() * t.element_size() for t in _weights(meta_model(params, dtype)))
 
 
 @lru_cache(maxsize=256)
@@ -127,13 +129,14 @@ def need(way: Way) -> Need:
     live = weights + _live_peak(events)
     if not way.on_card:
         return Need(live, live, live)
-    loaded = [t.numel() * t.element_size() for t in _weights(_model(way.params, way.dtype))]
+    loaded = [t.numel() * t.element_size() for t in _weights(meta_model(way.params, way.dtype))]
     kept = [Event(-2 - number, size) for number, size in enumerate([*loaded, LIBRARIES])]
     memory = _Memory(kept, events)
     small, large = (memory.of_size(small=small) for small in (True, False))
     few = small.reserved() or 0
     least = few + round(large.least() * (1 + (STRIP_SLACK if way.strips.frugal else SLACK)))
-    return Need(live, least, few + (large.reserved() or 0) + features + LIBRARIES + CAPTURED)
+    captured = few + (large.reserved() or 0) + features + LIBRARIES
+    return Need(live, least, round(captured * (1 + CAPTURE_SLACK)))
 
 
 def _in_proportion(way: Way, shrink: int) -> Need:
@@ -151,7 +154,7 @@ def _in_proportion(way: Way, shrink: int) -> Need:
 
 def _recorded(way: Way) -> tuple[list[Event], int]:
     """What comes and goes in a run's steady state, and the bytes of the features of its pairs' second frames."""
-    model = _model(way.params, way.dtype)
+    model = meta_model(way.params, way.dtype)
     height, width = way.padded
     recording = Recording(_weights(model), _workspace if way.on_card else lambda *_: 0)
     with torch.no_grad(), tuned(way.tuning), FusedAttention(), recording:

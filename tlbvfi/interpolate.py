@@ -25,6 +25,7 @@ from .numbers import whole_number
 from .outputs import Coming, Output, Part, delivered, source_outputs
 from .padding import padding_for
 from .planning import Plan, candidates
+from .preparing import compile_kernels
 from .ranges import PaddingMode
 from .rows.cuts import WHOLE
 from .rows.owned import Owned
@@ -323,6 +324,7 @@ class TimelineRun:
     def _bisection(self) -> Bisection:
         bisection = Bisection(self._calls(), self.copies, self._step)
         if self.empty is None:  # while nothing else is there
+            compile_kernels(self.model, bisection.calls.padding.padded, self.batch_size, self.settings)
             self.empty = bisection.encode_empty()
         bisection.empty = self.empty
         return bisection

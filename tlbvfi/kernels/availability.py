@@ -39,6 +39,8 @@ def give_up(device: torch.device, reason: str) -> None:
 
 
 def _tried(device: torch.device) -> bool:
+    if not torch.cuda.is_available():
+        return False
     if find_spec("triton") is None:
         log.info("Triton is not installed: going on without kernels of our own, which are faster.")
         return False

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..precision import convolutions_in_tf32, products_in_tf32
+from .ahead import wanted
 
 
 class KernelError(RuntimeError):
@@ -41,10 +42,21 @@ def operator(schema: str, shapes: Callable[..., Any], launch: Callable[..., Any]
     """
     name = schema.partition("(")[0]
     _library.define(schema)
-    _library.impl(name, shapes, "Meta")
+    _library.impl(name, _noting(shapes, launch), "Meta")
     _library.impl(name, _on_its_card(launch), "CUDA")
     _library.impl(name, launch, "CPU")
     return getattr(getattr(torch.ops, _library.ns), name)
+
+
+def _noting(shapes: Callable[..., Any], launch: Callable[..., Any]) -> Callable[..., Any]:
+    """The shapes of the results; where kernels are noted (:mod:`.ahead`), those that would be started are."""
+
+    def made(*arguments: Any) -> Any:
+        if wanted() is not None:
+            launch(*arguments)
+        return shapes(*arguments)
+
+    return made
 
 
 def _on_its_card(launch: Callable[..., Any]) -> Callable[..., Any]:

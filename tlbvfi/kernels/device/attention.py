@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
+
 
 @triton.jit
 def _normed(x, weight, bias, channel, channels, eps):
@@ -30,6 +32,7 @@ def columns(weight, entering, leaving, inputs, outputs):
     return tl.load(weight + entering[:, None] + leaving[None, :] * inputs, mask=there, other=0.0)
 
 
+@Started
 @triton.jit(do_not_specialize=["height", "width", "down_window", "down_token", "across_window", "across_token"])
 def window_block_kernel(
     x, context, norm_weight, norm_bias, to_q, to_k, to_v, to_out, position_bias,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
 
+
+@Started
 @triton.jit
 def nearest_kernel(
     z, codes, norms, found, distances, positions, area, channels, count, CODES: tl.constexpr,
@@ -41,6 +44,7 @@ def nearest_kernel(
     tl.store(distances + part * positions + place, best, mask=mask)
 
 
+@Started
 @triton.jit
 def merge_kernel(found, distances, out, positions, parts, BLOCK: tl.constexpr):
     """The nearest of what the parts found."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
 from .attention import columns, gelu
 from .sampling import looked_at
 
@@ -56,6 +57,7 @@ def _expanded_along(
     return total
 
 
+@Started
 @triton.jit(
     do_not_specialize=["positions", "height", "width", "image_stride", "axis_stride", "row_stride", "column_stride"]
 )
@@ -105,6 +107,7 @@ def _beside(x, image, row, column, channel, height, width, channels, stride):
     return left, centre, right
 
 
+@Started
 @triton.jit(do_not_specialize=["height", "width", "rows"])
 def depthwise_gelu_kernel(
     x, taps, bias, out, sums, height, width, channels, stride, rows,
@@ -152,6 +155,7 @@ def depthwise_gelu_kernel(
     tl.store(sums + tile.to(tl.int64) * channels + channel, tl.sum(total, axis=0), mask=there)
 
 
+@Started
 @triton.jit(do_not_specialize=["tiles"])
 def mean_kernel(sums, means, tiles, channels, share, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
     image = tl.program_id(1)
@@ -166,6 +170,7 @@ def mean_kernel(sums, means, tiles, channels, share, BLOCK_T: tl.constexpr, BLOC
     tl.store(means + image * channels + channel, mean, mask=channel < channels)
 
 
+@Started
 @triton.jit
 def gated_weight_kernel(
     means, squeeze, excite, weight, out, hidden, squeezed, outputs,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
+
 
 @triton.jit
 def _over_groups(values, BLOCK_C: tl.constexpr, MEMBERS: tl.constexpr):
@@ -137,6 +139,7 @@ def _keep_moments(moments, value, here, n, wanted, CHANNELS: tl.constexpr):
     tl.store(moments + CHANNELS + n, tl.sum(apart * apart, axis=0), mask=wanted)
 
 
+@Started
 @triton.jit(
     do_not_specialize=[
         "height", "width", "up", "residual_up", "first_parts", "first_part_positions", "first_frame_parts",
@@ -248,6 +251,7 @@ def conv_kernel(
         _keep_moments(kept, value, here, n, wanted, OUT)
 
 
+@Started
 @triton.jit(do_not_specialize=["positions"])
 def attention_kernel(
     qkv, x, weight, bias, out, moments, positions, scale,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
 from .sampling import sampled_by_grid
 
 
@@ -52,6 +53,7 @@ def _lowest(here, right, below, diagonal, tap):
     return ((here + below) * tap + (right + diagonal) * tap) * tap
 
 
+@Started
 @triton.jit
 def bands_kernel(
     image0, image1, out, first, rows, height, width, red, green, blue, middle, tap, BLOCK: tl.constexpr
@@ -134,6 +136,7 @@ def _blended(first, last, share, gate, scale, shift):
     return tl.minimum(tl.maximum(value, 0.0), 1.0) * scale + shift
 
 
+@Started
 @triton.jit
 def new_frame_kernel(
     head, bias, image0, image1, flow, base_x, base_y, out, top, rows, height, width, head_batch, head_stride,
@@ -185,6 +188,7 @@ def _source(place, scale, size):
     return low, tl.minimum(low + 1, size - 1), source - low.to(tl.float32)
 
 
+@Started
 @triton.jit
 def resized_kernel(
     x, bias, other, out, channels, height, width, out_height, out_width, x_batch, x_channel, x_row, x_column,
@@ -251,6 +255,7 @@ def _mean(values):
     return tl.sum(values, axis=1) * 0.25
 
 
+@Started
 @triton.jit
 def coarse_input_kernel(
     image0, image1, flow, base_x, base_y, out, height, width, out_height, out_width,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
 
+
+@Started
 @triton.jit(do_not_specialize=["height", "width", "other_height", "other_width"])
 def join_kernel(
     x, bias, other, other_bias, slope, after, out, positions, channels,

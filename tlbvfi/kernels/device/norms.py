@@ -5,7 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
 
+
+@Started
 @triton.jit(do_not_specialize=["positions", "chunk"])
 def partials_kernel(
     x, partials, positions, channels, x_batch, x_stride, chunk, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
@@ -41,6 +44,7 @@ def partials_kernel(
     tl.store(target + batches * parts * channels, spread, mask=there)
 
 
+@Started
 @triton.jit(do_not_specialize=["parts", "positions", "per_group", "chunk"])
 def merge_kernel(
     partials, bias, weight, beta, first, second, parts, positions, channels, per_group, chunk, eps,
@@ -98,6 +102,7 @@ def activated(value, ACTIVATION: tl.constexpr):
     return value
 
 
+@Started
 @triton.jit(do_not_specialize=["height", "width", "out_height", "out_width", "per_row"])
 def scale_kernel(
     x, scale, shift, out, height, width, out_height, out_width, channels, x_batch, x_stride, out_batch, out_stride,
@@ -128,6 +133,7 @@ def scale_kernel(
     tl.store(target, value.to(out.dtype.element_ty), mask=written)
 
 
+@Started
 @triton.jit(do_not_specialize=["positions", "frames", "per_row"])
 def stack_kernel(
     x, scale, shift, out, positions, channels, frames, x_stride, per_row,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import Started
 from .sampling import looked_at, sample, tap
 
 #: Numbers that come in many values and make no kernel faster when they are known.
@@ -28,6 +29,7 @@ def transposed(weight, inputs, outputs, INPUTS: tl.constexpr, OUTPUTS: tl.conste
     return tl.load(weight + outputs[None, :] * STRIDE + inputs[:, None], mask=mask, other=0.0)
 
 
+@Started
 @triton.jit(do_not_specialize=_GEOMETRY)
 def centre_kernel(
     x, flow, base_x, base_y, out, image_stride, axis_stride, row_stride, column_stride,
@@ -47,6 +49,7 @@ def centre_kernel(
     tl.store(to, value.to(out.dtype.element_ty), mask=mask)
 
 
+@Started
 @triton.jit(do_not_specialize=_GEOMETRY)
 def middle_kernel(
     x0, x1, flow, base_x, base_y, weight1, bias1, slope1, weight2, bias2, slope2, weight3, bias3, out,
@@ -113,6 +116,7 @@ def counted(products, squares, here, value, m):
     return products, squares
 
 
+@Started
 @triton.jit(do_not_specialize=_GEOMETRY)
 def cosines_kernel(
     x, flow, middle, base_x, base_y, out, image_stride, axis_stride, row_stride, column_stride,
@@ -159,6 +163,7 @@ def cosines_kernel(
     tl.store(to, lacking.to(out.dtype.element_ty), mask=there[:, None])
 
 
+@Started
 @triton.jit(do_not_specialize=["positions"])
 def correlation_kernel(
     x, weight1, bias1, slope1, weight2, bias2, slope2, out, positions, out_stride,
@@ -178,6 +183,7 @@ def correlation_kernel(
         tl.store(out + place[:, None] * out_stride + channel[None, :], g.to(out.dtype.element_ty), mask=mask)
 
 
+@Started
 @triton.jit(do_not_specialize=_GEOMETRY)
 def gru_input_kernel(
     x, flow, base_x, base_y, motion, bias, slope, out, image_stride, axis_stride, row_stride, column_stride,
@@ -204,6 +210,7 @@ def gru_input_kernel(
     tl.store(to + 2 * CHANNELS + column, value.to(dtype), mask=there[:, None])
 
 
+@Started
 @triton.jit(do_not_specialize=[*_GEOMETRY, "area"])
 def moved_kernel(
     flow, delta0, delta1, bias, out, image_stride, axis_stride, row_stride, column_stride, positions, area, width,
