@@ -19,6 +19,8 @@ from tests.parity.weights import state_dict
 from tests.tiny import tiny_model
 from tlbvfi.model import TLBVFI
 from tlbvfi.precision import tf32
+from tlbvfi.preparing import compile_kernels
+from tlbvfi.settings import Settings
 
 #: As in tests/test_parity.py.
 FLOOR_DB = 120.0
@@ -31,6 +33,7 @@ def run(setting: Setting, sheet: Sheet) -> None:
         model = _published(setting)
         for path in CASES[: 1 if setting.rehearse else None]:
             case = _Case(path, setting)
+            compile_kernels(model, tuple(case.frames[0].shape[2:]), 1, Settings(case.scale, tf32=False))
             if setting.rehearse:
                 case.record(model, setting)
             for way in setting.ways():
