@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from .device_memory import is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 
 class Recording(Protocol):
@@ -33,9 +36,21 @@ class Recorder(Protocol):
         ...
 
 
+#: Allocators of PyTorch's by which capturing has been seen to work on a card. By another, cudaMallocAsync, a process
+#: with captured calls ended without a word.
+_ALLOCATORS = ("native",)
+
+
 def recorder_for(device: torch.device) -> Recorder | None:
     """What captures work on a device; None where nothing does."""
     if device.type != "cuda" or not hasattr(torch._C, "_CUDAGraph") or torch.cuda.is_current_stream_capturing():
+        return None
+    if torch.cuda.get_allocator_backend() not in _ALLOCATORS:
+        log.info(
+            "No CUDA graphs with the allocator %s, so small frames take longer; ComfyUI has them with "
+            "--disable-cuda-malloc.",
+            torch.cuda.get_allocator_backend(),
+        )
         return None
     return CudaRecorder(device)
 
