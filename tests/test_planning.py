@@ -111,7 +111,7 @@ def test_what_1080p_takes() -> None:
     assert whole.weight_bytes < 0.12 * GIB
     assert found.live < 1.6 * GIB
     assert found.live < found.least < 2.3 * GIB
-    assert found.least < found.captured == whole.peak_bytes < 2.5 * GIB
+    assert found.least < found.captured == whole.peak_bytes < 3.2 * GIB
 
 
 def test_a_budget_gets_the_fastest_plan_that_fits() -> None:
