@@ -69,7 +69,7 @@ def test_no_circle_between_folders(graph: dict[str, set[str]]) -> None:
     folders = {name for name, path in modules().items() if path.name == "__init__.py" and "." in name}
 
     def place(name: str) -> str:
-        return next((folder for folder in folders if name == folder or name.startswith(f"{folder}.")), name)
+        return max((f for f in folders if name == f or name.startswith(f"{f}.")), key=len, default=name)
 
     between: dict[str, set[str]] = {}
     for name, targets in graph.items():

@@ -7,10 +7,9 @@ import torch
 from tests.interpreted import KERNELS
 from tests.tiny import TINY
 from tlbvfi.footprint import meta_model
-from tlbvfi.kernels import ahead
-from tlbvfi.kernels.device import Started
+from tlbvfi.kernel_compilation import compile_kernels, noted
+from tlbvfi.kernels.device import Started, ahead
 from tlbvfi.model import TLBVFI
-from tlbvfi.preparing import compile_kernels, noted
 from tlbvfi.settings import Settings
 
 

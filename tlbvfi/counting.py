@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -19,7 +20,7 @@ from .allocator import Event
 from .model import TLBVFI
 
 
-class _Storages(TorchDispatchMode):
+class _Storages(TorchDispatchMode, ABC):
     """Sees every storage that an operation returns once, from then until its last reference goes; not those of
     `excluded`, such as a model's weights."""
 
@@ -53,12 +54,13 @@ class _Storages(TorchDispatchMode):
 
         self._alive[key] = weakref.ref(storage, went)
 
+    @abstractmethod
     def _came(self, tensor: Tensor, size: int) -> Any:
         """A tensor with so many bytes of its own is there; what this returns is said when they go."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _went(self, came: Any) -> None:
-        raise NotImplementedError
+        """They are gone."""
 
 
 class LiveBytes(_Storages):

@@ -18,6 +18,7 @@ from .device_memory import DeviceMemoryError, empty_cache, is_out_of_memory
 from .features import FrameFeatures
 from .frames import check_frame
 from .graphs import GraphCalls, graph_calls
+from .kernel_compilation import compile_kernels
 from .kernels.availability import give_up
 from .kernels.registry import KernelError
 from .model import TLBVFI
@@ -25,7 +26,6 @@ from .numbers import whole_number
 from .outputs import Coming, Output, Part, delivered, source_outputs
 from .padding import padding_for
 from .planning import Plan, candidates
-from .preparing import compile_kernels
 from .ranges import PaddingMode
 from .rows.cuts import WHOLE
 from .rows.owned import Owned

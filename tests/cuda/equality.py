@@ -17,9 +17,9 @@ from tests.cuda.setting import PLAIN, ROOT, Setting, Way, decibels
 from tests.parity.schedule_buffers import schedule_buffers
 from tests.parity.weights import state_dict
 from tests.tiny import tiny_model
+from tlbvfi.kernel_compilation import compile_kernels
 from tlbvfi.model import TLBVFI
 from tlbvfi.precision import tf32
-from tlbvfi.preparing import compile_kernels
 from tlbvfi.settings import Settings
 
 #: As in tests/test_parity.py.

@@ -34,8 +34,12 @@ def usable(device: torch.device) -> bool:
 def give_up(device: torch.device, reason: str) -> None:
     """Call none of them on a device from here on; says so once in the log."""
     if _found.get(device, True):
-        log.warning("Kernels by Triton do not work on %s, going on without them: %s", device, reason)
+        _warn(device, reason)
     _found[device] = False
+
+
+def _warn(device: torch.device, reason: str) -> None:
+    log.warning("Kernels by Triton do not work on %s, going on without them: %s", device, reason)
 
 
 def _tried(device: torch.device) -> bool:
@@ -55,5 +59,5 @@ def _tried(device: torch.device) -> bool:
         reason = "a sum came out wrong"
     except Exception as error:  # whatever the compiler raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    log.warning("Kernels by Triton do not work on %s, going on without them: %s", device, reason)
+    _warn(device, reason)
     return False

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..precision import convolutions_in_tf32, products_in_tf32
-from .ahead import wanted
+from .device.ahead import wanted
 
 
 class KernelError(RuntimeError):
@@ -49,7 +49,7 @@ def operator(schema: str, shapes: Callable[..., Any], launch: Callable[..., Any]
 
 
 def _noting(shapes: Callable[..., Any], launch: Callable[..., Any]) -> Callable[..., Any]:
-    """The shapes of the results; where kernels are noted (:mod:`.ahead`), those that would be started are."""
+    """The shapes of the results; where kernels are noted (:mod:`.device.ahead`), those that would be started are."""
 
     def made(*arguments: Any) -> Any:
         if wanted() is not None:

@@ -1,14 +1,15 @@
-"""The code that runs on the card. Imports Triton, and is imported by what starts it only."""
+"""The code that runs on the card. All modules here but :mod:`.ahead` import Triton, and are imported by what starts
+them only."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .. import ahead
+from . import ahead
 
 
 class Started:
-    """A kernel that the host starts as ``kernel[grid](...)``; see :mod:`..ahead` for when it is not."""
+    """A kernel that the host starts as ``kernel[grid](...)``; see :mod:`.ahead` for when it is not."""
 
     def __init__(self, kernel: Any) -> None:
         self.kernel = kernel

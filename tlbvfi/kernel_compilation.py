@@ -10,7 +10,7 @@ import torch
 
 from .counting import Recording
 from .footprint import meta_model
-from .kernels.ahead import compile_noted, noting
+from .kernels.device.ahead import compile_noted, noting
 from .model import TLBVFI
 from .precision import convolutions_in_tf32, products_in_tf32, tf32
 from .rows.tuning import Tuning, tuned
