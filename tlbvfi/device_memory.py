@@ -35,12 +35,17 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
+def is_asynchronous() -> bool:
+    """Whether the memory of cards is CUDA's own to give, as it is in ComfyUI, instead of PyTorch's."""
+    return torch.cuda.get_allocator_backend() == "cudaMallocAsync"
+
+
 def empty_cache(device: torch.device) -> None:
     """Have PyTorch give a device's unused memory back, and the driver that of graphs which are gone."""
     empty = getattr(getattr(torch, device.type, None), "empty_cache", None)
     if device.type != "cpu" and empty is not None:
         empty()
-    if device.type == "cuda" and torch.cuda.get_allocator_backend() == "cudaMallocAsync":
+    if device.type == "cuda" and is_asynchronous():
         _trim_graph_memory(torch.cuda.current_device() if device.index is None else device.index)
 
 

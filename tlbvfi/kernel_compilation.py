@@ -10,7 +10,7 @@ import torch
 
 from .counting import Recording
 from .footprint import meta_model
-from .kernels.device.ahead import compile_noted, noting
+from .kernels.device.ahead import Wanted, compile_noted, noting
 from .model import TLBVFI
 from .precision import convolutions_in_tf32, products_in_tf32, tf32
 from .rows.tuning import Tuning, tuned
@@ -26,8 +26,8 @@ _lock = Lock()
 
 @torch.no_grad()
 def compile_kernels(model: TLBVFI, padded: tuple[int, int], batch: int, settings: Settings) -> None:
-    """Compile what model calls start on the model's card, once for each kind of model; nothing where there are no
-    kernels of our own. Other sizes need few others, which are compiled as they come up.
+    """Compile what model calls start on the model's card, once for each kind of model and size; nothing where there are
+    no kernels of our own.
 
     Args:
         padded: (height, width) that the model sees.
@@ -38,7 +38,7 @@ def compile_kernels(model: TLBVFI, padded: tuple[int, int], batch: int, settings
     if device.type != "cuda" or not tuning.kernels:
         return
     with tf32(settings.tf32), _lock:
-        kind = (device, model.params, model.dtype, products_in_tf32(), convolutions_in_tf32())
+        kind = (device, model.params, model.dtype, padded, batch, products_in_tf32(), convolutions_in_tf32())
         if kind in _done:
             return
         _done.add(kind)
@@ -48,8 +48,8 @@ def compile_kernels(model: TLBVFI, padded: tuple[int, int], batch: int, settings
             log.debug("Kernels are not compiled ahead: %s", error)
 
 
-def noted(model: TLBVFI, padded: tuple[int, int], batch: int, settings: Settings, tuning: Tuning) -> list[Any]:
-    """What compiles each kernel that encoding frames and computing new ones starts (arguments as above)."""
+def noted(model: TLBVFI, padded: tuple[int, int], batch: int, settings: Settings, tuning: Tuning) -> list[Wanted]:
+    """Each start of a kernel by encoding frames and computing new ones (arguments as above)."""
     empty = meta_model(model.params, model.dtype)
     weights = [*empty.parameters(), *empty.buffers()]
     with torch.no_grad(), torch.device("meta"), tuned(tuning), Recording(weights), noting() as kernels:

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 import torch
 
-from .device_memory import is_out_of_memory
+from .device_memory import is_asynchronous, is_out_of_memory
+from .kernels.availability import usable
+from .kernels.device.started import by_address
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +38,14 @@ class Recorder(Protocol):
         ...
 
 
-#: Allocators of PyTorch's by which capturing has been seen to work on a card. By another, cudaMallocAsync, a process
-#: with captured calls ended without a word.
-_ALLOCATORS = ("native",)
-
-
 def recorder_for(device: torch.device) -> Recorder | None:
     """What captures work on a device; None where nothing does."""
     if device.type != "cuda" or not hasattr(torch._C, "_CUDAGraph") or torch.cuda.is_current_stream_capturing():
         return None
-    if torch.cuda.get_allocator_backend() not in _ALLOCATORS:
+    if is_asynchronous() and usable(device) and not by_address():
         log.info(
-            "No CUDA graphs with the allocator %s, so small frames take longer; ComfyUI has them with "
-            "--disable-cuda-malloc.",
-            torch.cuda.get_allocator_backend(),
+            "No CUDA graphs with cudaMallocAsync and this version of Triton, so small frames take longer: ComfyUI has "
+            "them with --disable-cuda-malloc, or with Triton 3.3 or newer."
         )
         return None
     return CudaRecorder(device)
@@ -66,8 +62,9 @@ class CudaRecorder:
     def record(self, work: Callable[[], None]) -> Recording:
         stream = _capture_stream(self.device)
         with _capturing, torch.cuda.device(self.device), torch.inference_mode(False), torch.no_grad():
-            if self._graphs:
-                # What a capture needs is there since the first one: a second warm-up would only take memory.
+            if self._graphs and not is_asynchronous():
+                # What a capture needs is there since the first one: a second warm-up would only take memory. By
+                # cudaMallocAsync a capture that fails ends the process, so there each is warmed up.
                 try:
                     recording = self._captured(work, stream)
                 except Exception as error:

@@ -9,28 +9,43 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
 
 log = logging.getLogger(__name__)
 
-_wanted: ContextVar[list[Callable[[], object]] | None] = ContextVar("wanted", default=None)
+
+@dataclass(frozen=True)
+class Wanted:
+    """A kernel for arguments of a kind.
+
+    Attributes:
+        key: the same for what is compiled into the same.
+        compile: compiles it for the current device, and makes it ready to be started.
+    """
+
+    key: Hashable
+    compile: Callable[[], object]
 
 
-def wanted() -> list[Callable[[], object]] | None:
+_wanted: ContextVar[list[Wanted] | None] = ContextVar("wanted", default=None)
+
+
+def wanted() -> list[Wanted] | None:
     """Where what would compile a kernel is noted now, instead of starting it; None where kernels are started."""
     return _wanted.get()
 
 
 @contextmanager
-def noting() -> Iterator[list[Callable[[], object]]]:
+def noting() -> Iterator[list[Wanted]]:
     """On the ``meta`` device operators note their kernels in the block, and say their shapes."""
-    noted: list[Callable[[], object]] = []
+    noted: list[Wanted] = []
     token = _wanted.set(noted)
     try:
         yield noted
@@ -38,17 +53,18 @@ def noting() -> Iterator[list[Callable[[], object]]]:
         _wanted.reset(token)
 
 
-def compile_noted(noted: list[Callable[[], object]], device: torch.device) -> None:
+def compile_noted(noted: list[Wanted], device: torch.device) -> None:
     """Compile kernels for a card. What cannot be compiled is left to whoever starts it."""
     if find_spec("triton.runtime._async_compile") is None:  # an older Triton compiles in one thread
         return
 
-    def compiled(kernel: Callable[[], object]) -> None:
+    def compiled(kernel: Wanted) -> None:
         try:
             with torch.cuda.device(device):
-                kernel()
+                kernel.compile()
         except Exception as error:
             log.debug("A kernel was not compiled ahead: %s", error)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(compiled, noted))
+    each = {kernel.key: kernel for kernel in noted}
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        list(pool.map(compiled, each.values()))
