@@ -14,11 +14,13 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..config import ModelParams
+from ..counting import FusedAttention
 from ..features import FrameFeatures
 from ..model import TLBVFI, convert_precision
 from ..rows.owned import Owned
@@ -74,12 +76,15 @@ class WorkCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if _starts_kernels(func):
-            tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor) and t.is_meta]
-            places = {(t.untyped_storage()._cdata, t.storage_offset(), t.shape): t.nbytes for t in tensors}
-            key = self.stage, func.overloadpacket.__name__
-            self.operations[key] += 1
-            self.bytes[key] += sum(places.values())
+            self.count(func.overloadpacket.__name__, (args, kwargs, result))
         return result
+
+    def count(self, name: str, values: Any) -> None:
+        """Count an operation of that name, which reads or writes all tensors among `values`."""
+        tensors = [t for t in tree_leaves(values) if isinstance(t, Tensor) and t.is_meta]
+        places = {(t.untyped_storage()._cdata, t.storage_offset(), t.shape): t.nbytes for t in tensors}
+        self.operations[self.stage, name] += 1
+        self.bytes[self.stage, name] += sum(places.values())
 
     def by_stage(self) -> dict[str, Work]:
         """What was counted of each stage."""
@@ -100,6 +105,20 @@ class WorkCounter(TorchDispatchMode):
                 self.stage = outer
 
         return counted
+
+
+class _CountedAttention(FusedAttention):
+    """Counts attention as the one kernel that it is on a card."""
+
+    def __init__(self, counter: WorkCounter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func is F.scaled_dot_product_attention:
+            self._counter.count(func.__name__, (args, kwargs, result))
+        return result
 
 
 #: What only asks for memory, or looks at what is there. Views are told by their schema.
@@ -134,7 +153,7 @@ def work_per_frame(
         run = _Run(params, case, dtype)
         run.midpoint(run.encoded(), run.encoded())  # what is kept for a size is there from now on
         left, counter = run.encoded(), WorkCounter()
-        with _watched(run.model, counter), counter:
+        with _watched(run.model, counter), _CountedAttention(counter), counter:
             run.midpoint(left, run.encoded())
     done = counter.by_stage()
     # One source frame, and of the new ones those that are ends again.
