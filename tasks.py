@@ -26,6 +26,8 @@ STAMP = VENV / "tlbvfi-installed.txt"
 #: The extras of pyproject.toml that the tasks install; each has all of those before it.
 EXTRAS = ("demo", "dev")
 OLDEST_PYTHON = (3, 10)
+#: Processes that run tests, at most: each has a ComfyUI and some gigabytes.
+MOST_WORKERS = 4
 #: What the check on a graphics card imports. Where this Python has all of it, it runs by this Python: the environment
 #: of the tests may have a PyTorch that knows no card.
 CARD_PACKAGES = ("torch", "numpy", "safetensors", "einops", "omegaconf", "pytest")
@@ -39,9 +41,9 @@ def say(text: str) -> None:
     print(f"== {text}", flush=True)
 
 
-def call(*command: str | Path) -> int:
+def call(*command: str | Path, **environment: str) -> int:
     """Run a command in this folder, its output shown; returns its exit code."""
-    return subprocess.call([str(word) for word in command], cwd=ROOT)
+    return subprocess.call([str(word) for word in command], cwd=ROOT, env={**os.environ, **environment})
 
 
 def set_up(extra: str) -> None:
@@ -114,7 +116,13 @@ def test(arguments: list[str]) -> int:
     say(f"pytest{''.join(f' {argument}' for argument in arguments)}")
     if failed:
         say(f"FAILED before: {', '.join(failed)}")
-    return call(PYTHON, "-m", "pytest", *arguments) or int(bool(failed))
+    if arguments:
+        return call(PYTHON, "-m", "pytest", *arguments)
+    # A process for each core, one thread each: two of PyTorch's at once would wait for each other's threads. Files stay
+    # whole, as their tests share what they make; the first ones take the longest.
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    words = ("-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder")
+    return call(PYTHON, "-m", "pytest", *words, OMP_NUM_THREADS="1") or int(bool(failed))
 
 
 def cuda(arguments: list[str]) -> int:

@@ -298,15 +298,15 @@ class TestTasks:
     ) -> None:
         called: list[str] = []
 
-        def call(*command: object) -> int:
-            called.append(" ".join(str(word) for word in command[2:]))
+        def call(*command: object, **environment: str) -> int:
+            called.append(" ".join(str(word) for word in command[2:4]))
             return int("format" in called[-1])
 
         monkeypatch.setattr(tasks, "call", call)
         for step in ("set_up", "set_up_comfyui", "link_for_mypy"):
             monkeypatch.setattr(tasks, step, lambda *_: None)
         assert tasks.test([]) == 1
-        assert called == ["ruff check .", "ruff format --check .", "mypy", "pytest"]
+        assert called == ["ruff check", "ruff format", "mypy", "pytest -n"]
         assert tasks.test(["tests/test_padding.py"]) == 0
         assert called[4:] == ["pytest tests/test_padding.py"]
 
