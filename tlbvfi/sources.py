@@ -18,6 +18,7 @@ class FileSource:
 
     Attributes:
         taken: how many frames have been read.
+        is_damaged: whether it was said, after the last of them, that some are missing.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class FileSource:
             VideoError: an excerpt that can hold nothing.
         """
         self._file, self._excerpt, self._fps, self.taken = file, Excerpt(start, end), fps, 0
+        self.is_damaged = False
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -48,10 +50,13 @@ class FileSource:
 
     def frames(self, first: int = 0) -> Iterator[Tensor]:
         """The frames from some index on; those before it are decoded and no more."""
-        self.taken = first
-        for frame in read_frames(self._file, self._excerpt, self._fps, first):
+        self.taken, self.is_damaged = first, False
+        for frame in read_frames(self._file, self._excerpt, self._fps, first, self._note_damage):
             self.taken += 1
             yield frame
+
+    def _note_damage(self, _: object) -> None:
+        self.is_damaged = True
 
 
 class Y4mSource:

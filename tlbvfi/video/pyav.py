@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from .damage import Account
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 #: FFmpeg's formats that only name other files, or make a picture of any text.
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
+#: FFmpeg's own limit of the threads that it takes by itself.
+_MOST_THREADS = 16
+#: Packets in a row that are tried in vain before a video counts as ended, and attempts to read any.
+_MOST_ERRORS, _MOST_FAILURES = 10_000, 100
 
 
 #: A file by its path, or an open, seekable one.
@@ -128,20 +135,88 @@ def time_of(frame: VideoFrame) -> Fraction | None:
 
 
 def decoded(
-    container: InputContainer, stream: VideoStream, file: File, packets: Iterable[Packet[VideoStream]] | None = None
+    container: InputContainer,
+    stream: VideoStream,
+    file: File,
+    packets: Iterable[Packet[VideoStream]] | None = None,
+    account: Account | None = None,
 ) -> Iterator[VideoFrame]:
     """The stream's frames as they are stored, decoded as they are asked for; from `packets`, or from its begin.
 
+    Packets that are damaged are passed over; `account` says then what is missing.
+
     Raises:
-        VideoError: it cannot be decoded further.
+        VideoError: nothing can be decoded.
     """
-    av = import_av()
     stream.thread_type = "AUTO"
-    count = 0
+    if stream.codec_context.name == "libdav1d":  # which gives up good frames together with bad ones otherwise
+        stream.codec_context.options = {"max_frame_delay": "1"}
+    account = account or Account()
+    account.start(stream.codec_context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
+    for frame in _frames(stream, _readable(container, stream, packets, account), account):
+        account.take(frame)
+        yield frame
+    if account.lacks_its_end():
+        with opened(file) as (_, again):
+            for frame in _frames(again, [*account.again(), None], account):
+                if account.is_new(frame):
+                    account.take(frame)
+                    yield frame
+    account.is_done = True
+    if not account.frames and account.why is not None:
+        raise VideoError(f"{name_of(file)} has no frame that can be decoded ({account.why}).")
+
+
+def _frames(
+    stream: VideoStream, packets: Iterable[Packet[VideoStream] | None], account: Account
+) -> Iterator[VideoFrame]:
+    """The frames of packets, as far as they can be decoded; the last packet is None or empty."""
+    errors = import_av().error
+    in_a_row = 0
+    for packet in packets:
+        if packet is not None:
+            account.send(packet)
+        try:
+            frames = _decode(stream, packet)
+        except errors.FFmpegError as error:
+            account.fail(reason(error))
+            in_a_row += 1
+            if in_a_row == _MOST_ERRORS:
+                account.stop(reason(error))
+                return
+            continue
+        if frames:
+            in_a_row = 0
+        yield from frames
+
+
+def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
     try:
-        for packet in container.demux(stream) if packets is None else packets:
-            for frame in packet.decode():
-                yield frame
-                count += 1
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{name_of(file)} cannot be decoded after frame {count} ({reason(error)}).") from None
+        return stream.decode(packet)
+    except BlockingIOError:  # what is left of a damaged packet is in the way
+        stream.codec_context.flush_buffers()
+        return stream.decode(packet)
+
+
+def _readable(
+    container: InputContainer,
+    stream: VideoStream,
+    packets: Iterable[Packet[VideoStream]] | None,
+    account: Account,
+) -> Iterator[Packet[VideoStream] | None]:
+    """A file's packets, or the rest of them after `packets`, as far as they can be read."""
+    failures = 0
+    packets = container.demux(stream) if packets is None else packets
+    while True:
+        try:
+            for packet in packets:
+                yield packet
+                failures = 0
+            return
+        except (import_av().error.FFmpegError, OSError) as error:
+            failures += 1
+            if failures == _MOST_FAILURES:
+                account.stop(reason(error))
+                yield None
+                return
+        packets = container.demux(stream)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import compress, islice
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .animation import animation_frames, animation_of
 from .colour import BT601, Colour
+from .damage import Account, Damage
 from .excerpt import Excerpt, seconds
 from .hdr import Mastering
 from .pictures import PICTURES, pictures_in, read_picture
@@ -22,6 +24,8 @@ from .seeking import frames_within
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
+
+log = logging.getLogger(__name__)
 
 WHOLE = Excerpt()
 
@@ -136,7 +140,11 @@ def frame_rate(stream: VideoStream) -> Fraction | None:
 
 
 def read_frames(
-    file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0
+    file: File,
+    excerpt: Excerpt = WHOLE,
+    fps: Fraction | None = None,
+    skipped: int = 0,
+    on_damage: Callable[[Damage], object] | None = None,
 ) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
     they are asked for.
@@ -145,6 +153,7 @@ def read_frames(
         excerpt: which of them, by the times at which they are shown.
         fps: their rate, where the file states no times.
         skipped: of these, so many are left out at the begin, and decoded at most.
+        on_damage: called at the end if frames of a video are missing, which is said in one line of the log, too.
 
     Raises:
         VideoError: the file cannot be read, or not further.
@@ -157,8 +166,13 @@ def read_frames(
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
         yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)
     else:
-        frames = islice(frames_within(file, excerpt, fps), skipped, None)
+        account = Account()
+        frames = islice(frames_within(file, excerpt, fps, account), skipped, None)
         yield from map(to_tensor, noting_alpha(frames, name_of(file)))
+        if damage := account.damage():
+            log.warning("%s", damage.sentence(name_of(file)))
+            if on_damage is not None:
+                on_damage(damage)
 
 
 def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from .damage import Account
 from .excerpt import Excerpt
 from .pyav import File, VideoError, decoded, first_time, import_av, name_of, opened, time_of
 
@@ -27,24 +28,29 @@ _UNCERTAIN = ("mpeg", "mpegvideo", "h264", "hevc")
 _NEAR = Fraction(2)
 
 
-def frames_within(file: File, excerpt: Excerpt, fps: Fraction | None = None) -> Iterator[VideoFrame]:
+def frames_within(
+    file: File, excerpt: Excerpt, fps: Fraction | None = None, account: Account | None = None
+) -> Iterator[VideoFrame]:
     """The decoded frames of a video that lie in an excerpt.
 
     Args:
         fps: their rate, where the file states no times.
+        account: says then which frames of the excerpt are missing.
 
     Raises:
-        VideoError: the file cannot be read, or not further.
+        VideoError: the file cannot be read.
     """
+    account = account or Account()
     if excerpt.is_whole:
         with opened(file) as (container, stream):
-            yield from decoded(container, stream, file)
+            yield from decoded(container, stream, file, account=account)
         return
     zero = first_time(file)
-    frames = _from_key_frame(file, zero, excerpt) if excerpt.first >= _NEAR else None
+    account.look_at(zero, excerpt.first, excerpt.end)
+    frames = _from_key_frame(file, zero, excerpt, account) if excerpt.first >= _NEAR else None
     with opened(file) as (container, stream):
         if frames is None:
-            frames = decoded(container, stream, file)
+            frames = decoded(container, stream, file, account=account)
         rate = fps or stream.average_rate
         for index, frame in enumerate(frames):
             shown = time_of(frame)
@@ -60,18 +66,18 @@ def frames_within(file: File, excerpt: Excerpt, fps: Fraction | None = None) -> 
                 yield frame
 
 
-def _from_key_frame(file: File, zero: Fraction, excerpt: Excerpt) -> Iterator[VideoFrame] | None:
+def _from_key_frame(file: File, zero: Fraction, excerpt: Excerpt, account: Account) -> Iterator[VideoFrame] | None:
     """The frames from some key frame on that is shown before the excerpt; None where none can be found."""
     back = Fraction(0)
     while back < excerpt.first:
-        frames = _attempt(file, zero + excerpt.first - back, zero + excerpt.first)
+        frames = _attempt(file, zero + excerpt.first - back, zero + excerpt.first, account)
         if (first := next(frames, None)) is not None:
             return chain([first], frames)
         back = 2 * back + 1
     return None
 
 
-def _attempt(file: File, target: Fraction, start: Fraction) -> Iterator[VideoFrame]:
+def _attempt(file: File, target: Fraction, start: Fraction, account: Account) -> Iterator[VideoFrame]:
     """The frames from the key frame on that a seek to `target` finds; none where that comes after `start`.
 
     A file's index may be of the times at which frames are decoded, so that the key frame may be shown too late. Frames
@@ -83,9 +89,12 @@ def _attempt(file: File, target: Fraction, start: Fraction) -> Iterator[VideoFra
         key = next((packet for packet in packets if packet.is_keyframe), None)
         if key is None or key.pts is None or key.pts * key.time_base > start:
             return
-        frames = decoded(container, stream, file, chain([key], packets))
+        frames = decoded(container, stream, file, chain([key], packets), account)
         shown = (frame for frame in frames if frame.pts is not None and frame.pts >= key.pts)
-        first = next(shown, None)
+        try:
+            first = next(shown, None)
+        except VideoError:  # damaged from there on
+            return
         if first is None or first.pts != key.pts or first.pict_type not in _INTRA:
             return
         yield first
