@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-#: Decoders of codecs in which not every packet is a frame that is shown, and those where such a packet has its own time.
+#: Decoders of codecs in which not every packet is a frame that is shown; where such a packet has a time of its own.
 _HIDING = ("vp8", "vp9", "libvpx", "libvpx-vp9")
 _HIDING_TIMED = ("vp8", "libvpx")
 #: Frames by which decoding is ahead of showing, at most.

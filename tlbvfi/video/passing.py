@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .animation import animation_of
 from .containers import Container
 from .excerpt import Excerpt
-from .pyav import File, VideoError, first_time, import_av, name_of, opened
+from .pyav import File, VideoError, first_time, import_av, name_of, opened, readable
 from .sound import CopiedTrack, EncodedTrack, Waveform, WaveformTrack
 from .subtitles import ConvertedSubtitles
 
@@ -166,7 +166,7 @@ class Passing:
         if wanted:
             if excerpt.start:
                 source.seek(int(self._shift * 1_000_000), backward=True)
-            self._packets = source.demux(wanted)
+            self._packets = readable(source, wanted)
         return left
 
     def _track(self, stream: Any) -> Track | None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..files import atomic
+from .blame import made, writing
 from .colour import BT601, FULL, Colour
-from .pyav import VideoError, decoded, import_av, opened, reason
+from .pyav import VideoError, decoded, import_av, opened
 from .samples import to_frame, to_tensor
 
 #: Pictures that can be read.
@@ -71,12 +72,10 @@ def write_picture(path: Path, frame: Tensor) -> None:
         picture = to_frame(frame, Colour(BT601, full_range=True), name)
         picture.color_range = FULL
     picture.pts, picture.time_base = 0, Fraction(1)
-    data = b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
-    try:
+    with writing(str(path)):
+        data = b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
         with atomic(path) as partial:
             partial.write_bytes(data)
-    except OSError as error:
-        raise VideoError(f"{path} cannot be written ({reason(error)}).") from None
 
 
 def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
@@ -86,16 +85,13 @@ def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
         VideoError: they cannot be written, or there are none. No folder is left then.
     """
     count = 0
-    try:
-        with atomic(folder) as partial:
-            partial.mkdir()
-            for frame in frames:
-                write_picture(partial / f"{count:08d}.png", frame)
-                count += 1
-            if not count:
-                raise VideoError(f"{folder} was not written, because there are no frames.")
-            if folder.is_dir():
-                folder.rmdir()
-    except OSError as error:
-        raise VideoError(f"{folder} cannot be written ({reason(error)}).") from None
+    with writing(str(folder)), atomic(folder) as partial:
+        partial.mkdir()
+        for frame in made(frames):
+            write_picture(partial / f"{count:08d}.png", frame)
+            count += 1
+        if not count:
+            raise VideoError(f"{folder} was not written, because there are no frames.")
+        if folder.is_dir():
+            folder.rmdir()
     return count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
 #: FFmpeg's own limit of the threads that it takes by itself.
 _MOST_THREADS = 16
+#: Times that go back by so many seconds start again.
+_RESTART = 1
 #: Packets in a row that are tried in vain before a video counts as ended, and attempts to read any.
 _MOST_ERRORS, _MOST_FAILURES = 10_000, 100
 
@@ -141,7 +143,8 @@ def decoded(
     packets: Iterable[Packet[VideoStream]] | None = None,
     account: Account | None = None,
 ) -> Iterator[VideoFrame]:
-    """The stream's frames as they are stored, decoded as they are asked for; from `packets`, or from its begin.
+    """The stream's frames as they are stored, decoded as they are asked for; from `packets`, whose last one is empty,
+    or from its begin.
 
     Packets that are damaged are passed over; `account` says then what is missing.
 
@@ -153,12 +156,13 @@ def decoded(
         stream.codec_context.options = {"max_frame_delay": "1"}
     account = account or Account()
     account.start(stream.codec_context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
-    for frame in _frames(stream, _readable(container, stream, packets, account), account):
+    source = readable(container, [stream], on_stop=account.stop) if packets is None else packets
+    for frame in _in_order(_frames(stream, source, account), account):
         account.take(frame)
         yield frame
     if account.lacks_its_end():
         with opened(file) as (_, again):
-            for frame in _frames(again, [*account.again(), None], account):
+            for frame in _frames(again, [*account.again(), import_av().Packet()], account):
                 if account.is_new(frame):
                     account.take(frame)
                     yield frame
@@ -167,15 +171,33 @@ def decoded(
         raise VideoError(f"{name_of(file)} has no frame that can be decoded ({account.why}).")
 
 
-def _frames(
-    stream: VideoStream, packets: Iterable[Packet[VideoStream] | None], account: Account
-) -> Iterator[VideoFrame]:
-    """The frames of packets, as far as they can be decoded; the last packet is None or empty."""
+def _in_order(frames: Iterator[VideoFrame], account: Account) -> Iterator[VideoFrame]:
+    """The frames; after an error one may come too early, and then changes places with the next."""
+    early: VideoFrame | None = None
+    for frame in frames:
+        if early is not None and not _comes_before(frame, early):
+            yield early
+            early = None
+        if account.why is None or early is not None:
+            yield frame
+        else:
+            early = frame
+    if early is not None:
+        yield early
+
+
+def _comes_before(frame: VideoFrame, other: VideoFrame) -> bool:
+    """Whether a frame is shown before another, and not because the times start again."""
+    times = time_of(frame), time_of(other)
+    return times[0] is not None and times[1] is not None and 0 < times[1] - times[0] < _RESTART
+
+
+def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Account) -> Iterator[VideoFrame]:
+    """The frames of packets, as far as they can be decoded; the last packet is empty."""
     errors = import_av().error
     in_a_row = 0
     for packet in packets:
-        if packet is not None:
-            account.send(packet)
+        account.send(packet)
         try:
             frames = _decode(stream, packet)
         except errors.FFmpegError as error:
@@ -190,7 +212,7 @@ def _frames(
         yield from frames
 
 
-def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+def _decode(stream: VideoStream, packet: Packet[Any]) -> list[VideoFrame]:
     try:
         return stream.decode(packet)
     except BlockingIOError:  # what is left of a damaged packet is in the way
@@ -198,15 +220,18 @@ def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[Vid
         return stream.decode(packet)
 
 
-def _readable(
+def readable(
     container: InputContainer,
-    stream: VideoStream,
-    packets: Iterable[Packet[VideoStream]] | None,
-    account: Account,
-) -> Iterator[Packet[VideoStream] | None]:
-    """A file's packets, or the rest of them after `packets`, as far as they can be read."""
+    streams: Sequence[Any],
+    on_stop: Callable[[str], object] | None = None,
+) -> Iterator[Packet[Any]]:
+    """Packets of a file from where it stands, past what cannot be read; at the end an empty one for each stream.
+
+    Args:
+        on_stop: told why nothing more can be read, where that is not the end of the file.
+    """
     failures = 0
-    packets = container.demux(stream) if packets is None else packets
+    packets = container.demux(*streams)
     while True:
         try:
             for packet in packets:
@@ -216,7 +241,11 @@ def _readable(
         except (import_av().error.FFmpegError, OSError) as error:
             failures += 1
             if failures == _MOST_FAILURES:
-                account.stop(reason(error))
-                yield None
-                return
-        packets = container.demux(stream)
+                if on_stop is not None:
+                    on_stop(reason(error))
+                break
+        packets = container.demux(*streams)
+    for stream in streams:
+        last = import_av().Packet()
+        last.stream, last.time_base = stream, stream.time_base
+        yield last

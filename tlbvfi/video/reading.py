@@ -16,10 +16,11 @@ from .animation import animation_frames, animation_of
 from .colour import BT601, Colour
 from .damage import Account, Damage
 from .excerpt import Excerpt, seconds
+from .fitting import Fitting, converted
 from .hdr import Mastering
 from .pictures import PICTURES, pictures_in, read_picture
 from .pyav import File, VideoError, decoded, name_of, opened
-from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, to_tensor
+from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, upright_size
 from .seeking import frames_within
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ def _probed(file: File) -> VideoInfo:
         shown = next(decoded(container, stream, file), None)
         if shown is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
-        turns = quarter_turns(shown)
-        width, height = (shown.height, shown.width) if turns % 2 else (shown.width, shown.height)
+        if not is_yuv(shown):
+            converted(shown, name_of(file))  # whether it can be
+        turns, (height, width) = quarter_turns(shown), upright_size(shown)
         context = stream.codec_context
         stated = colour_of(shown)
         colour = Colour(
@@ -168,11 +170,19 @@ def read_frames(
     else:
         account = Account()
         frames = islice(frames_within(file, excerpt, fps, account), skipped, None)
-        yield from map(to_tensor, noting_alpha(frames, name_of(file)))
+        size = None if excerpt.is_whole and not skipped else _first_size(file)
+        yield from map(Fitting(name_of(file), size), noting_alpha(frames, name_of(file)))
         if damage := account.damage():
             log.warning("%s", damage.sentence(name_of(file)))
             if on_damage is not None:
                 on_damage(damage)
+
+
+def _first_size(file: File) -> tuple[int, int] | None:
+    """(H, W) of a video's first frame, upright."""
+    with opened(file) as (container, stream):
+        first = next(decoded(container, stream, file), None)
+        return None if first is None else upright_size(first)
 
 
 def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:

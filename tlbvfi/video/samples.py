@@ -83,6 +83,11 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """(H, W) of the upright picture."""
+    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
+
+
 def noting_alpha(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFrame]:
     """The frames of a file called `name`; that their alpha is left out is said once, where it matters."""
     noted = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .damage import Account
 from .excerpt import Excerpt
-from .pyav import File, VideoError, decoded, first_time, import_av, name_of, opened, time_of
+from .pyav import File, VideoError, decoded, first_time, import_av, name_of, opened, readable, time_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -107,6 +107,7 @@ def _sought(container: InputContainer, stream: VideoStream, target: Fraction) ->
         return
     try:
         container.seek(int(target / (stream.time_base or 1)), stream=stream, backward=True)
-        yield from container.demux(stream)
     except (import_av().error.FFmpegError, OSError) as error:
         log.debug("Seeking failed: %s", error)
+        return
+    yield from readable(container, [stream])
