@@ -241,7 +241,7 @@ class TestReading:
             sound.rate = RATE
             container.mux(tone.encode(sound))
             container.mux(tone.encode(None))
-        with pytest.raises(VideoError, match="no pictures in it"):
+        with pytest.raises(VideoError, match="no video in it"):
             probe(sound_only)
 
     def test_a_truncated_video_fails_after_the_frames_it_has(self, tmp_path: Path) -> None:

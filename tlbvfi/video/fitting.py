@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -21,21 +22,24 @@ log = logging.getLogger(__name__)
 class Fitting:
     """Makes tensors of a video's frames; those of another size are scaled to the first one's, which is said once."""
 
-    def __init__(self, name: str, size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, name: str, size: tuple[int, int] | None = None, convert: Callable[[VideoFrame], Tensor] | None = None
+    ) -> None:
         """
         Args:
             name: what sentences call the video.
             size: (H, W) of its first frame; by default that of the first one that comes.
+            convert: makes the upright picture of a frame; :func:`.samples.to_tensor` by default.
         """
-        self._name, self._size, self._is_told = name, size, False
+        self._name, self._size, self._convert, self._is_told = name, size, convert, False
 
     def __call__(self, frame: VideoFrame) -> Tensor:
-        """The upright picture of a frame, (H, W, 3) float32 in [0, 1].
+        """The upright picture of a frame, (H, W, channels) float32 in [0, 1].
 
         Raises:
             VideoError: its colours cannot be converted.
         """
-        picture = converted(frame, self._name)
+        picture = converted(frame, self._name, self._convert)
         height, width, _ = picture.shape
         self._size = self._size or (height, width)
         if self._size == (height, width):
@@ -50,14 +54,14 @@ class Fitting:
         return fitted(picture, *self._size)
 
 
-def converted(frame: VideoFrame, name: str) -> Tensor:
-    """The upright picture of a frame of the video called `name`.
+def converted(frame: VideoFrame, name: str, convert: Callable[[VideoFrame], Tensor] | None = None) -> Tensor:
+    """The upright picture of a frame of the video called `name`, as `convert` makes it.
 
     Raises:
         VideoError: its colours cannot be converted.
     """
     try:
-        return to_tensor(frame)
+        return (convert or to_tensor)(frame)
     except (import_av().error.FFmpegError, ValueError, OSError) as error:
         raise VideoError(
             f"{name} stores its colours in a way that cannot be converted to RGB here ({frame.format.name}, "
@@ -66,7 +70,7 @@ def converted(frame: VideoFrame, name: str) -> Tensor:
 
 
 def fitted(picture: Tensor, height: int, width: int) -> Tensor:
-    """A picture (H, W, 3) scaled into another size; where its shape differs, between black bars."""
+    """A picture (H, W, channels) scaled into another size; where its shape differs, between black bars."""
     rows, columns, _ = picture.shape
     scale = min(height / rows, width / columns)
     # By less than two pixels it is rounding that differs.

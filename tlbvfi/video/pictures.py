@@ -13,8 +13,10 @@ from torch import Tensor
 from ..files import atomic
 from .blame import made, writing
 from .colour import BT601, FULL, Colour
-from .pyav import VideoError, decoded, import_av, opened
-from .samples import to_frame, to_tensor
+from .fitting import converted
+from .pyav import VideoError, import_av
+from .samples import to_frame
+from .wholeness import check_whole, picture_frame
 
 #: Pictures that can be read.
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -26,12 +28,10 @@ def read_picture(path: Path) -> Tensor:
     """A picture file, (H, W, 3) float32 in [0, 1].
 
     Raises:
-        VideoError: it cannot be read.
+        VideoError: it cannot be read, or not all of it.
     """
-    with opened(path) as (container, stream):
-        for frame in decoded(container, stream, path):
-            return to_tensor(frame)
-    raise VideoError(f"{path} has no picture in it.")
+    check_whole(path)
+    return converted(picture_frame(path, str(path)), str(path))
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .damage import Account
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: FFmpeg's formats that only name other files, or make a picture of any text.
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
+ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 #: FFmpeg's own limit of the threads that it takes by itself.
 _MOST_THREADS = 16
 #: Times that go back by so many seconds start again.
@@ -113,10 +114,23 @@ def opened(file: File) -> Iterator[tuple[InputContainer, VideoStream]]:
     with container:
         if container.format.name in _NO_VIDEO:
             raise VideoError(f"{name} is not a readable video (it is text or a list of files).")
-        stream = container.streams.best("video")
+        stream = main_stream(container)
         if stream is None:
-            raise VideoError(f"{name} has no pictures in it.")
-        yield container, cast("VideoStream", stream)
+            alone = " but a cover" if container.streams.video else ""
+            raise VideoError(f"{name} has no video in it (no pictures{alone}).")
+        yield container, stream
+
+
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """A file's video; None where it has none, or nothing but a cover."""
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    best = container.streams.best("video")
+    return next((stream for stream in streams if stream is best), streams[0] if streams else None)
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a stream is a single picture that belongs to a file, such as the cover of a song."""
+    return bool(getattr(stream.disposition, "value", stream.disposition) & ATTACHED_PICTURE)
 
 
 def first_time(file: File) -> Fraction:
@@ -147,7 +161,6 @@ def decoded(
     or from its begin.
 
     Packets that are damaged are passed over; `account` says then what is missing.
-
     Raises:
         VideoError: nothing can be decoded.
     """

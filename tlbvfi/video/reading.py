@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .animation import animation_frames, animation_of
-from .colour import BT601, Colour
+from .colour import BT601, LUMA, Colour
 from .damage import Account, Damage
 from .excerpt import Excerpt, seconds
 from .fitting import Fitting, converted
@@ -120,7 +120,7 @@ def _probed(file: File) -> VideoInfo:
         context = stream.codec_context
         stated = colour_of(shown)
         colour = Colour(
-            stated.matrix if is_yuv(shown) else Colour.usual(shown.height).matrix,
+            stated.matrix if is_yuv(shown) and stated.matrix in LUMA else Colour.usual(shown.height).matrix,
             int(context.color_primaries),
             int(context.color_trc),
             bits=10 if stated.bits > 8 else 8,
