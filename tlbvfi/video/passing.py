@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .animation import animation_of
 from .containers import Container
 from .excerpt import Excerpt
-from .pyav import File, VideoError, first_time, import_av, name_of, opened
+from .pyav import File, VideoError, import_av, name_of, opened
 from .sound import CopiedTrack, EncodedTrack, Waveform, WaveformTrack
 from .subtitles import ConvertedSubtitles
+from .times import times_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -147,7 +148,8 @@ class Passing:
         """Add what goes along from a file; returns what does not."""
         self._excerpt = excerpt
         main = source.streams.best("video")
-        self._zero = first_time(file)
+        times = times_of(file)
+        self._zero = times.zero
         left = [f"video track {stream.index}" for stream in source.streams.video if stream is not main]
         for stream in source.streams:
             if stream is main or stream.type == "video" or (stream.type == "audio" and not sound):
@@ -164,9 +166,9 @@ class Passing:
         self._target.metadata.update(_metadata(source))
         wanted = [stream for stream in source.streams if stream.index in self._tracks]
         if wanted:
-            if excerpt.start:
+            if excerpt.start and not times.clock.jumps:
                 source.seek(int(self._shift * 1_000_000), backward=True)
-            self._packets = source.demux(wanted)
+            self._packets = times.clock.retimed(source.demux(wanted))
         return left
 
     def _track(self, stream: Any) -> Track | None:
