@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .containers import container_of
 from .passing import PassedOn, Passing, passing
 from .pyav import File, VideoError, import_av, name_of, opened, reason
-from .reading import frame_rate
+from .times import frame_rate
 from .writing import new_file
 
 if TYPE_CHECKING:

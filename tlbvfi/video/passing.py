@@ -14,9 +14,10 @@ from .animation import animation_of
 from .containers import Container
 from .covers import Covers
 from .excerpt import Excerpt
-from .pyav import File, VideoError, first_time, import_av, is_cover, main_stream, name_of, opened, readable
+from .pyav import File, VideoError, import_av, is_cover, main_stream, name_of, opened, readable
 from .sound import CopiedTrack, EncodedTrack, Waveform, WaveformTrack
 from .subtitles import ConvertedSubtitles
+from .times import times_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -150,7 +151,8 @@ class Passing:
         """Add what goes along from a file; returns what does not."""
         self._excerpt = excerpt
         main = main_stream(source)
-        self._zero = first_time(file)
+        times = times_of(file)
+        self._zero = times.zero
         left = []
         for stream in source.streams.video:
             if stream is not main and not (is_cover(stream) and self._covers.take(stream, file)):
@@ -170,9 +172,9 @@ class Passing:
         self._target.metadata.update(_metadata(source))
         wanted = [stream for stream in source.streams if stream.index in self._tracks]
         if wanted:
-            if excerpt.start:
+            if excerpt.start and not times.clock.jumps:
                 source.seek(int(self._shift * 1_000_000), backward=True)
-            self._packets = readable(source, wanted)
+            self._packets = times.clock.retimed(readable(source, wanted))
         return left
 
     def _track(self, stream: Any) -> Track | None:

@@ -133,18 +133,6 @@ def is_cover(stream: Any) -> bool:
     return bool(getattr(stream.disposition, "value", stream.disposition) & ATTACHED_PICTURE)
 
 
-def first_time(file: File) -> Fraction:
-    """When the first frame that can be decoded is shown, in seconds of the file's clock: there its video begins.
-
-    Raises:
-        VideoError: there is none.
-    """
-    with opened(file) as (container, stream):
-        for frame in decoded(container, stream, file):
-            return time_of(frame) or Fraction(0)
-    raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
-
-
 def time_of(frame: VideoFrame) -> Fraction | None:
     """When a frame is shown, in seconds of its file's clock; None where the file does not say."""
     return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
