@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 #: FFmpeg's formats that only name other files, or make a picture of any text.
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
+#: Codecs whose packets in AVI have times in the order in which they are decoded.
+REORDERED = ("h264", "hevc", "vvc")
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 #: FFmpeg's own limit of the threads that it takes by itself.
 _MOST_THREADS = 16
-#: Times that go back by so many seconds start again.
-_RESTART = 1
 #: Packets in a row that are tried in vain before a video counts as ended, and attempts to read any.
 _MOST_ERRORS, _MOST_FAILURES = 10_000, 100
 
@@ -158,7 +159,9 @@ def decoded(
     account = account or Account()
     account.start(stream.codec_context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
     source = readable(container, [stream], on_stop=account.stop) if packets is None else packets
-    for frame in _in_order(_frames(stream, source, account), account):
+    frames = _frames(stream, source, account)
+    has_no_order = container.format.name == "avi" and stream.codec_context.name in REORDERED  # times are of decoding
+    for frame in frames if has_no_order else _in_order(frames):
         account.take(frame)
         yield frame
     if account.lacks_its_end():
@@ -172,25 +175,27 @@ def decoded(
         raise VideoError(f"{name_of(file)} has no frame that can be decoded ({account.why}).")
 
 
-def _in_order(frames: Iterator[VideoFrame], account: Account) -> Iterator[VideoFrame]:
-    """The frames; after an error one may come too early, and then changes places with the next."""
-    early: VideoFrame | None = None
+def _in_order(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames; of a damaged video one may come too early, and waits then for those that are shown before it, and one
+    that comes too late is left out.
+    """
+    last: Fraction | None = None
+    waiting: VideoFrame | None = None
     for frame in frames:
-        if early is not None and not _comes_before(frame, early):
-            yield early
-            early = None
-        if account.why is None or early is not None:
-            yield frame
-        else:
-            early = frame
-    if early is not None:
-        yield early
+        if waiting is not None:
+            if _rise(last, time_of(frame), time_of(waiting)):
+                frame, waiting = waiting, frame
+            if not _rise(time_of(waiting), last, time_of(frame)):  # times that start again stay behind
+                last = time_of(waiting)
+                yield waiting
+        waiting = frame
+    if waiting is not None and not _rise(time_of(waiting), last):
+        yield waiting
 
 
-def _comes_before(frame: VideoFrame, other: VideoFrame) -> bool:
-    """Whether a frame is shown before another, and not because the times start again."""
-    times = time_of(frame), time_of(other)
-    return times[0] is not None and times[1] is not None and 0 < times[1] - times[0] < _RESTART
+def _rise(*times: Fraction | None) -> bool:
+    """Whether all of some times are known, and each is later than the one before."""
+    return all(a is not None and b is not None and a < b for a, b in pairwise(times))
 
 
 def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Account) -> Iterator[VideoFrame]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .jumps import Shifts, shifts_of
 from .packets import Packets, all_packets, is_known
-from .pyav import File, VideoError, decoded, name_of, opened, readable, time_of
+from .pyav import REORDERED, File, VideoError, decoded, name_of, opened, readable, time_of
 from .slots import Slots, simplified, slots_of
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 #: Flags of FFmpeg's kinds of files: without times, and with times that may start again.
 _NO_TIMES, _RESTARTS = 0x80, 0x200
-#: In AVI their packets have times in the order in which they are decoded.
-_REORDERED = ("h264", "hevc", "vvc")
 #: Frames that are looked at.
 _FIRST = 8
 
@@ -301,7 +299,7 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     by_order = (
         None in shown
         or any(b <= a for a, b in pairwise(shown) if a is not None and b is not None)
-        or (is_avi and stream.codec_context.name in _REORDERED)
+        or (is_avi and stream.codec_context.name in REORDERED)
     )
     zero = shown[0]
     if by_order or zero is None:
