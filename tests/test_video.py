@@ -23,10 +23,10 @@ from tlbvfi.video import (
     Encoding,
     PassedOn,
     VideoError,
+    fitting,
     probe,
     read_frames,
     read_picture,
-    reading,
     write_picture,
     write_pictures,
     write_video,
@@ -179,8 +179,8 @@ class TestReading:
     def test_frames_are_decoded_as_they_are_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = saved(tmp_path / "long.mp4", smooth_frames(40, 16, 16))
         made = []
-        real = reading.to_tensor
-        monkeypatch.setattr(reading, "to_tensor", lambda frame: made.append(1) or real(frame))
+        real = fitting.to_tensor
+        monkeypatch.setattr(fitting, "to_tensor", lambda frame: made.append(1) or real(frame))
         found = read_frames(path)
         next(found), next(found)
         assert len(made) == 2
@@ -241,7 +241,7 @@ class TestReading:
             sound.rate = RATE
             container.mux(tone.encode(sound))
             container.mux(tone.encode(None))
-        with pytest.raises(VideoError, match="no pictures in it"):
+        with pytest.raises(VideoError, match="no video in it"):
             probe(sound_only)
 
     def test_a_truncated_video_fails_after_the_frames_it_has(self, tmp_path: Path) -> None:

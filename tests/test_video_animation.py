@@ -188,7 +188,7 @@ class TestWriting:
     def test_nothing_is_left_when_it_fails(self, tmp_path: Path, suffix: str) -> None:
         with pytest.raises(VideoError, match="no frames"):
             write_video(tmp_path / f"a{suffix}", [], Fraction(10))
-        with pytest.raises(VideoError, match="18x16x3|of another size"):
+        with pytest.raises(VideoError, match="18x16"):
             write_video(tmp_path / f"a{suffix}", [torch.zeros(16, 16, 3), torch.zeros(16, 18, 3)], Fraction(10))
         assert not list(tmp_path.iterdir())
 

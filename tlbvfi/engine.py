@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
+from .holds import Skipped
 from .interpolate import interpolate_timeline
 from .model import TLBVFI
 from .outputs import Output
@@ -29,6 +30,15 @@ class Source(Protocol):
 
     def frames(self) -> Iterator[Tensor]:
         """Its frames in order, (H, W, 3) in [0, 1], made as they are asked for."""
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A source of which frames may last longer than others, and then come several times."""
+
+    def holds_after(self, index: int) -> bool:
+        """Whether the frame after that index, which has been read, is the same once more."""
         ...
 
 
@@ -78,6 +88,8 @@ def interpolate_video(
         DeviceMemoryError: the device's memory does not suffice even for the smallest plan.
     """
     settings, timeline = settings or Settings(), timeline or Multiplier()
+    if isinstance(source, Holding):
+        timeline = Skipped(timeline, source.holds_after)
     info = source.info
     if plan is None:
         plan = plan_for(model, (info.height, info.width), settings, available(model))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from .engine import interpolate_video
+from .engine import Holding, interpolate_video
 from .files import atomic
 from .holds import Cuts, Holds
 from .model import TLBVFI
@@ -257,7 +257,7 @@ def interpolate_in_segments(
         path = journal.path(segment, suffix)
         count = interpolate_video(
             model,
-            _Window(source.info, frames),
+            _Window(source.info, frames, source),
             _SegmentTarget(VideoTarget(path, source.info, encoding=encoding)),
             settings,
             segment.piece(timeline),
@@ -327,9 +327,13 @@ class _Window:
 
     info: VideoInfo
     _frames: Iterator[Tensor]
+    _source: Seekable
 
     def frames(self) -> Iterator[Tensor]:
         return self._frames
+
+    def holds_after(self, index: int) -> bool:
+        return isinstance(self._source, Holding) and self._source.holds_after(index)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from .video import Excerpt, File, VideoInfo, count_frames, probe, read_frames, read_header, read_y4m
+from .video import Excerpt, File, VideoInfo, count_frames, probe, read_header, read_marked, read_y4m
 from .video.y4m import Header
 
 
@@ -18,6 +18,7 @@ class FileSource:
 
     Attributes:
         taken: how many frames have been read.
+        is_damaged: whether it was said, after the last of them, that some are missing.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class FileSource:
             VideoError: an excerpt that can hold nothing.
         """
         self._file, self._excerpt, self._fps, self.taken = file, Excerpt(start, end), fps, 0
+        self.is_damaged = False
+        self._again: set[int] = set()
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -48,10 +51,20 @@ class FileSource:
 
     def frames(self, first: int = 0) -> Iterator[Tensor]:
         """The frames from some index on; those before it are decoded and no more."""
-        self.taken = first
-        for frame in read_frames(self._file, self._excerpt, self._fps, first):
+        self.taken, self.is_damaged = first, False
+        frames = read_marked(self._file, self._excerpt, self._fps, first, self._note_damage)
+        for index, (frame, again) in enumerate(frames, first):
+            if again:
+                self._again.add(index)
             self.taken += 1
             yield frame
+
+    def _note_damage(self, _: object) -> None:
+        self.is_damaged = True
+
+    def holds_after(self, index: int) -> bool:
+        """Whether the frame after that index, which has been read, is the same once more because it lasts longer."""
+        return index + 1 in self._again
 
 
 class Y4mSource:

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     out = sys.stderr if options.target is None else sys.stdout
     print(f"{options.target or 'standard output'}: {made}", file=out)
     cuts.report(info.fps, out)
-    if isinstance(source, FileSource):
+    if isinstance(source, FileSource) and not source.is_damaged:
         _warn_of_early_end(options.source, resumed.journal.frames if resumed else source.taken, info.frame_count)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from .joining import join_videos
     from .passing import PassedOn
     from .pictures import PICTURES, read_picture, write_picture, write_pictures
-    from .reading import VideoInfo, count_frames, probe, read_frames
+    from .reading import VideoInfo, count_frames, probe, read_frames, read_marked
     from .sound import Waveform
     from .writing import write_video
     from .y4m import read_header, read_y4m, write_y4m
@@ -48,6 +48,7 @@ __all__ = [
     "probe",
     "read_frames",
     "read_header",
+    "read_marked",
     "read_picture",
     "read_y4m",
     "write_picture",
@@ -65,7 +66,7 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not there stays an er
             "joining": ("join_videos",),
             "passing": ("PassedOn",),
             "pictures": ("PICTURES", "read_picture", "write_picture", "write_pictures"),
-            "reading": ("VideoInfo", "count_frames", "probe", "read_frames"),
+            "reading": ("VideoInfo", "count_frames", "probe", "read_frames", "read_marked"),
             "sound": ("Waveform",),
             "writing": ("write_video",),
             "y4m": ("read_header", "read_y4m", "write_y4m"),

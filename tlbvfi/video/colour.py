@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
-BT709, UNKNOWN, BT601 = 1, 2, 6  # FFmpeg's AVColorSpace
+BT709, UNKNOWN, BT601, YCGCO, DERIVED = 1, 2, 6, 8, 12  # FFmpeg's AVColorSpace; the last follows from the primaries
 #: (K_r, K_b) of the Y'CbCr matrices, by their numbers in ITU-T H.273, which FFmpeg uses.
 LUMA = {
     BT709: (0.2126, 0.0722),
@@ -20,6 +20,8 @@ LUMA = {
     9: (0.2627, 0.0593),
     10: (0.2627, 0.0593),
 }
+#: The matrices that follow from primaries.
+OF_PRIMARIES = {1: BT709, 4: BT601, 6: 7, 7: 7, 9: 9}
 _HD_ROWS = 720
 
 
@@ -28,7 +30,7 @@ class Colour:
     """How RGB is stored as Y'CbCr; numbers as in ITU-T H.273.
 
     Attributes:
-        matrix: one of those in :data:`LUMA`.
+        matrix: one of those in :data:`LUMA`, or Y'CgCo, which is only read.
         primaries, transfer: only carried along.
         full_range: black and white at the ends of the sample range instead of at 16 and 235 (of 255).
         bits: of a sample.
@@ -56,11 +58,14 @@ class Colour:
 
     def to_rgb(self, samples: Tensor) -> Tensor:
         """samples (3, H, W), integers: Y, Cb, Cr -> (H, W, 3) float32 in [0, 1]."""
-        kr, kb = LUMA[self.matrix]
         offset, luma, chroma = self._scales
         y, cb, cr = samples.float()
         y = (y - offset) / luma
         cb, cr = ((c - 2.0 ** (self.bits - 1)) / chroma for c in (cb, cr))
+        if self.matrix == YCGCO:  # their places are those of Cg and Co
+            rest = y - cb
+            return torch.stack((rest + cr, y + cb, rest - cr), dim=-1).clamp_(0.0, 1.0)
+        kr, kb = LUMA[self.matrix]
         r = y + 2 * (1 - kr) * cr
         b = y + 2 * (1 - kb) * cb
         g = (y - kr * r - kb * b) / (1 - kr - kb)

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from ..files import atomic
-from .pyav import File, VideoError, import_av, name_of, reason
+from .blame import made, writing
+from .pyav import File, VideoError, import_av, name_of
 from .samples import to_rgb_frame
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,11 @@ def write_gif(file: File, frames: Iterable[Tensor], fps: Fraction) -> int:
         log.warning("A GIF shows at most 50 frames a second: of the %s in %s others are left out.", fps, name_of(file))
     elif _SECOND % fps:
         log.warning("A GIF's times are hundredths of a second: frames of %s last %s.", name_of(file), _lasts(fps))
-    try:
+    with writing(name_of(file)):
         if not isinstance(file, Path):
-            return _written(file, frames, fps, name_of(file))
+            return _written(file, made(frames), fps, name_of(file))
         with atomic(file) as partial, partial.open("wb") as stream:
-            return _written(stream, frames, fps, name_of(file))
-    except (import_av().error.FFmpegError, OSError) as error:
-        raise VideoError(f"{name_of(file)} cannot be written ({reason(error)}).") from None
+            return _written(stream, made(frames), fps, name_of(file))
 
 
 def _lasts(fps: Fraction) -> str:
@@ -96,7 +95,8 @@ class _Encoder:
     def add(self, picture: Tensor, time: int) -> None:
         """Encode a picture that is shown from `time` on."""
         if tuple(picture.shape) != (*self._size, 3):
-            raise VideoError("A frame is of another size than the first.")
+            height, width, *_ = picture.shape
+            raise VideoError(f"A frame is {width}x{height}, and the first {self._size[1]}x{self._size[0]}.")
         frame = to_rgb_frame(picture, "rgb24")
         frame.pts, frame.time_base = time, Fraction(1, _SECOND)
         self._entry.push(frame)

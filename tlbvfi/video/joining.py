@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .containers import container_of
 from .passing import PassedOn, Passing, passing
-from .pyav import File, VideoError, name_of, opened
-from .reading import frame_rate
+from .pyav import File, VideoError, import_av, name_of, opened, reason
+from .times import frame_rate
 from .writing import new_file
 
 if TYPE_CHECKING:
@@ -99,11 +99,14 @@ class _Track:
 
 def _packets(packets: Iterator[Packet[Any]], part: Path) -> Iterator[Packet[Any]]:
     """Those that hold a frame."""
-    for packet in packets:
-        if packet.size:
-            if packet.pts is None:
-                raise VideoError(f"{part} does not say when its frames are shown, so that it cannot be joined.")
-            yield packet
+    try:
+        for packet in packets:
+            if packet.size:
+                if packet.pts is None:
+                    raise VideoError(f"{part} does not say when its frames are shown, so that it cannot be joined.")
+                yield packet
+    except (import_av().error.FFmpegError, OSError) as error:
+        raise VideoError(f"{part} cannot be read to its end ({reason(error)}).") from None
 
 
 def _place(packet: Packet[Any], fps: Fraction) -> int:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .animation import animation_of
 from .containers import Container
+from .covers import Covers
 from .excerpt import Excerpt
-from .pyav import File, VideoError, first_time, import_av, name_of, opened
+from .pyav import File, VideoError, import_av, is_cover, main_stream, name_of, opened, readable
 from .sound import CopiedTrack, EncodedTrack, Waveform, WaveformTrack
 from .subtitles import ConvertedSubtitles
+from .times import times_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -99,6 +101,7 @@ class Passing:
         self._tracks: dict[int, Track] = {}
         self._waveform: WaveformTrack | None = None
         self._packets: Iterator[Packet[Any]] = iter(())
+        self._covers = Covers(target, kind)
         self._waiting: Packet[Any] | None = None
         self._zero, self._excerpt = Fraction(0), Excerpt()
 
@@ -109,6 +112,7 @@ class Passing:
 
     def mux_until(self, time: Fraction | None) -> None:
         """Pass on what begins before `time` (seconds from the start of the new video; None: all)."""
+        self._covers.mux()
         if self._waveform is not None:
             self._waveform.mux_until(time)
         while True:
@@ -146,9 +150,13 @@ class Passing:
     def take_from(self, source: InputContainer, file: File, excerpt: Excerpt, *, sound: bool) -> list[str]:
         """Add what goes along from a file; returns what does not."""
         self._excerpt = excerpt
-        main = source.streams.best("video")
-        self._zero = first_time(file)
-        left = [f"video track {stream.index}" for stream in source.streams.video if stream is not main]
+        main = main_stream(source)
+        times = times_of(file)
+        self._zero = times.zero
+        left = []
+        for stream in source.streams.video:
+            if stream is not main and not (is_cover(stream) and self._covers.take(stream, file)):
+                left.append(f"{'cover' if is_cover(stream) else 'video track'} {stream.index}")
         for stream in source.streams:
             if stream is main or stream.type == "video" or (stream.type == "audio" and not sound):
                 continue
@@ -164,9 +172,9 @@ class Passing:
         self._target.metadata.update(_metadata(source))
         wanted = [stream for stream in source.streams if stream.index in self._tracks]
         if wanted:
-            if excerpt.start:
+            if excerpt.start and not times.clock.jumps:
                 source.seek(int(self._shift * 1_000_000), backward=True)
-            self._packets = source.demux(wanted)
+            self._packets = times.clock.retimed(readable(source, wanted))
         return left
 
     def _track(self, stream: Any) -> Track | None:

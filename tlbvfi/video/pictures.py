@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from ..files import atomic
+from .blame import made, writing
 from .colour import BT601, FULL, Colour
-from .pyav import VideoError, decoded, import_av, opened, reason
-from .samples import to_frame, to_tensor
+from .fitting import converted
+from .pyav import VideoError, import_av
+from .samples import to_frame
+from .wholeness import check_whole, picture_frame
 
 #: Pictures that can be read.
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -25,12 +28,10 @@ def read_picture(path: Path) -> Tensor:
     """A picture file, (H, W, 3) float32 in [0, 1].
 
     Raises:
-        VideoError: it cannot be read.
+        VideoError: it cannot be read, or not all of it.
     """
-    with opened(path) as (container, stream):
-        for frame in decoded(container, stream, path):
-            return to_tensor(frame)
-    raise VideoError(f"{path} has no picture in it.")
+    check_whole(path)
+    return converted(picture_frame(path, str(path)), str(path))
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -71,12 +72,10 @@ def write_picture(path: Path, frame: Tensor) -> None:
         picture = to_frame(frame, Colour(BT601, full_range=True), name)
         picture.color_range = FULL
     picture.pts, picture.time_base = 0, Fraction(1)
-    data = b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
-    try:
+    with writing(str(path)):
+        data = b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
         with atomic(path) as partial:
             partial.write_bytes(data)
-    except OSError as error:
-        raise VideoError(f"{path} cannot be written ({reason(error)}).") from None
 
 
 def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
@@ -86,16 +85,13 @@ def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
         VideoError: they cannot be written, or there are none. No folder is left then.
     """
     count = 0
-    try:
-        with atomic(folder) as partial:
-            partial.mkdir()
-            for frame in frames:
-                write_picture(partial / f"{count:08d}.png", frame)
-                count += 1
-            if not count:
-                raise VideoError(f"{folder} was not written, because there are no frames.")
-            if folder.is_dir():
-                folder.rmdir()
-    except OSError as error:
-        raise VideoError(f"{folder} cannot be written ({reason(error)}).") from None
+    with writing(str(folder)), atomic(folder) as partial:
+        partial.mkdir()
+        for frame in made(frames):
+            write_picture(partial / f"{count:08d}.png", frame)
+            count += 1
+        if not count:
+            raise VideoError(f"{folder} was not written, because there are no frames.")
+        if folder.is_dir():
+            folder.rmdir()
     return count

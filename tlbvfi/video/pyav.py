@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .damage import Account
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -17,6 +21,13 @@ if TYPE_CHECKING:
 
 #: FFmpeg's formats that only name other files, or make a picture of any text.
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
+#: Codecs whose packets in AVI have times in the order in which they are decoded.
+REORDERED = ("h264", "hevc", "vvc")
+ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+#: FFmpeg's own limit of the threads that it takes by itself.
+_MOST_THREADS = 16
+#: Packets in a row that are tried in vain before a video counts as ended, and attempts to read any.
+_MOST_ERRORS, _MOST_FAILURES = 10_000, 100
 
 
 #: A file by its path, or an open, seekable one.
@@ -104,22 +115,23 @@ def opened(file: File) -> Iterator[tuple[InputContainer, VideoStream]]:
     with container:
         if container.format.name in _NO_VIDEO:
             raise VideoError(f"{name} is not a readable video (it is text or a list of files).")
-        stream = container.streams.best("video")
+        stream = main_stream(container)
         if stream is None:
-            raise VideoError(f"{name} has no pictures in it.")
-        yield container, cast("VideoStream", stream)
+            alone = " but a cover" if container.streams.video else ""
+            raise VideoError(f"{name} has no video in it (no pictures{alone}).")
+        yield container, stream
 
 
-def first_time(file: File) -> Fraction:
-    """When the first frame that can be decoded is shown, in seconds of the file's clock: there its video begins.
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """A file's video; None where it has none, or nothing but a cover."""
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    best = container.streams.best("video")
+    return next((stream for stream in streams if stream is best), streams[0] if streams else None)
 
-    Raises:
-        VideoError: there is none.
-    """
-    with opened(file) as (container, stream):
-        for frame in decoded(container, stream, file):
-            return time_of(frame) or Fraction(0)
-    raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
+
+def is_cover(stream: Any) -> bool:
+    """Whether a stream is a single picture that belongs to a file, such as the cover of a song."""
+    return bool(getattr(stream.disposition, "value", stream.disposition) & ATTACHED_PICTURE)
 
 
 def time_of(frame: VideoFrame) -> Fraction | None:
@@ -128,20 +140,118 @@ def time_of(frame: VideoFrame) -> Fraction | None:
 
 
 def decoded(
-    container: InputContainer, stream: VideoStream, file: File, packets: Iterable[Packet[VideoStream]] | None = None
+    container: InputContainer,
+    stream: VideoStream,
+    file: File,
+    packets: Iterable[Packet[VideoStream]] | None = None,
+    account: Account | None = None,
 ) -> Iterator[VideoFrame]:
-    """The stream's frames as they are stored, decoded as they are asked for; from `packets`, or from its begin.
+    """The stream's frames as they are stored, decoded as they are asked for; from `packets`, whose last one is empty,
+    or from its begin.
 
+    Packets that are damaged are passed over; `account` says then what is missing.
     Raises:
-        VideoError: it cannot be decoded further.
+        VideoError: nothing can be decoded.
     """
-    av = import_av()
     stream.thread_type = "AUTO"
-    count = 0
+    if stream.codec_context.name == "libdav1d":  # which gives up good frames together with bad ones otherwise
+        stream.codec_context.options = {"max_frame_delay": "1"}
+    account = account or Account()
+    account.start(stream.codec_context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
+    source = readable(container, [stream], on_stop=account.stop) if packets is None else packets
+    frames = _frames(stream, source, account)
+    has_no_order = container.format.name == "avi" and stream.codec_context.name in REORDERED  # times are of decoding
+    for frame in frames if has_no_order else _in_order(frames):
+        account.take(frame)
+        yield frame
+    if account.lacks_its_end():
+        with opened(file) as (_, again):
+            for frame in _frames(again, [*account.again(), import_av().Packet()], account):
+                if account.is_new(frame):
+                    account.take(frame)
+                    yield frame
+    account.is_done = True
+    if not account.frames and account.why is not None:
+        raise VideoError(f"{name_of(file)} has no frame that can be decoded ({account.why}).")
+
+
+def _in_order(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames; of a damaged video one may come too early, and waits then for those that are shown before it, and one
+    that comes too late is left out.
+    """
+    last: Fraction | None = None
+    waiting: VideoFrame | None = None
+    for frame in frames:
+        if waiting is not None:
+            if _rise(last, time_of(frame), time_of(waiting)):
+                frame, waiting = waiting, frame
+            if not _rise(time_of(waiting), last, time_of(frame)):  # times that start again stay behind
+                last = time_of(waiting)
+                yield waiting
+        waiting = frame
+    if waiting is not None and not _rise(time_of(waiting), last):
+        yield waiting
+
+
+def _rise(*times: Fraction | None) -> bool:
+    """Whether all of some times are known, and each is later than the one before."""
+    return all(a is not None and b is not None and a < b for a, b in pairwise(times))
+
+
+def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Account) -> Iterator[VideoFrame]:
+    """The frames of packets, as far as they can be decoded; the last packet is empty."""
+    errors = import_av().error
+    in_a_row = 0
+    for packet in packets:
+        account.send(packet)
+        try:
+            frames = _decode(stream, packet)
+        except errors.FFmpegError as error:
+            account.fail(reason(error))
+            in_a_row += 1
+            if in_a_row == _MOST_ERRORS:
+                account.stop(reason(error))
+                return
+            continue
+        if frames:
+            in_a_row = 0
+        yield from frames
+
+
+def _decode(stream: VideoStream, packet: Packet[Any]) -> list[VideoFrame]:
     try:
-        for packet in container.demux(stream) if packets is None else packets:
-            for frame in packet.decode():
-                yield frame
-                count += 1
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{name_of(file)} cannot be decoded after frame {count} ({reason(error)}).") from None
+        return stream.decode(packet)
+    except BlockingIOError:  # what is left of a damaged packet is in the way
+        stream.codec_context.flush_buffers()
+        return stream.decode(packet)
+
+
+def readable(
+    container: InputContainer,
+    streams: Sequence[Any],
+    on_stop: Callable[[str], object] | None = None,
+) -> Iterator[Packet[Any]]:
+    """Packets of a file from where it stands, past what cannot be read; at the end an empty one for each stream.
+
+    Args:
+        on_stop: told why nothing more can be read, where that is not the end of the file.
+    """
+    failures = 0
+    packets = container.demux(*streams)
+    while True:
+        try:
+            for packet in packets:
+                yield packet
+                failures = 0
+            return
+        except (import_av().error.FFmpegError, OSError) as error:
+            failures += 1
+            if failures == _MOST_FAILURES:
+                if on_stop is not None:
+                    on_stop(reason(error))
+                break
+        packets = container.demux(*streams)
+    for stream in streams:
+        last = import_av().Packet()
+        last.stream, last.time_base = stream, stream.time_base
+        yield last

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import compress, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .animation import animation_frames, animation_of
-from .colour import BT601, Colour
+from .colour import BT601, LUMA, Colour
+from .damage import Account, Damage
 from .excerpt import Excerpt, seconds
+from .fitting import Fitting, converted
 from .hdr import Mastering
 from .pictures import PICTURES, pictures_in, read_picture
 from .pyav import File, VideoError, decoded, name_of, opened
-from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, to_tensor
+from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, upright_size
 from .seeking import frames_within
+from .times import times_of
 
-if TYPE_CHECKING:
-    from av.video.stream import VideoStream
+log = logging.getLogger(__name__)
 
 WHOLE = Excerpt()
 
@@ -64,7 +67,7 @@ def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> 
     Raises:
         VideoError: it is missing, is no video, or its first frame cannot be decoded; the excerpt is empty.
     """
-    info = _probed(file)
+    info = _probed(file, fps)
     rate = info.fps or fps
     if excerpt.is_whole:
         duration = info.duration
@@ -82,7 +85,7 @@ def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> 
     return replace(info, fps=fps or info.fps, frame_count=count, duration=duration)
 
 
-def _probed(file: File) -> VideoInfo:
+def _probed(file: File, fps: Fraction | None) -> VideoInfo:
     if isinstance(file, Path) and file.is_dir():
         files = pictures_in(file)
         height, width, _ = read_picture(files[0]).shape
@@ -97,24 +100,31 @@ def _probed(file: File) -> VideoInfo:
     if isinstance(file, Path) and file.suffix.lower() in PICTURES:
         raise VideoError(f"{file} is a single picture; give a video or a folder of pictures.")
     with opened(file) as (container, stream):
-        rate = frame_rate(stream)
+        times = times_of(file)
+        rate = times.rate
         duration = None
         if stream.duration and stream.time_base:
             duration = stream.duration * stream.time_base
         elif container.duration:
             duration = Fraction(container.duration, 1_000_000)
-        count = stream.frames or (round(duration * rate) if duration and rate else None)
+        count = stream.frames if times.is_even else 0
+        count = count or (round(duration * rate) if duration and rate else None)
+        if times.count is not None and rate is not None and not times.end_before(duration):
+            count, duration = (times.count, times.count / rate) if fps is None else (times.frames, duration)
+        if fps is None:
+            times.tell(name_of(file))
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         sound = len(container.streams.audio)
         shown = next(decoded(container, stream, file), None)
         if shown is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
-        turns = quarter_turns(shown)
-        width, height = (shown.height, shown.width) if turns % 2 else (shown.width, shown.height)
+        if not is_yuv(shown):
+            converted(shown, name_of(file))  # whether it can be
+        turns, (height, width) = quarter_turns(shown), upright_size(shown)
         context = stream.codec_context
         stated = colour_of(shown)
         colour = Colour(
-            stated.matrix if is_yuv(shown) else Colour.usual(shown.height).matrix,
+            stated.matrix if is_yuv(shown) and stated.matrix in LUMA else Colour.usual(shown.height).matrix,
             int(context.color_primaries),
             int(context.color_trc),
             bits=10 if stated.bits > 8 else 8,
@@ -123,42 +133,64 @@ def _probed(file: File) -> VideoInfo:
         return VideoInfo(width, height, rate, count, duration, sound, aspect, colour, turns, Mastering.of(shown))
 
 
-def frame_rate(stream: VideoStream) -> Fraction | None:
-    """Frames per second such that the frames take as long as they do in the file."""
-    average, nominal = stream.average_rate, stream.guessed_rate
-    if average and nominal and abs(average / nominal - 1) < Fraction(1, 1000):
-        average = nominal  # 30000/1001 rather than 359/12, for a cut piece of such a video
-    rate = Fraction(average or nominal or 0)
-    ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
-    if stream.time_base == Fraction(1, 1000) and abs(rate - ntsc) < rate * Fraction(8, 10_000_000):
-        return ntsc  # Matroska states whole nanoseconds
-    return rate or None
-
-
 def read_frames(
     file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0
 ) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
-    they are asked for.
+    they are asked for. They come at a constant rate: one that lasts longer comes several times.
 
     Args:
         excerpt: which of them, by the times at which they are shown.
-        fps: their rate, where the file states no times.
+        fps: the rate of pictures; of a video in place of its own, every frame once.
         skipped: of these, so many are left out at the begin, and decoded at most.
 
     Raises:
         VideoError: the file cannot be read, or not further.
     """
+    yield from map(itemgetter(0), read_marked(file, excerpt, fps, skipped))
+
+
+def read_marked(
+    file: File,
+    excerpt: Excerpt = WHOLE,
+    fps: Fraction | None = None,
+    skipped: int = 0,
+    on_damage: Callable[[Damage], object] | None = None,
+) -> Iterator[tuple[Tensor, bool]]:
+    """The same frames, each with whether it is the one before once more.
+
+    Args:
+        on_damage: called at the end if frames of a video are missing, which is said in one line of the log, too.
+    """
     if isinstance(file, Path) and file.is_dir():
         pictures = pictures_in(file)
         wanted = _counted(len(pictures), excerpt, fps, file)
-        yield from map(read_picture, islice(compress(pictures, wanted), skipped, None))
-    elif (animation := animation_of(file)) is not None:
+        yield from ((read_picture(each), False) for each in islice(compress(pictures, wanted), skipped, None))
+        return
+    before: object = None
+    if (animation := animation_of(file)) is not None:
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
-        yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)
-    else:
-        frames = islice(frames_within(file, excerpt, fps), skipped, None)
-        yield from map(to_tensor, noting_alpha(frames, name_of(file)))
+        for picture in islice(compress(animation_frames(file, animation), wanted), skipped, None):
+            yield picture, picture is before
+            before = picture
+        return
+    account = Account()
+    convert = Fitting(name_of(file), None if excerpt.is_whole and not skipped else _first_size(file))
+    frames = islice(frames_within(file, excerpt, fps, account), skipped, None)
+    for frame in noting_alpha(frames, name_of(file)):
+        yield convert(frame), frame is before
+        before = frame
+    if damage := account.damage():
+        log.warning("%s", damage.sentence(name_of(file)))
+        if on_damage is not None:
+            on_damage(damage)
+
+
+def _first_size(file: File) -> tuple[int, int] | None:
+    """(H, W) of a video's first frame, upright."""
+    with opened(file) as (container, stream):
+        first = next(decoded(container, stream, file), None)
+        return None if first is None else upright_size(first)
 
 
 def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:

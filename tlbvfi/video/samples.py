@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .colour import BT709, FULL, LIMITED, LUMA, UNKNOWN, Colour
+from .colour import BT709, DERIVED, FULL, LIMITED, LUMA, OF_PRIMARIES, UNKNOWN, YCGCO, Colour
 from .pyav import import_av
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """(H, W) of the upright picture."""
+    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
+
+
 def noting_alpha(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFrame]:
     """The frames of a file called `name`; that their alpha is left out is said once, where it matters."""
     noted = False
@@ -97,19 +102,24 @@ def noting_alpha(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFrame
 def is_yuv(frame: VideoFrame) -> bool:
     """Whether it is stored as Y'CbCr of a known matrix, or of one that is not stated."""
     parts = frame.format
-    return (
-        len(parts.components) >= 3
-        and not parts.is_rgb
-        and not parts.has_palette
-        and frame.colorspace in LUMA | {UNKNOWN: None}
-    )
+    return len(parts.components) >= 3 and not parts.is_rgb and not parts.has_palette and _matrix_of(frame) is not None
 
 
 def colour_of(frame: VideoFrame) -> Colour:
     """Matrix, range and depth as the frame states them."""
     full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
-    known = int(frame.colorspace) if frame.colorspace in LUMA else Colour.usual(frame.height).matrix
+    known = _matrix_of(frame) or Colour.usual(frame.height).matrix
     return Colour(known, full_range=full, bits=frame.format.components[0].bits)
+
+
+def _matrix_of(frame: VideoFrame) -> int | None:
+    """The matrix that a frame states, or the usual one where it states none; None for one that is not known here."""
+    stated = int(frame.colorspace)
+    if stated == UNKNOWN:
+        return Colour.usual(frame.height).matrix
+    if stated == DERIVED:
+        return OF_PRIMARIES.get(int(frame.color_primaries))
+    return stated if stated in LUMA or stated == YCGCO else None
 
 
 def plane_of(frame: VideoFrame, index: int) -> np.ndarray[Any, np.dtype[Any]]:

@@ -8,8 +8,10 @@ from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from .damage import Account
 from .excerpt import Excerpt
-from .pyav import File, VideoError, decoded, first_time, import_av, name_of, opened, time_of
+from .pyav import File, VideoError, decoded, import_av, name_of, opened, readable, time_of
+from .times import Times, times_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -25,53 +27,73 @@ _INTRA = (0, 1, 5)
 _UNCERTAIN = ("mpeg", "mpegvideo", "h264", "hevc")
 #: Excerpts that start earlier are decoded from the begin.
 _NEAR = Fraction(2)
+#: By how many seconds at most a frame stands elsewhere than it is shown.
+_APART = Fraction(1, 5)
 
 
-def frames_within(file: File, excerpt: Excerpt, fps: Fraction | None = None) -> Iterator[VideoFrame]:
-    """The decoded frames of a video that lie in an excerpt.
+def frames_within(
+    file: File, excerpt: Excerpt, fps: Fraction | None = None, account: Account | None = None
+) -> Iterator[VideoFrame]:
+    """The decoded frames of a video that lie in an excerpt, at a constant rate: one that lasts longer comes several
+    times, as the same object.
 
     Args:
-        fps: their rate, where the file states no times.
+        fps: their rate in place of the file's: every frame comes once.
+        account: says then which frames of the excerpt are missing.
 
     Raises:
-        VideoError: the file cannot be read, or not further.
+        VideoError: the file cannot be read.
     """
-    if excerpt.is_whole:
+    account = account or Account()
+    if excerpt.is_whole and fps is not None:
         with opened(file) as (container, stream):
-            yield from decoded(container, stream, file)
+            yield from decoded(container, stream, file, account=account)
         return
-    zero = first_time(file)
-    frames = _from_key_frame(file, zero, excerpt) if excerpt.first >= _NEAR else None
+    times = times_of(file)
+    if not excerpt.is_whole:
+        account.look_at(times.zero, excerpt.first, excerpt.end)
+    seekable = not (times.clock.jumps or times.by_order)
+    frames = _from_key_frame(file, times, excerpt, account) if excerpt.first >= _NEAR and seekable else None
     with opened(file) as (container, stream):
         if frames is None:
-            frames = decoded(container, stream, file)
-        rate = fps or stream.average_rate
-        for index, frame in enumerate(frames):
-            shown = time_of(frame)
-            if shown is not None:
-                time = shown - zero
-            elif rate:
-                time = index / rate
-            else:
-                raise VideoError(f"{name_of(file)} has no times, so that no excerpt can be taken; give a frame rate.")
-            if excerpt.is_after(time):
-                return
-            if not excerpt.is_before(time):
-                yield frame
+            packets = times.clock.retimed(readable(container, [stream])) if times.clock.jumps else None
+            frames = decoded(container, stream, file, packets, account)
+        for time, frame in _at(frames, times, fps):
+            if not excerpt.is_whole:
+                if time is None:
+                    raise VideoError(f"{name_of(file)} has no times, so that no excerpt can be taken; give a rate.")
+                if excerpt.is_after(time):
+                    return
+                if excerpt.is_before(time):
+                    continue
+            yield frame
 
 
-def _from_key_frame(file: File, zero: Fraction, excerpt: Excerpt) -> Iterator[VideoFrame] | None:
+def _at(
+    frames: Iterator[VideoFrame], times: Times, fps: Fraction | None
+) -> Iterator[tuple[Fraction | None, VideoFrame]]:
+    """Each frame with its time from the video's begin."""
+    if fps is None:
+        yield from times.in_slots(frames)
+        return
+    for index, frame in enumerate(frames):
+        shown = time_of(frame)
+        yield (index / fps if shown is None else shown - times.zero), frame
+
+
+def _from_key_frame(file: File, times: Times, excerpt: Excerpt, account: Account) -> Iterator[VideoFrame] | None:
     """The frames from some key frame on that is shown before the excerpt; None where none can be found."""
+    start = excerpt.first if times.is_even else excerpt.first - _APART
     back = Fraction(0)
-    while back < excerpt.first:
-        frames = _attempt(file, zero + excerpt.first - back, zero + excerpt.first)
+    while back < start:
+        frames = _attempt(file, times.zero + start - back, times.zero + start, account)
         if (first := next(frames, None)) is not None:
             return chain([first], frames)
         back = 2 * back + 1
     return None
 
 
-def _attempt(file: File, target: Fraction, start: Fraction) -> Iterator[VideoFrame]:
+def _attempt(file: File, target: Fraction, start: Fraction, account: Account) -> Iterator[VideoFrame]:
     """The frames from the key frame on that a seek to `target` finds; none where that comes after `start`.
 
     A file's index may be of the times at which frames are decoded, so that the key frame may be shown too late. Frames
@@ -83,9 +105,12 @@ def _attempt(file: File, target: Fraction, start: Fraction) -> Iterator[VideoFra
         key = next((packet for packet in packets if packet.is_keyframe), None)
         if key is None or key.pts is None or key.pts * key.time_base > start:
             return
-        frames = decoded(container, stream, file, chain([key], packets))
+        frames = decoded(container, stream, file, chain([key], packets), account)
         shown = (frame for frame in frames if frame.pts is not None and frame.pts >= key.pts)
-        first = next(shown, None)
+        try:
+            first = next(shown, None)
+        except VideoError:  # damaged from there on
+            return
         if first is None or first.pts != key.pts or first.pict_type not in _INTRA:
             return
         yield first
@@ -98,6 +123,7 @@ def _sought(container: InputContainer, stream: VideoStream, target: Fraction) ->
         return
     try:
         container.seek(int(target / (stream.time_base or 1)), stream=stream, backward=True)
-        yield from container.demux(stream)
     except (import_av().error.FFmpegError, OSError) as error:
         log.debug("Seeking failed: %s", error)
+        return
+    yield from readable(container, [stream])

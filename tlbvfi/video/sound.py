@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 #: Channel layouts that every encoder here takes, by the number of channels.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_TICK = Fraction(1, 1000)  # no file counts in coarser ones
 _GAP = Fraction(1, 50)  # seconds of silence that are none, but a rounded time
 _LOSSY = ("aac", "libopus")
 _BITS_PER_CHANNEL = 96_000  # a second; enough that nobody hears it
@@ -115,15 +116,27 @@ class CopiedTrack:
         """
         self.stream = target.add_stream_from_template(source)
         self._target = target
+        self._last: Fraction | None = None  # when the last packet begins
 
     def add(self, packet: Packet[Any], shift: Fraction) -> None:
-        """Write a packet, `shift` seconds earlier; one of size 0 is the end."""
-        if packet.dts is None or not packet.size:
+        """Write a packet, `shift` seconds earlier; one of size 0 is the end.
+
+        One that comes before the last one is left out: there two recordings overlap.
+        """
+        begins = packet.dts if packet.dts is not None else packet.pts
+        if begins is None or not packet.size:
             return
-        ticks = round(shift / packet.time_base)
-        packet.dts -= ticks
+        unit = packet.time_base
+        ticks = round(shift / unit)
+        time = (begins - ticks) * unit
+        if self._last is not None and time < self._last:
+            return
+        if time == self._last:  # which no file takes
+            time += max(unit, _TICK)
+        self._last = time
+        packet.dts = round(time / unit)
         if packet.pts is not None:
-            packet.pts -= ticks
+            packet.pts = max(packet.pts - ticks, packet.dts)
         packet.stream = self.stream
         self._target.mux(packet)
 
@@ -146,8 +159,14 @@ class EncodedTrack:
             rate, begins = frame.sample_rate, self._next
             if frame.pts is not None and frame.time_base:
                 begins = round((frame.pts * frame.time_base - shift) * rate)
-                if self._next is not None and begins < self._next + _GAP * rate:
-                    begins = self._next  # a time that is rounded, or goes back
+                if self._next is not None and begins < self._next - _GAP * rate:
+                    late = self._next - begins  # two recordings overlap
+                    if late >= frame.samples:
+                        continue
+                    frame = _part(frame, late, frame.samples)
+                    begins = self._next
+                elif self._next is not None and begins < self._next + _GAP * rate:
+                    begins = self._next  # a time that is rounded
             frame.pts, frame.time_base = begins, Fraction(1, rate)
             self._next = None if begins is None else begins + frame.samples
             if (kept := self._cut(frame)) is not None:
@@ -167,11 +186,18 @@ class EncodedTrack:
             return frame
         if first >= last:
             return None
-        count = 1 if frame.format.is_planar else frame.layout.nb_channels
-        samples = np.ascontiguousarray(frame.to_ndarray()[:, first * count : last * count])
-        part = import_av().AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
-        part.sample_rate, part.time_base, part.pts = frame.sample_rate, frame.time_base, frame.pts + first
+        part = _part(frame, first, last)
+        part.time_base, part.pts = frame.time_base, frame.pts + first
         return part
+
+
+def _part(frame: AudioFrame, first: int, last: int) -> AudioFrame:
+    """Some samples of a frame, without a time."""
+    count = 1 if frame.format.is_planar else frame.layout.nb_channels
+    samples = np.ascontiguousarray(frame.to_ndarray()[:, first * count : last * count])
+    part = cast("AudioFrame", import_av().AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name))
+    part.sample_rate = frame.sample_rate
+    return part
 
 
 def _decoded(packet: Packet[Any]) -> Iterator[AudioFrame]:

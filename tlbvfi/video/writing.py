@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor
 
 from ..files import atomic
+from .blame import made, writing
 from .colour import LIMITED, Colour
 from .containers import container_of, suffix_of
 from .encoding import Codec, Encoding, pixel_format
 from .gif import write_gif
 from .passing import PassedOn, Passing, passing
-from .pyav import File, VideoError, import_av, name_of, reason
+from .pyav import File, VideoError, import_av, name_of
 from .reading import VideoInfo
 from .samples import resampled, to_frame, to_rgb_frame
 
@@ -72,7 +73,7 @@ def write_video(
         if kind.format == "gif":
             return write_gif(file, frames, fps)
     with new_file(file, suffix, fps, metadata, passed_on) as container:
-        remaining = iter(frames)
+        remaining = made(frames)
         first = next(remaining, None)
         if first is None:
             raise VideoError(f"{name_of(file)} was not written, because there are no frames.")
@@ -114,7 +115,7 @@ def new_file(
             flags += "+faststart"  # the index first, for players that stream; FFmpeg opens the file again
         if flags:
             options["movflags"] = flags
-    try:
+    with writing(name_of(file)):
         if isinstance(file, Path):
             with (
                 atomic(file) as partial,
@@ -124,8 +125,6 @@ def new_file(
         else:
             with av.open(file, "w", format=kind.format, options=options) as container:
                 yield container
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{name_of(file)} cannot be written ({reason(error)}).") from None
 
 
 def _has_free_metadata(metadata: Mapping[str, str] | None, passed_on: PassedOn | None) -> bool:

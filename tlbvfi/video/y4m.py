@@ -141,7 +141,8 @@ def write_y4m(stream: BinaryIO, frames: Iterable[Tensor], fps: Fraction, like: V
             pixels = f"yuv{chroma}p{depth}"
             _write(stream, _head(height, width, fps, chroma, colour.bits, like))
         elif picture.shape != shape:
-            raise VideoError("A frame is of another size than the first.")
+            height, width, *_ = picture.shape
+            raise VideoError(f"A frame is {width}x{height}, and the first {shape[1]}x{shape[0]}.")
         full = f"yuv444p{'' if colour.bits == 8 else f'{colour.bits}le'}"
         frame = resampled(to_frame(picture, colour, full), pixels, False)
         _write(stream, _FRAME + b"\n")
