@@ -22,7 +22,8 @@ class Rude:
     "value",
     [
         "\x1b[31mred\x1b[0m\r\n", "a" * 200_000, "\0" * 200_000, "\u202e\u2028\ud800", "'\"" * 300, b"\x1b" * 999,
-        10**9999, -(10**400), float("nan"), NESTED, list(range(10**5)), {"k\n" * 99: "\x1b"}, Rude(), None, True, (1, 2), "",
+        10**9999, -(10**400), float("nan"), NESTED, list(range(10**5)), {"k\n" * 99: "\x1b"}, Rude(), None,
+        True, (1, 2), "",
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip

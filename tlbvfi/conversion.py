@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import matching_state, without_counters
+from .checkpoint import finite_weight, load_model, matching_model, without_counters
 from .config import ModelParams
 from .files import atomic
-from .model import TLBVFI
-from .weight_file import SAFETENSORS, read_checkpoint
+from .known_models import CheckpointError
+from .weight_file import SAFETENSORS, read_checkpoint, refusal, refusing
 
 #: What the metadata of a file in our layout gives as its format.
 FORMAT = "tlbvfi"
@@ -41,21 +42,36 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
     if target.exists() and target.resolve() == source.resolve():
         raise ValueError(f"{target} is the source itself; choose another name.")
     contents = read_checkpoint(source, ema=ema)
-    with torch.device("meta"):
-        model = TLBVFI(contents.params)
-    matched = without_counters(matching_state(model, contents, source))
-    state = {key: tensor.to(dtype) for key, tensor in matched.items()}
+    model = matching_model(contents, source)
+    with refusing(source):
+        state = {key: finite_weight(contents, key, dtype, source) for key in without_counters(model.state_dict())}
     facts = {"source_name": source.name, "source_sha256": sha256(source), "ema": str(contents.used_ema).lower()}
     with atomic(target) as partial:
         write_weights(partial, state, contents.params, facts)
+        _check_loadable(partial, source, dtype)
         shutil.copymode(source, partial)  # it is made for its owner alone
+
+
+def _check_loadable(partial: Path, source: Path, dtype: torch.dtype) -> None:
+    """Raises CheckpointError, a sentence about the source, where the file made of it cannot be loaded."""
+    try:
+        load_model(partial)
+    except CheckpointError as error:
+        reason = str(error).replace(f"{partial}: ", "").rstrip(".")
+        name = str(dtype).removeprefix("torch.")
+        raise refusal(
+            source, f"converted to {name} it could not be loaded, so nothing was written ({reason})."
+        ) from None
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], params: ModelParams, facts: Mapping[str, str]) -> None:
     """Write a state dict in our layout, with further facts for the metadata."""
     metadata = {"format": FORMAT, "config": json.dumps(params.to_dict()), **facts}
     tensors = {key: tensor.contiguous() for key, tensor in without_counters(state).items()}
-    save_file(tensors, path, metadata)
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # as it says that the disk is full
+        raise OSError(str(error)) from None
 
 
 def sha256(path: Path) -> str:
