@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -21,8 +22,8 @@ from .modules.preparation import laid_out_copy
 from .quoting import quoted, sentence
 from .weight_file import ALIAS, FETCH_AGAIN, CheckpointContents, few, read_checkpoint, refusal, refusing
 
-#: What to do about weights that a dtype cannot hold.
-_ANOTHER_DTYPE = "load them as float32 or bfloat16, or fetch the file again if it may be damaged"
+#: In the names of convolutions that take batch norms in.
+_FOLDED = ".proj_in."
 #: Batch norms' counters, of no use for inference.
 _COUNTER = ".num_batches_tracked"
 #: Entries of the official layout that take no part in inference.
@@ -103,7 +104,7 @@ def _filled(model: TLBVFI, contents: CheckpointContents, path: Path, dtype: torc
     weights = {}
     for key in model.state_dict():
         # The batch norms around the context convolutions are folded in float32 before these get their dtype.
-        keep = key.startswith(FLOAT32_PARTS) or ".proj_in." in key
+        keep = key.startswith(FLOAT32_PARTS) or _FOLDED in key
         if key.endswith(_COUNTER):
             weights[key] = torch.zeros((), dtype=torch.long)
         else:
@@ -112,12 +113,12 @@ def _filled(model: TLBVFI, contents: CheckpointContents, path: Path, dtype: torc
     del weights
     model = convert_precision(model.finalize(), dtype)
     # What is computed from several weights may be too large where none of them is.
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    computed = [(name, weight) for name, weight in model.named_parameters() if _FOLDED in name]
+    for name, tensor in (*computed, *model.named_buffers()):
         if not is_finite(tensor):
             raise refusal(
                 path,
-                f"{name}, as inference uses it, holds NaN or infinity in {_named(tensor.dtype)}; "
-                f"{_ANOTHER_DTYPE if dtype != torch.float32 else 'the weights are damaged'}.",
+                f"{name}, as inference uses it, holds NaN or infinity in {_named(tensor.dtype)}; {_remedy(dtype)}.",
             )
     return model
 
@@ -149,7 +150,7 @@ def finite_weight(
     if not is_finite(stored):
         raise refusal(path, f"{key} holds NaN or infinity; {FETCH_AGAIN}.")
     largest = float(stored.abs().max())
-    raise refusal(path, f"{key} holds {largest:g}, too large for {_named(dtype)}; {_ANOTHER_DTYPE}.")
+    raise refusal(path, f"{key} holds {largest:g}, too large for {_named(dtype)}; {_remedy(dtype)}.")
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -157,7 +158,12 @@ def is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point():
         return True
     # A sum in few passes: it is finite only if everything is. Where it is not, it may just be too large.
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+    return math.isfinite(tensor.sum(dtype=torch.float32).item()) or bool(torch.isfinite(tensor).all())
+
+
+def _remedy(dtype: torch.dtype) -> str:
+    """What to do about weights that are not finite in a dtype."""
+    return FETCH_AGAIN if dtype == torch.float32 else f"use float32, unless the file is damaged: {FETCH_AGAIN}"
 
 
 def _named(dtype: torch.dtype) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,13 +34,17 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
 
     Raises:
         CheckpointError: as :func:`tlbvfi.load_model`.
-        ValueError: a dtype other than float32 and float16, or a target that is no .safetensors file or is the source.
+        ValueError: a dtype other than float32 and float16, or a target that is no .safetensors file, a folder, or the
+            source.
+        OSError: the target cannot be written.
     """
     if dtype not in _DTYPES:
         known = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise ValueError(f"A converted file holds {known}, not {dtype}.")
     if target.suffix.lower() != SAFETENSORS:
         raise ValueError(f"The converted file must end in {SAFETENSORS}, not {target.name!r}.")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder; give the name of a file in it.")
     if target.exists() and target.resolve() == source.resolve():
         raise ValueError(f"{target} is the source itself; choose another name.")
     contents = read_checkpoint(source, ema=ema)
@@ -48,7 +54,8 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
     facts = {"source_name": source.name, "source_sha256": sha256(source), "ema": str(contents.used_ema).lower()}
     with atomic(target) as partial:
         write_weights(partial, state, contents.params, facts)
-        _check_loadable(partial, source, dtype)
+        if partial.is_file():  # and no pipe
+            _check_loadable(partial, source, dtype)
         shutil.copymode(source, partial)  # it is made for its owner alone
 
 
@@ -71,7 +78,8 @@ def write_weights(path: Path, state: Mapping[str, Tensor], params: ModelParams, 
     try:
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # as it says that the disk is full
-        raise OSError(str(error)) from None
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None
 
 
 def sha256(path: Path) -> str:

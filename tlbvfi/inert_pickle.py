@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .quoting import quoted
 
 #: Bytes and operations that a pickle may have. That of the published weights has 2,000 tensors in 70,000 operations.
-LONGEST, _MOST = 1 << 24, 500_000
+LONGEST, _MOST = 1 << 24, 400_000
 #: What tensors, and what is kept beside them, are made of, by its module. Nothing of it is called.
 _INERT = {
     "torch": r"\w*Storage|\w*Tensor|Size|device|strided|sparse_\w+|per_\w+|(b?float|q?u?int|complex|bool|bits)\w*",
@@ -32,7 +32,7 @@ _INERT = {
     "builtins": r"set|complex|bytearray",
     "__builtin__": r"set|complex|bytearray",
 }
-_DICTIONARY = "collections.OrderedDict"
+_DICTIONARY, _BYTES = "collections.OrderedDict", "_codecs.encode"
 #: Those who wrap a tensor: it is their first argument.
 _WRAPPERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 
@@ -100,6 +100,9 @@ class Made:
 
     by: Global
     arguments: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        return str(self.by)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -194,21 +197,31 @@ def read_pickle(data: bytes, position: int = 0) -> Said:
         code = reader.bytes(1)
         if code == pickle.STOP:
             return Said(reader.pop(), reader.stored, reader.position)
-        if code in _NUMBERS:
-            reader.push(reader.number(_NUMBERS[code]))
-        elif code in _CONSTANTS:
-            reader.push(_CONSTANTS[code])
-        elif code in _COUNTED:
-            kind, made = _COUNTED[code]
-            try:
-                reader.push(made(reader.bytes(reader.number(kind))))
-            except UnicodeDecodeError:
-                raise PickleError("its text is damaged") from None
-        elif code in _OPERATIONS:
-            _OPERATIONS[code](reader)
-        else:
+        operation = _OPERATIONS.get(code)
+        if operation is None:
             raise PickleError(f"it has the operation {code!r}, which torch.save does not write")
+        operation(reader)
     raise PickleError(f"it has more than {_MOST} operations")
+
+
+def _push_number(kind: struct.Struct) -> Callable[[_Reader], None]:
+    return lambda reader: reader.push(reader.number(kind))
+
+
+def _push_constant(value: object) -> Callable[[_Reader], None]:
+    return lambda reader: reader.push(value)
+
+
+def _push_counted(kind: struct.Struct, made: Callable[[bytes], object]) -> Callable[[_Reader], None]:
+    """Pushes what is made of so many bytes as a number before them says."""
+
+    def push(reader: _Reader) -> None:
+        try:
+            reader.push(made(reader.bytes(reader.number(kind))))
+        except UnicodeDecodeError:
+            raise PickleError("its text is damaged") from None
+
+    return push
 
 
 def _mark(reader: _Reader) -> None:
@@ -251,7 +264,9 @@ def _set_item(reader: _Reader) -> None:
 
 def _tuple(count: int) -> Callable[[_Reader], None]:
     def push(reader: _Reader) -> None:
-        reader.push(tuple([reader.pop() for _ in range(count)][::-1]))
+        if len(reader.stack) < count:
+            raise PickleError("it takes more than it has")
+        reader.stack[-count:] = [tuple(reader.stack[-count:])]
 
     return push
 
@@ -281,6 +296,8 @@ def _call(reader: _Reader) -> None:
             raise PickleError("a dictionary in it is not made of pairs")
         _fill(made, [key for key, _ in pairs], [value for _, value in pairs])
         reader.push(made)
+    elif str(called) == _BYTES and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
+        reader.push(arguments[0].encode("latin-1", "replace"))
     elif str(called) in _WRAPPERS and arguments:
         reader.push(arguments[0])
     else:
@@ -306,6 +323,9 @@ def _pop(reader: _Reader) -> None:
 
 
 _OPERATIONS: dict[bytes, Callable[[_Reader], object]] = {
+    **{code: _push_number(kind) for code, kind in _NUMBERS.items()},
+    **{code: _push_constant(value) for code, value in _CONSTANTS.items()},
+    **{code: _push_counted(*kind) for code, kind in _COUNTED.items()},
     pickle.PROTO: lambda reader: reader.bytes(1),
     pickle.FRAME: lambda reader: reader.bytes(8),
     pickle.MARK: _mark,

@@ -13,8 +13,8 @@ import torch
 from .mapped_file import Entry, MappedFile, in_rows, sides
 from .quoting import named, quoted
 
-#: Bytes that a header may have: 100 for each entry.
-_LONGEST = 1 << 22
+#: Bytes that a header may have, and entries: those of the published weights have 250,000 for 2,000.
+_LONGEST, _MOST = 1 << 22, 20_000
 #: Digits of a number in it.
 _MOST_DIGITS = 20
 #: What the dtypes of the format are, and the bits of a number.
@@ -84,6 +84,8 @@ def read_header(file: MappedFile) -> tuple[dict[str, str], dict[str, Entry]]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise HeaderError("its metadata is not text")
+    if len(header) > _MOST:
+        raise HeaderError(f"it has {len(header)} entries, more than {_MOST}")
     entries, ends = {}, []
     for name, said in header.items():
         try:

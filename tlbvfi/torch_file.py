@@ -97,9 +97,11 @@ def read_old_file(file: MappedFile) -> tuple[Any, Places]:
     """
     data = file.read(0, LONGEST)
     magic = read_pickle(data)
-    version = read_pickle(data, magic.end)
-    if magic.value != _MAGIC or version.value != _VERSION:
+    if magic.value != _MAGIC:
         raise PickleError("it is a pickle, but not one of torch.save")
+    version = read_pickle(data, magic.end)
+    if version.value != _VERSION:
+        raise PickleError(f"it has version {quoted(version.value)} of the format, not {_VERSION}")
     system = read_pickle(data, version.end)
     if isinstance(system.value, dict) and system.value.get("little_endian") is False:
         raise ValueError("it was written on a machine of another byte order")
