@@ -106,3 +106,12 @@ def test_whole_steps_are_those_of_the_sampler() -> None:
     assert torch.equal(whole, bridge.sample(lambda x, y, t: 0.3 * x - 0.1 * y, y, SCHEDULE, steps, noise))
     with pytest.raises(ValueError, match="5 tensors"):
         bridge.sample_by(step, y, SCHEDULE, steps, noise[:4])
+
+
+@pytest.mark.parametrize(("count", "max_var"), [(10, 1.0), (17, 1000.0), (18, 0.001), (37, 1.0), (9999, 1.0)])
+def test_other_schedules_have_factors(count: int, max_var: float) -> None:
+    """A variance that is zero may be rounded to less, whose root is none."""
+    schedule = Schedule(BridgeParams(count, max_var))
+    steps = schedule.timesteps(10)
+    pairs = [*zip(steps, steps[1:], strict=False), *((t, t - 1) for t in range(1, min(count, 100)))]
+    assert all(math.isfinite(factor) for t, n in pairs for factor in schedule.factors(t, n))

@@ -100,11 +100,12 @@ class Schedule:
 
     def factors(self, t: int, n: int) -> Factors:
         """Of the step from t to n, computed in float32."""
-        one = np.float32(1.0)
+        one, zero = np.float32(1.0), np.float32(0.0)
         m_t, m_n, v_t, v_n = self.m[t], self.m[n], self.variance[t], self.variance[n]
         sigma2 = (v_t - v_n * (one - m_t) ** 2 / (one - m_n) ** 2) * v_n / v_t
-        c = np.sqrt((v_n - sigma2) / v_t)
-        return Factors(float(one - m_n), float(m_n), float(c), float(one - m_t), float(m_t), float(np.sqrt(sigma2)))
+        # Of schedules other than the published one, a zero may be rounded to less.
+        c, e = np.sqrt(np.maximum((v_n - sigma2) / v_t, zero)), np.sqrt(np.maximum(sigma2, zero))
+        return Factors(float(one - m_n), float(m_n), float(c), float(one - m_t), float(m_t), float(e))
 
 
 def draws(noise: Noise, count: int, like: Tensor) -> Iterator[Tensor]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import matching_state, without_counters
+from .checkpoint import finite_weight, load_model, matching_model, without_counters
 from .config import ModelParams
 from .files import atomic
-from .model import TLBVFI
-from .weight_file import SAFETENSORS, read_checkpoint
+from .known_models import CheckpointError
+from .weight_file import SAFETENSORS, read_checkpoint, refusal, refusing
 
 #: What the metadata of a file in our layout gives as its format.
 FORMAT = "tlbvfi"
@@ -31,31 +34,52 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
 
     Raises:
         CheckpointError: as :func:`tlbvfi.load_model`.
-        ValueError: a dtype other than float32 and float16, or a target that is no .safetensors file or is the source.
+        ValueError: a dtype other than float32 and float16, or a target that is no .safetensors file, a folder, or the
+            source.
+        OSError: the target cannot be written.
     """
     if dtype not in _DTYPES:
         known = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise ValueError(f"A converted file holds {known}, not {dtype}.")
     if target.suffix.lower() != SAFETENSORS:
         raise ValueError(f"The converted file must end in {SAFETENSORS}, not {target.name!r}.")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder; give the name of a file in it.")
     if target.exists() and target.resolve() == source.resolve():
         raise ValueError(f"{target} is the source itself; choose another name.")
     contents = read_checkpoint(source, ema=ema)
-    with torch.device("meta"):
-        model = TLBVFI(contents.params)
-    matched = without_counters(matching_state(model, contents, source))
-    state = {key: tensor.to(dtype) for key, tensor in matched.items()}
+    model = matching_model(contents, source)
+    with refusing(source):
+        state = {key: finite_weight(contents, key, dtype, source) for key in without_counters(model.state_dict())}
     facts = {"source_name": source.name, "source_sha256": sha256(source), "ema": str(contents.used_ema).lower()}
     with atomic(target) as partial:
         write_weights(partial, state, contents.params, facts)
+        if partial.is_file():  # and no pipe
+            _check_loadable(partial, source, dtype)
         shutil.copymode(source, partial)  # it is made for its owner alone
+
+
+def _check_loadable(partial: Path, source: Path, dtype: torch.dtype) -> None:
+    """Raises CheckpointError, a sentence about the source, where the file made of it cannot be loaded."""
+    try:
+        load_model(partial)
+    except CheckpointError as error:
+        reason = str(error).replace(f"{partial}: ", "").rstrip(".")
+        name = str(dtype).removeprefix("torch.")
+        raise refusal(
+            source, f"converted to {name} it could not be loaded, so nothing was written ({reason})."
+        ) from None
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], params: ModelParams, facts: Mapping[str, str]) -> None:
     """Write a state dict in our layout, with further facts for the metadata."""
     metadata = {"format": FORMAT, "config": json.dumps(params.to_dict()), **facts}
     tensors = {key: tensor.contiguous() for key, tensor in without_counters(state).items()}
-    save_file(tensors, path, metadata)
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # as it says that the disk is full
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None
 
 
 def sha256(path: Path) -> str:

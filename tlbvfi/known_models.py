@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .quoting import sentence
+
 #: The published weights: their file, and its repository on Hugging Face.
 PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
@@ -14,7 +16,13 @@ STAND_IN = "stand-in"
 
 
 class CheckpointError(ValueError):
-    """A weight file that is missing, damaged or of another model. One sentence, naming the file."""
+    """A weight file that is missing, damaged or of another model. One sentence, naming the file.
+
+    Whatever text of the file is in it, it is one line without control characters, and not long.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(sentence(message, 1000))
 
 
 def built_in_path(name: str) -> Path:
@@ -31,12 +39,15 @@ def resolve_source(source: str | os.PathLike[str] | None) -> Path:
     if source is None:
         source = next(iter(BUILT_IN))
     path = Path(source)
-    if str(source) in BUILT_IN and not path.is_file():
-        path = built_in_path(str(source))
+    try:
+        if str(source) in BUILT_IN and not path.is_file():
+            path = built_in_path(str(source))
+            if not path.is_file():
+                raise CheckpointError(f"{path.name}: the built-in model's weights are missing from this installation.")
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder, not a weight file.")
         if not path.is_file():
-            raise CheckpointError(f"{path.name}: the built-in model's weights are missing from this installation.")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a weight file.")
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist (built-in models: {', '.join(BUILT_IN)}).")
+            raise CheckpointError(f"{path} does not exist (built-in models: {', '.join(BUILT_IN)}).")
+    except OSError as error:  # its name is too long, or its folder is closed
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from None
     return path

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from .bridge import Schedule
-from .config import preset_names, preset_path
+from .config import preset_names, preset_path, read_yaml
 from .model import TLBVFI, check_dtype
 from .numbers import whole_number
+from .quoting import quoted
 from .ranges import PaddingMode, check_flow_scale, check_padding_mode
 
 
@@ -80,10 +80,10 @@ def preset(name: str, **changes: Any) -> Settings:
         ValueError: there is no such preset, its file names a setting that does not exist, or a value cannot be.
     """
     path = preset_path(name)
-    values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    values = read_yaml(path)
     known = {field.name for field in fields(Settings)}
     if not isinstance(values, dict) or not set(values) <= known:
-        raise ValueError(f"{path.name} must hold settings ({', '.join(sorted(known))}), not {values}.")
+        raise ValueError(f"{path.name} must hold settings ({', '.join(sorted(known))}), not {quoted(values)}.")
     return replace(Settings(**{str(key): value for key, value in values.items()}), **changes)
 
 
