@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -51,9 +52,11 @@ def check_values(pictures: Iterable[Tensor], what: str) -> None:
     They are looked at one by one: a batch may fill the memory.
     """
     exact = (p if p.dtype in (torch.float32, torch.float64) else p.float() for p in pictures)
-    lows, highs = zip(*(torch.aminmax(picture) for picture in exact), strict=True)
-    low, high = float(torch.stack(lows).min()), float(torch.stack(highs).max())
-    if not -float("inf") < low <= high < float("inf"):
-        raise ValueError(f"{what} holds NaN or infinity; repair the node or file it comes from.")
+    lows, highs = (torch.stack(ends) for ends in zip(*(torch.aminmax(picture) for picture in exact), strict=True))
+    low, high = float(lows.min()), float(highs.max())
+    if not -math.inf < low <= high < math.inf:
+        which = int((~(lows.isfinite() & highs.isfinite())).nonzero()[0])
+        where = f" in frame {which}" if len(lows) > 1 else ""
+        raise ValueError(f"{what} holds NaN or infinity{where}; repair the node or file it comes from.")
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         raise ValueError(f"{what} has values from {low:.3g} to {high:.3g}; they must be in [0, 1].")

@@ -122,17 +122,21 @@ class PairwiseModel(nn.Module):
             are asked for.
 
         Raises:
-            ValueError: frames or timesteps that cannot be used, in one sentence.
+            ValueError: frames or timesteps that cannot be used, in one sentence; :class:`.finite.NonFiniteFrameError`,
+                one of them, for a new frame with NaN or infinity.
             tlbvfi.DeviceMemoryError: the device's memory does not suffice even for the smallest pieces.
         """
         _check_pair(img0, img1)
         places = [_place(timestep) for timestep in timesteps]
         states = [(cache or {}).get(name, FrameState()) for name in ("img0", "img1")]
         ends = [rearrange(image, "1 c h w -> h w c").cpu() for image in (img0, img1)]
+        for end, name in zip(ends, ("before", "after"), strict=True):
+            if not end.isfinite().all():
+                raise ValueError(f"The frame {name} holds NaN or infinity; repair the node or file it comes from.")
         run = self._run(states[0].take(), (ends[0].shape[0], ends[0].shape[1]))
         run.timeline = _OneGap(tuple(sorted(set(places))))
         frames = img0.new_empty((len(places), *ends[0].shape), device="cpu")
-        for output in delivered(run.outputs(iter(ends), 0)):
+        for output in delivered(run.outputs(iter(ends), 0), run.model.dtype):
             for frame, place in zip(frames, places, strict=True):
                 if place == output.position:
                     frame.copy_(output.frame)
