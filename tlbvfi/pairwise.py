@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from .frames import check_storage
 from .interpolate import TimelineRun
 from .model import TLBVFI
 from .outputs import delivered
 from .planning import Plan
+from .quoting import quoted
 from .settings import Settings
 from .timeline import AFTER, BEFORE, Gap, Timeline, nearest_place
 
@@ -199,20 +202,22 @@ class _OneGap(Timeline):
 
 
 def _check_pair(img0: Tensor, img1: Tensor) -> None:
+    for image in (img0, img1):
+        if not isinstance(image, Tensor):
+            raise ValueError(f"A frame must be a tensor, not {type(image).__name__}.")
+        check_storage(image, "A frame")
     shape = tuple(img0.shape)
     if len(shape) != 4 or shape[:2] != (1, 3) or 0 in shape or tuple(img1.shape) != shape:
         raise ValueError(
             f"Both frames must be RGB, (1, 3, height, width) of one size, not {shape} and {tuple(img1.shape)}."
         )
-    if not img0.is_floating_point():
-        raise ValueError(f"Frames must be floating point in [0, 1], not {img0.dtype}.")
 
 
 def _place(timestep: float) -> Fraction:
     """Where in the gap the frame of a timestep stands."""
-    if not BEFORE <= timestep <= AFTER:
-        raise ValueError(f"A timestep must be between 0 and 1, not {timestep}.")
-    return nearest_place(Fraction(timestep))
+    if not isinstance(timestep, Real) or not BEFORE <= timestep <= AFTER:
+        raise ValueError(f"A timestep must be a number between 0 and 1, not {quoted(timestep)}.")
+    return nearest_place(Fraction(float(timestep)))
 
 
 def _per_pair(timestep: Tensor | float, count: int) -> list[float]:
