@@ -11,7 +11,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ..tlbvfi import TLBVFI
+from ..tlbvfi.numbers import frame_rate
+from ..tlbvfi.quoting import quoted, sentence
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ SLOW_STEP, PICTURE_PAUSE = 2.0, 0.5
 #: Pixels of a picture's longer side, at most.
 PICTURE_SIDE = 512
 _ROUNDING = 1e-6
+#: Characters of a file's name with its folders: no file system takes more.
+LONGEST_PREFIX = 1000
 
 _told: set[tuple[str, torch.dtype]] = set()
 
@@ -92,7 +97,7 @@ def device(gpu_id: int) -> torch.device:
     if not 0 < gpu_id < count:
         allowed = f"between 0 and {count - 1}" if count > 1 else "0"
         raise ValueError(
-            f"gpu_id {gpu_id} does not exist: ComfyUI runs on {own.type} and finds {count} such "
+            f"gpu_id {quoted(gpu_id)} does not exist: ComfyUI runs on {own.type} and finds {count} such "
             f"device{'s' * (count != 1)}, so it must be {allowed}."
         )
     return torch.device(own.type, gpu_id)
@@ -323,17 +328,29 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> SavedFile:
     """The next free name for a file of the output folder, as ComfyUI's own nodes number them; makes its folder.
 
     Raises:
-        ValueError: a prefix that leads out of the output folder; one sentence.
+        ValueError: a prefix that leads out of the output folder, or of which no file's name can be made; one sentence.
     """
     import folder_paths
 
+    if not isinstance(prefix, str):
+        raise ValueError(f"filename_prefix must be a text, not {quoted(prefix)}.")
+    if len(prefix) > LONGEST_PREFIX:
+        raise ValueError(f"filename_prefix must be of at most {LONGEST_PREFIX} characters, not {quoted(prefix)}.")
     root = os.path.abspath(folder_paths.get_output_directory())
-    folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(str(prefix)))))
-    if "\0" in str(prefix) or os.path.commonpath((root, folder)) != root:
+    try:
+        folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
+        inside = "\0" not in prefix and os.path.commonpath((root, folder)) == root
+    except ValueError:  # another drive
+        inside = False
+    if not inside:
+        raise ValueError(f"filename_prefix {quoted(prefix)} leads out of ComfyUI's output folder; leave out the '..'.")
+    try:
+        os.fsencode(prefix)
+        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
+    except (OSError, ValueError) as error:  # too long a name, or characters that are none for the system
         raise ValueError(
-            f"filename_prefix {str(prefix)[:80]!r} leads out of ComfyUI's output folder; leave out the '..'."
-        )
-    folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(str(prefix), root, width, height)
+            f"filename_prefix {quoted(prefix)} makes no file's name here ({sentence(error, 200)}); choose another."
+        ) from None
     file = f"{stem}_{counter:05}_{suffix}"
     return SavedFile(Path(folder, file), {"filename": file, "subfolder": subfolder, "type": "output"})
 
@@ -344,10 +361,14 @@ def workflow_metadata(prompt: Any, extra_pnginfo: Any) -> dict[str, str]:
 
     if args.disable_metadata:
         return {}
-    entries = dict(extra_pnginfo or {})
+    entries = dict(extra_pnginfo) if isinstance(extra_pnginfo, Mapping) else {}
     if prompt is not None:
         entries["prompt"] = prompt
-    return {str(name): json.dumps(value) for name, value in entries.items()}
+    try:
+        return {str(name): json.dumps(value) for name, value in entries.items()}
+    except (TypeError, ValueError, RecursionError) as error:
+        log.warning("TLB-VFI: the workflow is not saved in the file: %s", sentence(error, 200))
+        return {}
 
 
 @dataclass(frozen=True)
@@ -372,29 +393,54 @@ def video_parts(video: Any) -> VideoParts:
     """What a VIDEO, ComfyUI's or another one's, is.
 
     Raises:
-        ValueError: it is none; one sentence.
+        ValueError: it is none, or cannot be read; one sentence. So does `components`.
     """
     from comfy_api.latest import InputImpl
 
-    if not callable(getattr(video, "get_components", None)):
-        raise ValueError(f"video must be a VIDEO, such as from Load Video, not {type(video).__name__}.")
+    with _reading_a_video():
+        given = not isinstance(video, type) and callable(getattr(video, "get_components", None))
+    if not given:
+        raise ValueError(f"video must be a VIDEO, such as from Load Video, not {quoted(type(video).__name__)}.")
 
     def components() -> tuple[Tensor, Any, Fraction]:
-        parts = video.get_components()
-        return parts.images, parts.audio, Fraction(parts.frame_rate)
+        with _reading_a_video():
+            parts = video.get_components()
+            images, audio, rate = parts.images, parts.audio, parts.frame_rate
+        return images, audio, frame_rate("The frame rate of video", rate)
 
     if type(video) is not InputImpl.VideoFromFile:  # others may show the file's frames otherwise
         return VideoParts(None, Fraction(0), None, None, components)
     window = getattr(video, "get_active_trim_window", None)
-    if callable(window):
-        start, duration = window()
-    else:  # ComfyUI before it had this method, and before it could trim
-        start, duration = (getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
-    if start < 0:  # from the end
-        return VideoParts(None, Fraction(0), None, None, components)
-    begin = Fraction(str(start))
-    end = begin + Fraction(str(duration)) if duration else None
-    return VideoParts(video.get_stream_source(), begin, end, tuple(video.get_dimensions()), components)
+    with _reading_a_video():
+        if callable(window):
+            start, duration = window()
+        else:  # ComfyUI before it had this method, and before it could trim
+            start, duration = (getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
+        if start < 0:  # from the end
+            return VideoParts(None, Fraction(0), None, None, components)
+        begin = Fraction(str(start))
+        end = begin + Fraction(str(duration)) if duration else None
+        width, height = video.get_dimensions()
+        return VideoParts(video.get_stream_source(), begin, end, (width, height), components)
+
+
+@contextmanager
+def _reading_a_video() -> Iterator[None]:
+    """What a VIDEO raises while it is asked for what is in it becomes one sentence; interrupts pass through."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        said = sentence(error).rstrip(".") or type(error).__name__
+        raise ValueError(f"video cannot be read: {said}; load another.") from error
 
 
 def video_file(path: Path) -> Any:

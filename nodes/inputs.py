@@ -7,9 +7,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from torch import Tensor
+
 from ..tlbvfi.frames import check_storage, check_values
 from ..tlbvfi.known_models import PUBLISHED_FILE
-from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.numbers import switch, whole_number
+from ..tlbvfi.quoting import quoted
 from ..tlbvfi.settings import Settings, presets
 from ..utils.images import check_pictures
 from . import host, models
@@ -17,6 +20,8 @@ from . import host, models
 Declaration = tuple[Any, dict[str, Any]]
 
 MAX_SEED = 2**64 - 1
+#: Of a schedule: more than any model has.
+MOST_TIMESTEPS = 10_000
 _DEFAULTS = Settings()
 #: The quality of which the other inputs decide.
 CUSTOM = "custom"
@@ -129,7 +134,17 @@ def _switch(default: bool, tooltip: str) -> Declaration:
     return "BOOLEAN", {"default": default, "tooltip": tooltip}
 
 
-def settings(quality: Any, sample_steps: Any, flow_scale: Any, schedule: Any, *, seed: Any, **others: Any) -> Settings:
+def settings(
+    quality: Any,
+    sample_steps: Any,
+    flow_scale: Any,
+    schedule: Any,
+    *,
+    seed: Any,
+    enable_tf32: Any,
+    cpu_offload: Any = True,
+    **others: Any,
+) -> Settings:
     """The settings that a node's inputs mean; others: of :class:`~..tlbvfi.settings.Settings`, as they are.
 
     Raises:
@@ -137,23 +152,27 @@ def settings(quality: Any, sample_steps: Any, flow_scale: Any, schedule: Any, *,
     """
     known = presets()
     if not isinstance(quality, str) or quality not in (*known, CUSTOM):
-        raise ValueError(f"quality must be {', '.join(known)} or {CUSTOM}, not {str(quality)[:40]!r}.")
+        raise ValueError(f"quality must be {', '.join(known)} or {CUSTOM}, not {quoted(quality)}.")
     if quality == CUSTOM:
         chosen = Settings(flow_scale=flow_scale, sample_steps=known_steps(sample_steps))
     else:
         chosen = known[quality]
     if schedule is not None:
-        if isinstance(schedule, str) or not isinstance(schedule, Sequence):
-            raise ValueError(f"schedule must be a list of timesteps, not {type(schedule).__name__}.")
+        if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence):
+            raise ValueError(f"schedule must be a list of timesteps, not {quoted(schedule)}.")
+        if len(schedule) > MOST_TIMESTEPS:
+            raise ValueError(f"schedule must hold {MOST_TIMESTEPS} timesteps at most, not {len(schedule)}.")
         others["sample_steps"] = [whole_number("each timestep of schedule", step, floats=True) for step in schedule]
-    return replace(chosen, seed=known_seed(seed), **others)
+    switches = {"tf32": switch("enable_tf32", enable_tf32), "offload": switch("cpu_offload", cpu_offload)}
+    return replace(chosen, seed=known_seed(seed), **switches, **others)
 
 
 def check_images(images: Any, name: str) -> None:
     """Raises ValueError, one sentence, where `images` is not a batch of one or more usable pictures (B, H, W, C): grey,
-    RGB or RGB and alpha, floating point, finite, in [0, 1]."""
+    RGB or RGB and alpha, floating point, finite, in [0, 1]. They are all looked at, before any work."""
+    if isinstance(images, Tensor):
+        check_storage(images, name)
     check_pictures(images, name)
-    check_storage(images, name)
     check_values(images, name)
 
 
@@ -162,7 +181,7 @@ def known_steps(value: Any) -> int:
     steps, known = whole_number("sample_steps", value, floats=True), step_choices()
     if steps not in known:
         listed = f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
-        raise ValueError(f"sample_steps must be {listed}, not {steps}.")
+        raise ValueError(f"sample_steps must be {listed}, not {quoted(steps)}.")
     return steps
 
 

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ..tlbvfi.numbers import whole_number
 from ..tlbvfi.timeline import AFTER, BEFORE, Gap, Timeline
 from ..tlbvfi.video import VideoInfo
-from ..utils.images import check_same_size, to_rgb
+from ..utils.images import check_same_size, same_picture, to_rgb
 from . import inputs
 from .models import ModelNode
 from .run import Run, Work, image_target
@@ -109,7 +108,7 @@ class Interpolator(ModelNode):
         check_same_size(prev_frame, next_frame, ("prev_frame", "next_frame"))
         times = whole_number("times_to_interpolate", times_to_interpolate, 0, MAX_TIMES, floats=True)
         settings = inputs.settings(
-            quality, sample_steps, flow_scale, schedule, seed=seed, offload=cpu_offload, tf32=enable_tf32
+            quality, sample_steps, flow_scale, schedule, seed=seed, cpu_offload=cpu_offload, enable_tf32=enable_tf32
         )
         if 4 in (prev_frame.shape[-1], next_frame.shape[-1]):
             log.info("TLB-VFI: the alpha channel is dropped.")
@@ -143,7 +142,7 @@ class Pairs(Timeline):
         self._frames, self._gaps = [first[0]], []
         for pair in range(len(first)):
             last = pair == len(first) - 1
-            shared = not last and torch.equal(second[pair], first[pair + 1])
+            shared = not last and same_picture(second[pair], first[pair + 1])
             ends = (AFTER,) * (1 + shared) if times else ()
             self._frames.append(second[pair])
             self._gaps.append(Gap(pair, (*new, *ends)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..tlbvfi.model import TLBVFI
+from ..tlbvfi.numbers import switch
 from ..tlbvfi.pairwise import PairwiseModel
 from ..tlbvfi.planning import Plan
 from ..tlbvfi.settings import Settings
@@ -64,8 +65,10 @@ class ModelLoader(models.ModelNode):
                 a file that is no TLB-VFI model.
         """
         path, device = models.find(model_name), host.device(0)
-        dtype = host.precision(device, use_fp16)
-        settings = inputs.settings(quality, sample_steps, flow_scale, None, seed=seed, dtype=dtype, tf32=enable_tf32)
+        dtype = host.precision(device, switch("use_fp16", use_fp16))
+        settings = inputs.settings(
+            quality, sample_steps, flow_scale, None, seed=seed, dtype=dtype, enable_tf32=enable_tf32
+        )
         managed = models.managed(path, device, dtype)
         settings.check_model(managed.model)
         module = PairwiseModel(_ManagedWeights(managed, settings), settings, host.check_interrupted)

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
 
+from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.quoting import quoted
 from ..tlbvfi.timeline import Piece
 from .wanted import Wanted
 
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Frames of the result that come of each batch, at least, where fewer come than there were: one to show, one to hold.
 _LEAST = 2
+#: Of a video.
+MOST_BATCHES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -167,32 +171,50 @@ def number_of(manager: Any, prompt: Any) -> int:
     Raises:
         ValueError: `manager` is none, or not of this prompt; one sentence.
     """
-    name = str(getattr(manager, "unique_id", ""))
-    entry = prompt.get(name) if isinstance(prompt, Mapping) else None
-    if not isinstance(entry, Mapping) or not hasattr(manager, "has_closed_inputs"):
+    name = getattr(manager, "unique_id", None)
+    entry = prompt.get(str(name)) if isinstance(prompt, Mapping) and isinstance(name, (str, int)) else None
+    given = entry.get("inputs") if isinstance(entry, Mapping) else None
+    if not isinstance(given, Mapping) or not hasattr(manager, "has_closed_inputs") or not _may_be_remembered(manager):
         raise ValueError(
             "meta_batch must be linked to VideoHelperSuite's Meta Batch Manager of this workflow, "
-            f"not {type(manager).__name__}."
+            f"not to a {quoted(type(manager).__name__)}."
         )
-    return int(entry.get("inputs", {}).get("requeue", 0) or 0)
+    return whole_number("requeue of the Meta Batch Manager", given.get("requeue") or 0, 0, MOST_BATCHES, floats=True)
+
+
+def _may_be_remembered(manager: Any) -> bool:
+    """Whether a manager can be a key of :class:`Memory`."""
+    try:
+        hash(ref(manager))
+    except TypeError:
+        return False
+    return True
 
 
 def warn_of_unlinked_manager(prompt: Any, node: str) -> None:
     """A line in the log where a node's images come in batches that it is not told of."""
-    if isinstance(prompt, Mapping) and _has_manager(prompt, node, set()):
+    if isinstance(prompt, Mapping) and _has_manager(prompt, node):
         log.warning(
             "TLB-VFI: the images come from a node with a Meta Batch Manager: link that to meta_batch here too, or the "
             "frames between two batches are missing."
         )
 
 
-def _has_manager(prompt: Mapping[str, Any], node: str, seen: set[str]) -> bool:
+def _has_manager(prompt: Mapping[str, Any], node: str) -> bool:
     """Whether a node, or one that it gets something from, has an input from a Meta Batch Manager."""
-    if node in seen:
-        return False
-    seen.add(node)
-    entry = prompt.get(node, {})
-    if entry.get("class_type") == "VHS_BatchManager":
-        return True
-    links = [value for value in entry.get("inputs", {}).values() if isinstance(value, (list, tuple)) and value]
-    return any(_has_manager(prompt, str(link[0]), seen) for link in links)
+    seen, waiting = {node}, [node]
+    while waiting:
+        entry = prompt.get(waiting.pop())
+        if not isinstance(entry, Mapping):
+            continue
+        if entry.get("class_type") == "VHS_BatchManager":
+            return True
+        given = entry.get("inputs")
+        for value in given.values() if isinstance(given, Mapping) else ():
+            # A link is a node's name and the number of its output.
+            if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, int)):
+                name = quoted(value[0]) if isinstance(value[0], int) else value[0]
+                if name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+    return False

@@ -9,6 +9,7 @@ import torch
 
 from ..tlbvfi import BUILT_IN, load_model
 from ..tlbvfi.known_models import PUBLISHED_FILE, PUBLISHED_REPOSITORY, built_in_path
+from ..tlbvfi.quoting import quoted
 from ..tlbvfi.weight_file import SUFFIXES
 from ..utils.model_cache import FileIdentity, ModelCache
 from . import host
@@ -39,7 +40,7 @@ def find(model_name: str) -> Path:
         ValueError: there is none (any more); the sentence says which file to get, from where, and where to put it.
     """
     if not isinstance(model_name, str):
-        raise ValueError(f"model_name must be the name of a model, not {model_name!r}.")
+        raise ValueError(f"model_name must be the name of a model, not {quoted(model_name)}.")
     if model_name in _BUILT_IN_LABELS:
         path = built_in_path(_BUILT_IN_LABELS[model_name])
         if path.is_file():
@@ -49,7 +50,7 @@ def find(model_name: str) -> Path:
     if found is not None:
         return Path(found)
     if choices() != [NO_MODEL]:
-        raise ValueError(f"The model {model_name!r} is not there; choose another in model_name, or {_remedy()}.")
+        raise ValueError(f"The model {quoted(model_name)} is not there; choose another in model_name, or {_remedy()}.")
     raise ValueError(f"There is no interpolation model yet; {_remedy()}, then press R to refresh the list.")
 
 
@@ -79,7 +80,7 @@ class ModelNode:
         if model_name is None:
             return True
         try:
-            find(str(model_name))
+            find(model_name)
         except ValueError as error:
             return str(error)
         return True

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..tlbvfi.engine import Source, Target, interpolate_video
-from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.numbers import switch, whole_number
 from ..tlbvfi.outputs import Output
 from ..tlbvfi.planning import Plan, batched, plan, plan_for, usable
 from ..tlbvfi.precision import tf32
@@ -54,10 +54,14 @@ class Run:
     """A node's settings, as its inputs have them.
 
     Attributes:
-        model_name, gpu_id: inputs, not looked at yet.
+        model_name: an input, not looked at yet.
+        gpu_id: an input; whether there is such a device is not known yet.
         use_fp16: the wish; :func:`host.precision` decides.
         compile: the model by `torch.compile`.
         settings: how frames are made; the dtype is decided here.
+
+    Raises:
+        ValueError: an input that cannot be, in one sentence.
     """
 
     model_name: str
@@ -65,6 +69,11 @@ class Run:
     use_fp16: bool
     compile: bool
     settings: Settings
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gpu_id", whole_number("gpu_id", self.gpu_id, floats=True))
+        object.__setattr__(self, "use_fp16", switch("use_fp16", self.use_fp16))
+        object.__setattr__(self, "compile", switch("compile", self.compile))
 
     def interpolate(
         self,
@@ -94,7 +103,7 @@ class Run:
             RuntimeError: the device has too little memory however small the pieces, in one sentence.
         """
         path = models.find(self.model_name)
-        device = host.device(whole_number("gpu_id", self.gpu_id, floats=True))
+        device = host.device(self.gpu_id)
         host.check_interrupted()
         dtype = host.precision(device, self.use_fp16)
         settings = replace(self.settings, dtype=dtype)

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..tlbvfi.frames import check_dense
 from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.quoting import quoted
 from ..utils.images import check_batch
 
 
@@ -56,6 +58,8 @@ class FramePairSlicer:
         Raises:
             ValueError: no images, fewer than two frames, or no such pair; one sentence.
         """
+        if isinstance(images, Tensor):
+            check_dense(images, "images")
         check_batch(images, "images")
         count = images.shape[0]
         if count < 2:
@@ -64,8 +68,8 @@ class FramePairSlicer:
         pair_index = whole_number("pair_index", pair_index, floats=True)
         if not 0 <= pair_index < total:
             raise ValueError(
-                f"pair_index {pair_index} is out of range: {count} frames make {total} pair{'s' * (total > 1)}, "
-                f"so it must be {f'between 0 and {total - 1}' if total > 1 else '0'}."
+                f"pair_index {quoted(pair_index)} is out of range: {count} frames make {total} "
+                f"pair{'s' * (total > 1)}, so it must be {f'between 0 and {total - 1}' if total > 1 else '0'}."
             )
         pair = images[pair_index : pair_index + 2]
         return pair, pair_index, total, pair_index == total - 1, pair[:1], pair[1:]

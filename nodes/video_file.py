@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
@@ -12,6 +13,7 @@ import torch
 
 from ..tlbvfi.engine import Source
 from ..tlbvfi.numbers import whole_number
+from ..tlbvfi.quoting import quoted
 from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD
 from ..tlbvfi.sources import BatchSource, FileSource
@@ -30,6 +32,8 @@ FORMATS = [AUTO, *(suffix.removeprefix(".") for suffix in CONTAINERS)]
 #: crf of the codec's own choice.
 AUTO_CRF = -1
 MAX_CRF = 63
+#: Samples per second of a sound, at most.
+HIGHEST_SAMPLE_RATE = 768_000
 #: Steps of the progress bar where nobody knows how many frames will come: it stands still then.
 _UNKNOWN = 10**9
 
@@ -150,7 +154,7 @@ class VideoFileInterpolator(ModelNode):
             RuntimeError: the device has too little memory however small the pieces, in one sentence.
         """
         settings = inputs.settings(
-            quality, sample_steps, flow_scale, schedule, seed=seed, offload=cpu_offload, tf32=enable_tf32
+            quality, sample_steps, flow_scale, schedule, seed=seed, cpu_offload=cpu_offload, enable_tf32=enable_tf32
         )
         pairs_at_once = whole_number("batch_size", batch_size, 0, MAX_BATCH, floats=True)
         encoding, suffix = chosen_encoding(format, codec, crf)
@@ -196,10 +200,11 @@ def chosen_encoding(format: Any, codec: Any, crf: Any) -> tuple[Encoding, str]:
     Raises:
         ValueError: one that cannot be, or codec and format do not go together; one sentence.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be {', '.join(FORMATS)}, not {str(format)[:40]!r}.")
+    for name, value, known in (("format", format, FORMATS), ("codec", codec, [AUTO, *CODECS])):
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {quoted(value)}.")
     quality = whole_number("crf", crf, AUTO_CRF, MAX_CRF, floats=True)
-    encoding = Encoding(str(codec), None if quality == AUTO_CRF else quality)
+    encoding = Encoding(codec, None if quality == AUTO_CRF else quality)
     suffix = f".{format}"
     if format == AUTO:
         family = CODECS[encoding.codec].family if encoding.codec in CODECS else None
@@ -216,7 +221,7 @@ def opened_video(video: Any) -> tuple[Source, PassedOn]:
     """
     parts = host.video_parts(video)
     if parts.file is not None:
-        file: File = Path(parts.file) if isinstance(parts.file, str) else parts.file
+        file: File = Path(parts.file) if isinstance(parts.file, (str, os.PathLike)) else parts.file
         start, end = parts.start or None, parts.end
         source = FileSource(file, start, end)
         if parts.size is None or parts.size == stored_size(source):
@@ -234,9 +239,24 @@ def stored_size(source: FileSource) -> tuple[int, int]:
 
 
 def _waveform(sound: Any, seconds: Fraction) -> Waveform | None:
-    """The sound of a VIDEO in memory, as long as the video is at most."""
+    """The sound of a VIDEO in memory, as long as the video is at most; None where it has no samples.
+
+    Raises:
+        ValueError: it is no sound, in one sentence.
+    """
     samples = sound.get("waveform") if isinstance(sound, Mapping) else None
-    if not isinstance(samples, torch.Tensor) or samples.ndim != 3 or not samples.numel():
+    if not isinstance(samples, torch.Tensor) or samples.is_nested or samples.ndim != 3 or samples.is_complex():
+        raise ValueError(
+            f"The sound of video must be AUDIO, with a waveform (1, channels, samples), not {quoted(sound)}."
+        )
+    if not samples.numel():
         return None
-    rate = int(sound["sample_rate"])
-    return Waveform(samples[0, :, : ceil(seconds * rate)].float(), rate)
+    rate = whole_number(
+        "The sample_rate of video's sound", sound.get("sample_rate"), 1, HIGHEST_SAMPLE_RATE, floats=True
+    )
+    if samples.layout != torch.strided or samples.device.type == "meta":
+        raise ValueError(f"The sound of video must be a dense tensor, not {samples.layout} on {samples.device}.")
+    samples = samples[0, :, : ceil(seconds * rate)].float().cpu()
+    if not samples.isfinite().all():
+        raise ValueError("The sound of video holds NaN or infinity; repair the node or file it comes from.")
+    return Waveform(samples, rate)

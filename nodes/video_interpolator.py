@@ -116,7 +116,7 @@ class VideoInterpolator(ModelNode):
         """
         inputs.check_images(images, "images")
         settings = inputs.settings(
-            quality, sample_steps, flow_scale, schedule, seed=seed, offload=cpu_offload, tf32=enable_tf32
+            quality, sample_steps, flow_scale, schedule, seed=seed, cpu_offload=cpu_offload, enable_tf32=enable_tf32
         )
         pairs_at_once = whole_number("batch_size", batch_size, 0, MAX_BATCH, floats=True)
         source = frame_rate("source_fps", source_fps)
@@ -157,5 +157,6 @@ class VideoInterpolator(ModelNode):
         if carried is not None:
             check_same_size(carried.tail, images[:1], ("the batch before", "images"))
         batch = Batch.of(images, number, bool(manager.has_closed_inputs), wish, carried)
-        batch.check(int(getattr(manager, "frames_per_batch", len(images))))
+        per_batch = getattr(manager, "frames_per_batch", len(images))
+        batch.check(whole_number("frames_per_batch of the Meta Batch Manager", per_batch, 1, floats=True))
         return batch

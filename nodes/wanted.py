@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..tlbvfi.holds import Cuts, Skipped, Stills
-from ..tlbvfi.numbers import frame_rate, whole_number
+from ..tlbvfi.numbers import frame_rate, share, switch, whole_number
+from ..tlbvfi.quoting import quoted, sentence
 from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector
 from ..tlbvfi.timeline import MAX_DEPTH, Multiplier, TargetRate, Timeline
@@ -206,21 +206,21 @@ class Wanted:
         Raises:
             ValueError: one that cannot be used, in one sentence.
         """
-        ends = {"loop": bool(loop), "hold_last": bool(hold_last)}
+        ends = {"loop": switch("loop", loop), "hold_last": switch("hold_last", hold_last)}
         timeline: Timeline
+        if not isinstance(mode, str) or mode not in MODES:
+            raise ValueError(f"mode must be {' or '.join(MODES)}, not {quoted(mode)}.")
         if mode == MULTIPLIER:
             factor = whole_number("multiplier", multiplier, 1, 2**MAX_DEPTH, floats=True)
             timeline = Multiplier(factor, factors=_listed(multipliers), **ends)
-        elif mode == TARGET_FPS:
-            timeline = TargetRate(source_fps, frame_rate("target_fps", target_fps), **ends)
         else:
-            raise ValueError(f"mode must be {' or '.join(MODES)}, not {str(mode)[:40]!r}.")
+            timeline = TargetRate(source_fps, frame_rate("target_fps", target_fps), **ends)
         rate = timeline.rate(source_fps)
         if interpolation_states is not None:
             timeline = Skipped(timeline, _skips(interpolation_states))
-        if still := _share("still_threshold", still_threshold):
+        if still := share("still_threshold", still_threshold):
             timeline = Stills(timeline, still)
-        if not (threshold := _share("scene_cut", scene_cut)):
+        if not (threshold := share("scene_cut", scene_cut)):
             return Wanted(timeline, rate, rate / source_fps, None, None)
         strip = CutStrip()
         cuts = Cuts(timeline, SceneDetector(threshold), strip.add)
@@ -239,32 +239,33 @@ class Wanted:
         return [index for index in self.cuts.found if index < frames] if self.cuts is not None else []
 
 
-def _share(name: str, value: Any) -> float:
-    """A number in [0, 1]."""
-    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name} must be a number between 0 (off) and 1, not {str(value)[:40]!r}.")
-    return number
-
-
 def _listed(multipliers: Any) -> tuple[int, ...]:
     """The numbers of a text or a list."""
     entries: Sequence[Any]
     if isinstance(multipliers, str):
         entries = [entry for entry in re.split(r"[\s,;]+", multipliers.strip()) if entry]
         if not all(entry.isascii() and entry.isdigit() and len(entry) < 6 for entry in entries):
-            raise ValueError(f"multipliers must be whole numbers such as 4, 4, 1, 2, not {multipliers[:40]!r}.")
+            raise ValueError(f"multipliers must be whole numbers such as 4, 4, 1, 2, not {quoted(multipliers)}.")
         entries = [int(entry) for entry in entries]
     else:
         entries = list(multipliers) if isinstance(multipliers, (list, tuple)) else [multipliers]
     return tuple(whole_number("each of multipliers", entry, 1, 2**MAX_DEPTH, floats=True) for entry in entries)
 
 
-def _skips(states: Any) -> Any:
+def _skips(states: Any) -> Callable[[int], bool]:
     """Whether the gap after a frame is skipped, as ComfyUI-Frame-Interpolation says it."""
-    skips = getattr(states, "is_frame_skipped", None)
+    skips = None if isinstance(states, type) else getattr(states, "is_frame_skipped", None)
     if not callable(skips):
         raise ValueError(
-            f"interpolation_states must come from a node of ComfyUI-Frame-Interpolation, not {type(states).__name__}."
+            "interpolation_states must come from a node of ComfyUI-Frame-Interpolation, "
+            f"not {quoted(type(states).__name__)}."
         )
-    return skips
+
+    def skipped(index: int) -> bool:
+        try:
+            return switch(f"What interpolation_states says of frame {index}", skips(index))
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            said = sentence(error, 200)
+            raise ValueError(f"interpolation_states does not say whether frame {index} is skipped: {said}.") from error
+
+    return skipped

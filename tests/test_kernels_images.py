@@ -239,3 +239,12 @@ def test_the_lowest_code_on_a_tie() -> None:
     found = nearest_code(z, codes, codes.square().sum(dim=1))[0]
     assert 0 <= int(found[1]) < 1100
     assert found[[0, *range(2, 40)]].tolist() == [7] * 39
+
+
+def test_a_new_frame_shows_nan() -> None:
+    image0, image1 = images(2, 5, 8)
+    head = torch.zeros(2, 8, 5, 8, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    head[1, 2, 3, 4] = float("nan")
+    flow = torch.zeros(2, 4, 5, 8, device=DEVICE)
+    got = new_frame(head, torch.zeros(4, device=DEVICE), image0, image1, flow, Bases.of(flow), signed=True)
+    assert got.isnan().nonzero().tolist() == [[1, 2, 3, 4]]

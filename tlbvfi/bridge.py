@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .config import BridgeParams
+from .quoting import quoted
 from .ranges import MIN_STEPS
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -78,24 +79,23 @@ class Schedule:
                 to 0.
         """
         top = self.num_timesteps - 1
-        if isinstance(sample_steps, int | np.integer):
+        if _is_whole(sample_steps):
             sample_steps = int(sample_steps)
             if not MIN_STEPS <= sample_steps <= self.num_timesteps:
                 raise ValueError(
-                    f"sample_steps must be between {MIN_STEPS} and {self.num_timesteps}, not {sample_steps}."
+                    f"sample_steps must be between {MIN_STEPS} and {self.num_timesteps}, not {quoted(sample_steps)}."
                 )
             spread = sample_steps - 2
             return [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
         if isinstance(sample_steps, str) or not isinstance(sample_steps, Iterable):
-            raise ValueError(f"sample_steps must be a whole number or a list of them, not {sample_steps!r}.")
+            raise ValueError(f"sample_steps must be a whole number or a list of them, not {quoted(sample_steps)}.")
         steps = list(sample_steps)
-        if not all(isinstance(t, int | np.integer) for t in steps):
-            raise ValueError(f"sample_steps must be whole numbers, not {steps[:6]}.")
+        if not all(map(_is_whole, steps)):
+            raise ValueError(f"sample_steps must be whole numbers, not {quoted(steps)}.")
         steps = [int(t) for t in steps]
         falling = all(a > b for a, b in itertools.pairwise(steps))
         if not steps or not falling or steps[0] > top or steps[-1] != 0:
-            shown = f"{steps[:6]}{'...' if len(steps) > 6 else ''}"
-            raise ValueError(f"sample_steps must fall strictly from at most {top} to 0, not {shown}.")
+            raise ValueError(f"sample_steps must fall strictly from at most {top} to 0, not {quoted(steps)}.")
         return steps
 
     def factors(self, t: int, n: int) -> Factors:
@@ -106,6 +106,10 @@ class Schedule:
         # Of schedules other than the published one, a zero may be rounded to less.
         c, e = np.sqrt(np.maximum((v_n - sigma2) / v_t, zero)), np.sqrt(np.maximum(sigma2, zero))
         return Factors(float(one - m_n), float(m_n), float(c), float(one - m_t), float(m_t), float(e))
+
+
+def _is_whole(value: object) -> TypeGuard[int | np.integer[Any]]:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def draws(noise: Noise, count: int, like: Tensor) -> Iterator[Tensor]:

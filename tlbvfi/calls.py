@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .features import FrameFeatures
+from .finite import mark
 from .model import TLBVFI
 from .padding import Padding
 from .rows.cuts import Strips
@@ -60,5 +61,7 @@ class Calls:
         return self.finished(frame)
 
     def finished(self, frame: Tensor) -> Tensor:
-        """What the model makes, as it is shown: (B, H, W, 3) in [0, 1], without the padding, in memory of its own."""
-        return rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0)
+        """What the model makes, as it is shown: (B, H, W, 3) in [0, 1], without the padding, in memory of its own, and
+        marked where it is not finite (:mod:`.finite`)."""
+        # A clamp leaves NaN as it is, and infinity would have been clamped by the model already.
+        return mark(rearrange(self.padding.crop(frame) * 0.5 + 0.5, "b c h w -> b h w c").clamp(0.0, 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 #: How far outside [0, 1] a value may be (it is clamped) before it counts as one of another range.
 RANGE_TOLERANCE = 0.5
+#: In which values may come.
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def check_frame(frame: Tensor, index: int = 0, size: tuple[int, int] | None = None) -> None:
@@ -22,9 +25,9 @@ def check_frame(frame: Tensor, index: int = 0, size: tuple[int, int] | None = No
     what = f"Frame {index}"
     if not isinstance(frame, Tensor):
         raise ValueError(f"{what} must be a tensor, not {type(frame).__name__}.")
+    check_storage(frame, what)
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"{what} must be (height, width, 3), not {tuple(frame.shape)}.")
-    check_storage(frame, what)
     height, width = frame.shape[:2]
     if size is not None and (height, width) != size:
         raise ValueError(
@@ -38,11 +41,18 @@ def check_frame(frame: Tensor, index: int = 0, size: tuple[int, int] | None = No
 
 def check_storage(pictures: Tensor, what: str) -> None:
     """Raise ValueError, one sentence, for pictures that are not floating point, or not there to be read."""
-    if not pictures.is_floating_point():
+    if pictures.dtype not in DTYPES:
         remedy = "; divide 8-bit values by 255" if pictures.dtype == torch.uint8 else ""
         raise ValueError(f"{what} must hold floating point values in [0, 1], not {pictures.dtype}{remedy}.")
-    if pictures.layout != torch.strided or pictures.device.type == "meta":
-        raise ValueError(f"{what} must be a dense tensor with values, not {pictures.layout} on {pictures.device}.")
+    check_dense(pictures, what)
+
+
+def check_dense(pictures: Tensor, what: str) -> None:
+    """Raise ValueError, one sentence, for pictures that are not there to be read."""
+    # Of a nested tensor PyTorch does not even tell the shape.
+    if pictures.is_nested or pictures.layout != torch.strided or pictures.device.type == "meta":
+        kind = "a nested one" if pictures.is_nested else str(pictures.layout)
+        raise ValueError(f"{what} must be a dense tensor with values, not {kind} on {pictures.device}.")
 
 
 def check_values(pictures: Iterable[Tensor], what: str) -> None:
@@ -51,9 +61,11 @@ def check_values(pictures: Iterable[Tensor], what: str) -> None:
     They are looked at one by one: a batch may fill the memory.
     """
     exact = (p if p.dtype in (torch.float32, torch.float64) else p.float() for p in pictures)
-    lows, highs = zip(*(torch.aminmax(picture) for picture in exact), strict=True)
-    low, high = float(torch.stack(lows).min()), float(torch.stack(highs).max())
-    if not -float("inf") < low <= high < float("inf"):
-        raise ValueError(f"{what} holds NaN or infinity; repair the node or file it comes from.")
+    lows, highs = (torch.stack(ends) for ends in zip(*(torch.aminmax(picture) for picture in exact), strict=True))
+    low, high = float(lows.min()), float(highs.max())
+    if not -math.inf < low <= high < math.inf:
+        which = int((~(lows.isfinite() & highs.isfinite())).nonzero()[0])
+        where = f" in frame {which}" if len(lows) > 1 else ""
+        raise ValueError(f"{what} holds NaN or infinity{where}; repair the node or file it comes from.")
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         raise ValueError(f"{what} has values from {low:.3g} to {high:.3g}; they must be in [0, 1].")

@@ -77,6 +77,8 @@ def interpolate_frames(
     Raises:
         ValueError: a setting or a frame that cannot be used, named in one sentence (settings at the call, frames when
             they come up).
+        NonFiniteFrameError: a ValueError too: a new frame holds NaN or infinity, because a weight is damaged or does
+            not fit the model's dtype.
         DeviceMemoryError: the device's memory does not suffice even for the smallest plan. Where it is short, a gap is
             begun again by the next smaller one.
     """
@@ -129,7 +131,7 @@ def interpolate_timeline(
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
     run = TimelineRun(model, settings, timeline, plan, batch_size, on_step, on_progress)
-    return delivered(_released(run, run.outputs(_checked(frames), first_gap)))
+    return delivered(_released(run, run.outputs(_checked(frames), first_gap)), model.dtype)
 
 
 def _released(run: TimelineRun, outputs: Iterator[Output | Coming]) -> Iterator[Output | Coming]:

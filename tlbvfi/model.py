@@ -13,6 +13,7 @@ from . import bridge
 from .bridge import Noise, Schedule
 from .config import ModelParams
 from .features import FrameFeatures, own_copy
+from .finite import pass_on
 from .kernels.images import resized
 from .modules.autoencoder import FLOW_LEVELS, VQGAN, Flows
 from .modules.blocks import FRAMES
@@ -170,7 +171,8 @@ class TLBVFI(nn.Module):
         if record is not None:
             record.update(latent=latent, bridge=denoised, code_indices=indices)
         pyramids = first.pyramid, last.pyramid
-        return self.decode(self.vqgan.quantize.lookup(indices), images, pyramids, flow, strips, signed=True)
+        codes = pass_on(self.vqgan.quantize.lookup(indices), denoised, flow)
+        return self.decode(codes, images, pyramids, flow, strips, signed=True)
 
     def latent(self, deepest: Sequence[Tensor], image0: Tensor, image1: Tensor, strips: Strips | None = None) -> Tensor:
         """The latent of a clip: (B, z_channels, 3, h, w) float32.

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .finite import check_new_frame
 from .timeline import AFTER, BEFORE, Gap
 from .transfer import HostCopy
 
@@ -89,18 +90,29 @@ class Part:
         yield from source_outputs(gap.index + AFTER, self.ends[number], gap.places.count(AFTER))
 
 
-def delivered(coming: Iterator[Output | Coming]) -> Iterator[Output]:
+def delivered(coming: Iterator[Output | Coming], dtype: torch.dtype) -> Iterator[Output]:
     """Frames in their order. One on its way is waited for once the device has been given work after it, so that it
-    works while the frame is used."""
+    works while the frame is used.
+
+    Args:
+        dtype: that the model computes in.
+
+    Raises:
+        NonFiniteFrameError: a new frame is not finite; one sentence.
+    """
     held: deque[Output | Coming] = deque()
     for item in coming:
         held.append(item)
         del item
         while held and (isinstance(held[0], Output) or held[0].copy.timely):
-            yield _here(held.popleft())
+            yield _here(held.popleft(), dtype)
     while held:
-        yield _here(held.popleft())
+        yield _here(held.popleft(), dtype)
 
 
-def _here(item: Output | Coming) -> Output:
-    return item if isinstance(item, Output) else Output(item.position, item.copy.wait(item.which))
+def _here(item: Output | Coming, dtype: torch.dtype) -> Output:
+    if isinstance(item, Output):
+        return item
+    frame = item.copy.wait(item.which)
+    check_new_frame(frame, item.position, dtype)
+    return Output(item.position, frame)

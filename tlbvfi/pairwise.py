@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from .frames import check_storage
 from .interpolate import TimelineRun
 from .model import TLBVFI
 from .outputs import delivered
 from .planning import Plan
+from .quoting import quoted
 from .settings import Settings
 from .timeline import AFTER, BEFORE, Gap, Timeline, nearest_place
 
@@ -122,17 +125,21 @@ class PairwiseModel(nn.Module):
             are asked for.
 
         Raises:
-            ValueError: frames or timesteps that cannot be used, in one sentence.
+            ValueError: frames or timesteps that cannot be used, in one sentence; :class:`.finite.NonFiniteFrameError`,
+                one of them, for a new frame with NaN or infinity.
             tlbvfi.DeviceMemoryError: the device's memory does not suffice even for the smallest pieces.
         """
         _check_pair(img0, img1)
         places = [_place(timestep) for timestep in timesteps]
         states = [(cache or {}).get(name, FrameState()) for name in ("img0", "img1")]
         ends = [rearrange(image, "1 c h w -> h w c").cpu() for image in (img0, img1)]
+        for end, name in zip(ends, ("before", "after"), strict=True):
+            if not end.isfinite().all():
+                raise ValueError(f"The frame {name} holds NaN or infinity; repair the node or file it comes from.")
         run = self._run(states[0].take(), (ends[0].shape[0], ends[0].shape[1]))
         run.timeline = _OneGap(tuple(sorted(set(places))))
         frames = img0.new_empty((len(places), *ends[0].shape), device="cpu")
-        for output in delivered(run.outputs(iter(ends), 0)):
+        for output in delivered(run.outputs(iter(ends), 0), run.model.dtype):
             for frame, place in zip(frames, places, strict=True):
                 if place == output.position:
                     frame.copy_(output.frame)
@@ -195,20 +202,22 @@ class _OneGap(Timeline):
 
 
 def _check_pair(img0: Tensor, img1: Tensor) -> None:
+    for image in (img0, img1):
+        if not isinstance(image, Tensor):
+            raise ValueError(f"A frame must be a tensor, not {type(image).__name__}.")
+        check_storage(image, "A frame")
     shape = tuple(img0.shape)
     if len(shape) != 4 or shape[:2] != (1, 3) or 0 in shape or tuple(img1.shape) != shape:
         raise ValueError(
             f"Both frames must be RGB, (1, 3, height, width) of one size, not {shape} and {tuple(img1.shape)}."
         )
-    if not img0.is_floating_point():
-        raise ValueError(f"Frames must be floating point in [0, 1], not {img0.dtype}.")
 
 
 def _place(timestep: float) -> Fraction:
     """Where in the gap the frame of a timestep stands."""
-    if not BEFORE <= timestep <= AFTER:
-        raise ValueError(f"A timestep must be between 0 and 1, not {timestep}.")
-    return nearest_place(Fraction(timestep))
+    if not isinstance(timestep, Real) or not BEFORE <= timestep <= AFTER:
+        raise ValueError(f"A timestep must be a number between 0 and 1, not {quoted(timestep)}.")
+    return nearest_place(Fraction(float(timestep)))
 
 
 def _per_pair(timestep: Tensor | float, count: int) -> list[float]:

@@ -15,6 +15,9 @@ from .numbers import whole_number
 from .quoting import quoted
 from .ranges import PaddingMode, check_flow_scale, check_padding_mode
 
+#: Of the largest seed: a thousand digits.
+_SEED_BITS = 3321
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,6 +54,8 @@ class Settings:
         if isinstance(steps, Iterable) and not isinstance(steps, str):
             object.__setattr__(self, "sample_steps", tuple(steps))
         object.__setattr__(self, "seed", whole_number("seed", self.seed))
+        if self.seed.bit_length() > _SEED_BITS:  # the draws depend on its digits, of which Python writes only so many
+            raise ValueError(f"seed must be a number of at most 1,000 digits, not {quoted(self.seed)}.")
         object.__setattr__(self, "flow_scale", float(self.flow_scale))
 
     @property

@@ -46,6 +46,13 @@ def check_same_size(first: Tensor, second: Tensor, names: tuple[str, str]) -> No
         )
 
 
+def same_picture(one: Tensor, other: Tensor) -> bool:
+    """Whether two pictures (H, W, C) are the same RGB picture; they may be on different devices, of different types."""
+    if (one.device, one.dtype, one.shape) == (other.device, other.dtype, other.shape):
+        return torch.equal(one, other)
+    return torch.equal(to_rgb(one), to_rgb(other))
+
+
 def to_rgb(picture: Tensor) -> Tensor:
     """(H, W, 1, 3 or 4) -> (H, W, 3) float32 in [0, 1] on the CPU: grey repeated, alpha dropped, the rest clamped.
 

@@ -31,16 +31,16 @@ class VectorQuantizer(Deriving):
         if tuning.kernels:
             return nearest_code(z.float(), codes, self.derived()["code_norms"])
         positions = rearrange(z.float(), "b c t h w -> (b t h w) c")
-        code_norms = codes.square().sum(dim=1)
-        parts = positions.split(tuning.distance_positions)
-        nearest = [self._nearest(part, codes, code_norms) for part in parts]
+        lengths, code_norms = positions.square().sum(dim=1, keepdim=True), self.derived()["code_norms"]
+        parts = zip(positions.split(tuning.distance_positions), lengths.split(tuning.distance_positions), strict=True)
+        nearest = [self._nearest(*part, codes, code_norms) for part in parts]
         b, _, t, h, w = z.shape
         return rearrange(torch.cat(nearest), "(b t h w) -> b t h w", b=b, t=t, h=h, w=w)
 
     @staticmethod
-    def _nearest(positions: Tensor, codes: Tensor, code_norms: Tensor) -> Tensor:
+    def _nearest(positions: Tensor, lengths: Tensor, codes: Tensor, code_norms: Tensor) -> Tensor:
         """|z|^2 + |e|^2 - 2 z.e, channel by channel: a matrix product would be rounded where TF32 is on."""
-        distances = positions.square().sum(dim=1, keepdim=True) + code_norms  # (P, n_embed)
+        distances = lengths + code_norms  # (P, n_embed)
         for channel in range(positions.shape[1]):
             distances.addcmul_(positions[:, channel, None], codes[:, channel], value=-2.0)
         return distances.argmin(dim=1)

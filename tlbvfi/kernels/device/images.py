@@ -133,7 +133,8 @@ def _blended(first, last, share, gate, scale, shift):
     difference = first - last
     value = tl.where(share < 0.5, last + share * difference, first - difference * (1.0 - share))
     value += 2.0 * gate - 1.0
-    return tl.minimum(tl.maximum(value, 0.0), 1.0) * scale + shift
+    # Not by `minimum` and `maximum`, which make a number of NaN.
+    return tl.where(value < 0.0, 0.0, tl.where(value > 1.0, 1.0, value)) * scale + shift
 
 
 @Started
