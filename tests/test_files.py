@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tlbvfi.files import atomic, unwritable
+from tlbvfi.files import atomic
+from tlbvfi.obstacles import unwritable
 
 
 def test_there_whole_or_not_at_all(tmp_path: Path) -> None:

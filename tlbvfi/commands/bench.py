@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..config import preset_names
-from ..files import unwritable
 from ..known_models import BUILT_IN, STAND_IN
+from ..obstacles import unwritable_file
 from . import grammar
 
 
@@ -85,7 +85,7 @@ def _check_results(options: argparse.Namespace) -> None:
         ValueError: they cannot, in one sentence.
     """
     for path in (options.json, options.plot):
-        reason = path and (unwritable(path) or (path.is_dir() and "it is a folder"))
+        reason = path and unwritable_file(path)
         if reason:
             raise ValueError(f"{path} cannot be written, because {reason}.")
     if None not in (options.json, options.plot) and options.json.resolve() == options.plot.resolve():

@@ -6,8 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from ..files import unwritable
 from ..known_models import resolve_source
+from ..obstacles import is_same, unwritable_file
 from . import grammar
 from .errors import RunError
 
@@ -26,8 +26,9 @@ def add(commands: grammar.Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Convert, then say how large both files are and how long they take to load."""
-    resolve_source(options.source)
-    if (reason := unwritable(options.target)) is not None:
+    if is_same(options.target, resolve_source(options.source)):
+        raise ValueError(f"{options.target} is the source itself; choose another name.")
+    if (reason := unwritable_file(options.target)) is not None:
         raise ValueError(f"{options.target} cannot be written, because {reason}.")
     from ..checkpoint import load_model
     from ..conversion import convert

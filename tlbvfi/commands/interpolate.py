@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .. import video
 from ..config import BridgeParams, preset_names
-from ..files import unwritable
+from ..files import is_special
+from ..obstacles import is_same, unwritable_file
 from ..ranges import MIN_STEPS, STILL_THRESHOLD
 from ..timeline import MAX_DEPTH
 from ..video.containers import CONTAINERS
@@ -146,8 +147,8 @@ def run(options: argparse.Namespace) -> None:
 def _check_files(options: argparse.Namespace) -> None:
     source: Path | None = options.source
     target: Path | None = options.target
-    if source is not None and not source.exists():
-        raise video.VideoError(f"{source} does not exist.")
+    if source is not None:
+        video.check_source(source)
     if target is not None:
         video.check_target(target, source, options.encoding, force=options.force)
     if (options.codec != "auto" or options.crf is not None) and (target is None or not target.suffix):
@@ -158,7 +159,7 @@ def _check_files(options: argparse.Namespace) -> None:
 
 def _can_be_joined(target: Path) -> bool:
     kind = CONTAINERS.get(target.suffix.lower())
-    return kind is not None and not kind.is_animation
+    return kind is not None and not kind.is_animation and not is_special(target)
 
 
 def _check_rates(options: argparse.Namespace) -> None:
@@ -200,8 +201,11 @@ def _check_cuts_picture(options: argparse.Namespace) -> None:
         return
     if options.scene_cut is None:
         raise ValueError("--cuts-picture shows what --scene-cut finds; give that too.")
-    obstacle = unwritable(path) or (path.is_dir() and "it is a folder")
-    if obstacle:
+    if (obstacle := unwritable_file(path)) is not None:
         raise ValueError(f"{path} cannot be written, because {obstacle}.")
-    if path.exists() and not options.force:
+    for name, other in (("IN", options.source), ("OUT", options.target)):
+        if other is not None and (is_same(path, other) or path == other):
+            raise ValueError(f"{path} is {name} itself; give --cuts-picture another name.")
+    video.check_apart(path, options.source)
+    if path.exists() and not is_special(path) and not options.force:
         raise ValueError(f"{path} exists already; choose another name, or give --force to replace it.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -15,6 +14,7 @@ import torch
 from .. import __version__, video
 from ..device_memory import free_memory
 from ..engine import Source, Target, interpolate_video
+from ..files import put
 from ..holds import Cuts, Stills
 from ..model import TLBVFI
 from ..planning import Plan, available, plan_for
@@ -144,6 +144,8 @@ class _Cuts:
         self._threshold = DEFAULT_THRESHOLD if options.scene_cut == grammar.AUTO else options.scene_cut
         self._picture: Path | None = options.cuts_picture
         self._start: Fraction = options.start or Fraction(0)
+        if self._picture is not None:
+            video.check_picture(self._picture)
         self._strip = CutStrip()
         self._timeline: Cuts | None = None
 
@@ -227,7 +229,7 @@ class _Resumed:
         whole = journal.folder / f"whole{suffix}"
         passed_on = _passed_on(options, info)
         count = video.join_videos(journal.parts(suffix), whole, fps=timeline.rate(info.fps), passed_on=passed_on)
-        os.replace(whole, self._target.resolve())
+        put(whole, self._target.resolve())
         journal.close()
         return count
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from ..files import resolved
+from ..quoting import escaped
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -47,8 +51,8 @@ def reason(error: BaseException) -> str:
 
 
 def name_of(file: File) -> str:
-    """What a sentence calls the file."""
-    return str(file) if isinstance(file, Path) else "The open file"
+    """What a sentence calls the file: its name, on one line."""
+    return escaped(str(file), 300) if isinstance(file, Path) else "The open file"
 
 
 class _View(io.RawIOBase):
@@ -81,8 +85,30 @@ class _View(io.RawIOBase):
 
 def open_input(file: File) -> InputContainer:
     """A file opened for reading from its begin. A playlist in the disguise of a video must not reach out."""
-    source = str(file.resolve()) if isinstance(file, Path) else _View(file)
+    source: str | _View
+    if not isinstance(file, Path):
+        source = _View(file)
+    elif "%" in str(file := resolved(file)):  # to FFmpeg a pattern for the names of several pictures
+        source = _View(file.open("rb"))
+    else:
+        source = str(file)
     return import_av().open(source, options={"protocol_whitelist": "file"})
+
+
+def check_file(file: Path) -> None:
+    """Raise VideoError where `file` is none that can be read, again and again and from wherever."""
+    name = name_of(file)
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise VideoError(f"{name} does not exist.") from None
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{name} cannot be read ({reason(error)}).") from None
+    if stat.S_ISDIR(mode):
+        raise VideoError(f"{name} is a folder, not a video.")
+    if not stat.S_ISREG(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise VideoError(f"{name} is {kind}, not a file; raw frames can be piped in with - as IN.")
 
 
 @contextmanager
@@ -93,10 +119,8 @@ def opened(file: File) -> Iterator[tuple[InputContainer, VideoStream]]:
         VideoError: it is missing, or is no video.
     """
     av, name = import_av(), name_of(file)
-    if isinstance(file, Path) and not file.exists():
-        raise VideoError(f"{name} does not exist.")
-    if isinstance(file, Path) and file.is_dir():
-        raise VideoError(f"{name} is a folder, not a video.")
+    if isinstance(file, Path):
+        check_file(file)
     try:
         container = open_input(file)
     except (av.error.FFmpegError, OSError) as error:
