@@ -1,6 +1,21 @@
-"""``python -m tlbvfi``."""
+"""``python -m tlbvfi``, and the installed command."""
 
-from .commands.main import entry
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+def start() -> NoReturn:
+    """Run the command line of this process. An interruption is no error to be shown, even before there is a command."""
+    try:
+        from .commands.signals import handle, leave_at_once
+
+        handle(leave_at_once)
+        from .commands.main import entry
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    entry()
+
 
 if __name__ == "__main__":
-    entry()
+    start()

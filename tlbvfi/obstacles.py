@@ -81,12 +81,7 @@ def _reason(error: Exception) -> str:
 
 
 def _no_folder(folder: Path) -> str:
-    try:
-        is_other = folder.exists()
-    except (OSError, ValueError):
-        is_other = False
-    name = escaped(os.path.abspath(folder), 300)
-    return f"{name} is no folder" if is_other else f"the folder {name} does not exist"
+    return f"the folder {escaped(os.path.abspath(folder), 300)} does not exist"
 
 
 def _unwritable_file(path: Path, state: os.stat_result) -> str | None:

@@ -15,7 +15,9 @@ def add(commands: grammar.Commands) -> None:
     command = grammar.add_command(
         commands, "download", run, f"Fetch the published weights ({PUBLISHED_FILE}, from {PUBLISHED_REPOSITORY}).", "."
     )
-    command.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="where to put the file")
+    command.add_argument(
+        "folder", metavar="DIR", type=grammar.file, nargs="?", default=Path(), help="where to put the file"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

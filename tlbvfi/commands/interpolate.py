@@ -14,6 +14,7 @@ from ..ranges import MIN_STEPS, STILL_THRESHOLD
 from ..timeline import MAX_DEPTH
 from ..video.containers import CONTAINERS
 from . import grammar
+from .signals import starting
 from .weights import MODEL_HELP, weight_file
 
 EXAMPLE = "in.mp4 out.mp4 --times 1"
@@ -72,7 +73,7 @@ def _add_timeline(command: grammar.Arguments) -> None:
         "THRESHOLD is from 0 to 1, without it one that suits most video; None: off",
     )  # fmt: skip
     command.add_argument(
-        "--cuts-picture", type=Path, metavar="FILE", help="draw the frames beside each cut that was found"
+        "--cuts-picture", type=grammar.file, metavar="FILE", help="draw the frames beside each cut that was found"
     )
     command.add_argument(
         "--still", type=grammar.threshold, default=STILL_THRESHOLD, metavar="THRESHOLD",
@@ -139,7 +140,8 @@ def run(options: argparse.Namespace) -> None:
     _check_cuts_picture(options)
     video.Excerpt(options.start, options.end)
     weight_file(options.model)
-    from . import interpolate_run
+    with starting():
+        from . import interpolate_run
 
     interpolate_run.run(options)
 
