@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+TYPE_CHECKING = False  # as in typing, whose import takes a while, in which nothing catches an interruption
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def start() -> NoReturn:
