@@ -78,6 +78,9 @@ def _ended(arguments: Sequence[str] | None, own_process: bool) -> ExitCode:
     except WrongCall as error:
         print(error, file=sys.stderr)
         return ExitCode.REFUSED
+    except MemoryError:
+        print(f"{name}: the memory does not suffice.", file=sys.stderr)
+        return ExitCode.FAILED
     except (OSError, RunError) as error:
         print(f"{name}: {told(error)}", file=sys.stderr)
         return ExitCode.FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ..files import is_special
@@ -47,8 +48,10 @@ def check_target(
 
 def check_source(path: Path) -> None:
     """Raise VideoError where `path` is neither a file nor a folder that can be read."""
-    if not path.is_dir():
-        check_file(path)
+    with suppress(OSError, ValueError):
+        if path.is_dir():
+            return
+    check_file(path)
 
 
 def check_apart(path: Path, source: Path | None) -> None:

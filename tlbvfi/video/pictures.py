@@ -7,16 +7,23 @@ import re
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..device_memory import free_memory
 from ..files import atomic, atomic_folder
 from .colour import BT601, FULL, Colour
 from .containers import PICTURES
 from .pyav import VideoError, decoded, import_av, name_of, opened, reason
 from .samples import to_frame, to_tensor
 
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+#: What a picture takes until it is a tensor.
+_BYTES_PER_PIXEL = 32
 #: Pictures that can be written: encoder and pixel format.
 _PICTURE_ENCODERS = {".png": ("png", "rgb24"), ".jpg": ("mjpeg", "yuvj444p"), ".jpeg": ("mjpeg", "yuvj444p")}
 
@@ -28,9 +35,21 @@ def read_picture(path: Path) -> Tensor:
         VideoError: it cannot be read.
     """
     with opened(path) as (container, stream):
+        _check_memory(path, stream)
         for frame in decoded(container, stream, path):
             return to_tensor(frame)
     raise VideoError(f"{name_of(path)} has no picture in it.")
+
+
+def _check_memory(path: Path, stream: VideoStream) -> None:
+    """Raise VideoError where a picture is too large to be decoded here."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    needed, free = width * height * _BYTES_PER_PIXEL, free_memory(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise VideoError(
+            f"{name_of(path)} is a picture of {width}x{height}, which takes {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free; make it smaller."
+        )
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -58,9 +58,15 @@ def name_of(file: File) -> str:
 class _View(io.RawIOBase):
     """An open file with a position of its own, so that several can read it by turns."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._position = file, 0
+    def __init__(self, file: BinaryIO, owned: bool = False) -> None:
+        """owned: the file is closed with this."""
+        self._file, self._position, self._owned = file, 0, owned
         self._size = file.seek(0, io.SEEK_END)
+
+    def close(self) -> None:
+        if self._owned:
+            self._file.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -89,7 +95,7 @@ def open_input(file: File) -> InputContainer:
     if not isinstance(file, Path):
         source = _View(file)
     elif "%" in str(file := resolved(file)):  # to FFmpeg a pattern for the names of several pictures
-        source = _View(file.open("rb"))
+        source = _View(file.open("rb"), owned=True)
     else:
         source = str(file)
     return import_av().open(source, options={"protocol_whitelist": "file"})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .animation import animation_frames, animation_of
+from .checking import check_source
 from .colour import BT601, Colour
 from .excerpt import Excerpt, seconds
 from .hdr import Mastering
@@ -83,6 +84,8 @@ def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> 
 
 
 def _probed(file: File) -> VideoInfo:
+    if isinstance(file, Path):
+        check_source(file)
     if isinstance(file, Path) and file.is_dir():
         files = pictures_in(file)
         height, width, _ = read_picture(files[0]).shape
