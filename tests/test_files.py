@@ -6,7 +6,6 @@ import errno
 import functools
 import io
 import os
-import resource
 import socket
 import stat
 import threading
@@ -120,13 +119,14 @@ class TestAtomic:
         assert str(caught.value) == f"{path} cannot be written ({os.strerror(code)})."
         assert (names(tmp_path), path.read_bytes()) == (["a.png"], b"old")
 
-    @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="nothing limits a file")
+    @POSIX
     @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.gif", "pictures"])
     def test_what_fails_on_the_way(self, tmp_path: Path, name: str) -> None:
         path, given = tmp_path / name, frames(3, 32, 32)
         write = functools.partial(video.write_pictures, path, given)
         if path.suffix:
             write = functools.partial(video.write_video, path, given, Fraction(25))
+        resource = pytest.importorskip("resource")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
         try:

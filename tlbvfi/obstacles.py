@@ -52,6 +52,16 @@ def unwritable_file(path: Path) -> str | None:
     return unwritable(path)
 
 
+def uncreatable(folder: Path) -> str | None:
+    """As :func:`unwritable`, of a folder that is made with those above it, or is there."""
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+    except (OSError, ValueError) as error:
+        return f"its name is not possible here ({_reason(error)})"
+    return unwritable(folder) if folder.is_dir() else f"{escaped(str(folder), 300)} is no folder"
+
+
 def is_empty_folder(path: Path) -> bool:
     """Whether there is a folder into which pictures may be put; one that cannot be read is not."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..obstacles import uncreatable
 from . import grammar
 from .signals import starting
 
@@ -26,6 +27,8 @@ def run(options: argparse.Namespace) -> None:
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file already; choose another --output.")
+    if (obstacle := uncreatable(folder)) is not None:
+        raise ValueError(f"{folder} cannot be written, because {obstacle}.")
     with starting():
         from .. import demo
         from .interpolate_run import rate

@@ -33,8 +33,8 @@ def add(commands: grammar.Commands) -> None:
     )  # fmt: skip
     command.add_argument(
         "target", metavar="OUT", type=grammar.file_or_pipe,
-        help=f"a video or an animated picture ({' '.join(video.SUFFIXES)}), a new folder for pictures, or - for "
-        "YUV4MPEG2 on standard output",
+        help=f"a video or an animated picture ({' '.join(video.SUFFIXES)}), a new or empty folder for pictures, or - "
+        "for YUV4MPEG2 on standard output",
     )  # fmt: skip
     _add_timeline(command.add_argument_group("which frames come"))
     _add_making(command.add_argument_group("how new ones are made"))

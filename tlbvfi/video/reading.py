@@ -14,9 +14,10 @@ from torch import Tensor
 from .animation import animation_frames, animation_of
 from .checking import check_source
 from .colour import BT601, Colour
+from .containers import PICTURES
 from .excerpt import Excerpt, seconds
 from .hdr import Mastering
-from .pictures import PICTURES, pictures_in, read_picture
+from .pictures import pictures_in, read_picture
 from .pyav import File, VideoError, decoded, name_of, opened
 from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, to_tensor
 from .seeking import frames_within
