@@ -19,6 +19,7 @@ from tlbvfi import engine, video
 from tlbvfi.commands import signals
 from tlbvfi.commands.main import entry, main
 from tlbvfi.commands.signals import Ending, handle, leave_at_once, starting
+from tlbvfi.conversion import convert
 from tlbvfi.outputs import Output
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -200,6 +201,19 @@ def test_names_that_are_refused_before_any_work(
     assert (code, out, sentence.isprintable()) == (2, "", True), told
     assert len(example) == sentence.startswith("python -m tlbvfi interpolate: ")
     assert sorted(clip.parent.rglob("*")) == there
+
+
+@POSIX
+def test_a_device_is_not_replaced_by_weights(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "null.safetensors"
+    target.symlink_to("/dev/null")
+    with pytest.raises(ValueError, match="is a device or a pipe"):
+        convert(tiny_checkpoint, target)
+    assert main(["convert", str(tiny_checkpoint), str(target)]) == 2
+    assert "is a device or a pipe" in capsys.readouterr().err
+    assert target.is_symlink() and target.is_char_device()
 
 
 @POSIX

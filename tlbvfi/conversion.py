@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .checkpoint import matching_state, without_counters
 from .config import ModelParams
-from .files import atomic
+from .files import atomic, is_special
 from .model import TLBVFI
 from .weight_file import SAFETENSORS, read_checkpoint
 
@@ -33,6 +33,8 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
         CheckpointError: as :func:`tlbvfi.load_model`.
         ValueError: a dtype other than float32 and float16, or a target that is no .safetensors file or is the source.
     """
+    if is_special(target):  # which would be replaced
+        raise ValueError(f"{target} is a device or a pipe; give the name of a file.")
     if dtype not in _DTYPES:
         known = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise ValueError(f"A converted file holds {known}, not {dtype}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from ..files import is_special
 from ..known_models import resolve_source
 from ..obstacles import is_same, unwritable_file
 from . import grammar
@@ -30,6 +31,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.target} is the source itself; choose another name.")
     if (reason := unwritable_file(options.target)) is not None:
         raise ValueError(f"{options.target} cannot be written, because {reason}.")
+    if is_special(options.target):
+        raise ValueError(f"{options.target} is a device or a pipe; give the name of a file.")
     with starting():
         from ..checkpoint import load_model
         from ..conversion import convert
