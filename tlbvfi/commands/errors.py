@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..quoting import escaped, sentence
+from ..quoting import escaped
 
 
 class WrongCall(Exception):
@@ -17,4 +17,4 @@ def told(error: BaseException) -> str:
     """An error as one line; of the system's, what failed and where."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{escaped(str(error.filename), 300)}: {error.strerror}."
-    return sentence(error, 1500)
+    return escaped(str(error).strip(), 1500)

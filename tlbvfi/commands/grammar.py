@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
 
 from ..numbers import frame_rate
-from ..quoting import sentence
+from ..quoting import escaped
 from ..ranges import PaddingMode, check_flow_scale
 from .errors import WrongCall
 
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
     example: str
 
     def error(self, message: str) -> NoReturn:
-        raise WrongCall(f"{self.prog}: {sentence(message)}\n{self._shown()}")
+        raise WrongCall(f"{self.prog}: {escaped(message, 1500)}\n{self._shown()}")
 
     def format_help(self) -> str:
         return f"{super().format_help()}\n{self._shown()}\n"
