@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -519,46 +518,6 @@ class TestDemo:
         code, _, err = run("demo", "--output", tmp_path)
         assert code == 2
         assert "clone of the repository" in err
-
-
-class TestDownload:
-    def test_it_fetches_the_published_file_and_speaks_of_its_licence(
-        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked = []
-
-        def fetch(repository: str, name: str, local_dir: Path) -> str:
-            asked.append((repository, name))
-            return str(local_dir / name)
-
-        hub = ModuleType("huggingface_hub")
-        hub.hf_hub_download = fetch  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-        code, out, _ = run("download", tmp_path)
-        assert code == 0
-        assert asked == [("ucfzl/TLBVFI", "vimeo_unet.pth")]
-        assert "do not state a licence" in out
-        assert str(tmp_path / "vimeo_unet.pth") in out
-
-    def test_offline_is_one_sentence(self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fetch(*args: object, **kwargs: object) -> str:
-            raise ConnectionError("no route to host\nand more")
-
-        hub = ModuleType("huggingface_hub")
-        hub.hf_hub_download = fetch  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-        code, _, err = run("download", tmp_path)
-        assert code == 1
-        assert err == "tlbvfi download: vimeo_unet.pth could not be downloaded (no route to host).\n"
-
-    def test_a_missing_package_is_one_sentence(
-        self, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-        code, _, err = run("download", tmp_path)
-        assert code == 2
-        assert "pip install huggingface-hub" in err
-        assert len(err.splitlines()) == 1
 
 
 def test_an_interruption_is_130(run: Runner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

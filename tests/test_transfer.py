@@ -25,7 +25,7 @@ from tlbvfi.model import TLBVFI, convert_precision
 from tlbvfi.padding import padding_for
 from tlbvfi.planning import candidates
 from tlbvfi.rows.cuts import WHOLE, Strips
-from tlbvfi.transfer import HostCopies, HostCopy, Offloaded
+from tlbvfi.transfer import HostCopies, HostCopy, Offloaded, _Filed
 
 #: What makes a tensor of numbers of the host, or numbers of a tensor.
 _FROM_NUMBERS = {"torch.tensor", "torch.as_tensor", "torch.from_numpy", "torch.Tensor.new_tensor"}
@@ -194,3 +194,34 @@ def test_features_move_one_tensor_after_the_other_and_keep_what_they_share() -> 
     assert features.flow_image is features.image and features.flow_pyramid[0] is features.pyramid[1]
     for tensor, value in zip((features.image, *features.pyramid[1:]), before, strict=True):
         assert tensor is not None and torch.equal(tensor, value)
+
+
+class Hesitant:
+    """A file that gives and takes three bytes at a time, and `left` of them at all."""
+
+    def __init__(self, file: Any, left: int) -> None:
+        self._file, self._left = file, left
+
+    def seek(self, offset: int) -> int:
+        return int(self._file.seek(offset))
+
+    def readinto(self, view: memoryview) -> int:
+        count = int(self._file.readinto(view[: min(3, self._left)]))
+        self._left -= count
+        return count
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_temporary_file_is_read_to_its_end_or_its_early_end_is_said(layout: torch.memory_format) -> None:
+    tensor = torch.randn(1, 3, 2, 5).to(memory_format=layout)
+    filed = _Filed(tensor)
+    filed._file = Hesitant(filed._file, tensor.nbytes)  # type: ignore[assignment]
+    assert torch.equal(filed.restore(), tensor)
+    filed = _Filed(tensor)
+    filed._file = Hesitant(filed._file, tensor.nbytes - 1)  # type: ignore[assignment]
+    with pytest.raises(OSError, match="ended early"):
+        filed.restore()
+    filed = _Filed(tensor)
+    filed._file.truncate(7)
+    with pytest.raises(OSError, match="ended early"):
+        filed.restore()

@@ -10,8 +10,7 @@ is wrong with it need not wait for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as in typing, whose import takes longer than the rest of this
 if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from .checkpoint import load_model
     from .conversion import convert

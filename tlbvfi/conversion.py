@@ -17,8 +17,9 @@ from torch import Tensor
 
 from .checkpoint import finite_weight, load_model, matching_model, without_counters
 from .config import ModelParams
-from .files import atomic
+from .files import atomic, is_special
 from .known_models import CheckpointError
+from .model import TLBVFI
 from .weight_file import SAFETENSORS, read_checkpoint, refusal, refusing
 
 #: What the metadata of a file in our layout gives as its format.
@@ -38,6 +39,8 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
             source.
         OSError: the target cannot be written.
     """
+    if is_special(target):  # which would be replaced
+        raise ValueError(f"{target} is a device or a pipe; give the name of a file.")
     if dtype not in _DTYPES:
         known = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise ValueError(f"A converted file holds {known}, not {dtype}.")

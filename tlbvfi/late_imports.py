@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+
+TYPE_CHECKING = False  # as in typing, whose import would take most of that of a package
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def late_imports(package: str, modules: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], Any]]:

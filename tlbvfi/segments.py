@@ -8,7 +8,6 @@ frame depends on its place in the whole video and not on its segment: they can b
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .engine import Holding, interpolate_video
-from .files import atomic
+from .files import atomic, settle
 from .holds import Cuts, Holds
 from .model import TLBVFI
 from .outputs import Output
@@ -150,7 +149,7 @@ class Journal:
     def record(self, segment: Segment, frames: int, path: Path) -> None:
         """Note that a segment is made and lies on the disk."""
         if frames:
-            _settle(path)
+            settle(path)
         self.made[segment.first_gap] = frames
         self._write()
 
@@ -162,8 +161,7 @@ class Journal:
         values = {"asked": dict(self.asked), "frames": self.frames, "made": self.made}
         with atomic(self.folder / _JOURNAL) as file:
             file.write_text(f"{json.dumps(values, indent=1)}\n", encoding="utf-8")
-            _settle(file)
-        _settle(self.folder)
+        settle(self.folder)
 
     def _clear(self) -> None:
         """Remove what was being written when a run ended."""
@@ -189,17 +187,6 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None
         if before.get(name) != now.get(name):
             return f"{name} ({before.get(name, 'none')} instead of {now.get(name, 'none')})"
     return None
-
-
-def _settle(path: Path) -> None:
-    """Have the system write a file, or a folder's list of files, to the disk."""
-    if path.is_dir() and os.name == "nt":  # which cannot be asked for folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(folder: Path) -> None:

@@ -78,7 +78,7 @@ class Y4mTarget:
 
 @dataclass(frozen=True)
 class PictureTarget:
-    """A new folder of numbered pictures, which appears whole or not at all."""
+    """A new or an empty folder of numbered pictures, which is filled wholly or not at all."""
 
     folder: Path
 

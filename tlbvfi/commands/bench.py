@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..config import preset_names
-from ..files import unwritable
 from ..known_models import BUILT_IN, STAND_IN
+from ..obstacles import unwritable_file
 from . import grammar
+from .signals import starting
 
 
 def add(commands: grammar.Commands) -> None:
@@ -51,7 +51,7 @@ def add(commands: grammar.Commands) -> None:
     grammar.add_device(command)
     command.add_argument("--compile", action="store_true", help="with torch.compile")
     command.add_argument(
-        "--clip", type=Path, metavar="VIDEO",
+        "--clip", type=grammar.file, metavar="VIDEO",
         help="instead, drop every second frame of this video and predict it, by the models and by classical methods "
         "(no --size, --times, --batch-size and --repeats then)",
     )  # fmt: skip
@@ -62,9 +62,12 @@ def add(commands: grammar.Commands) -> None:
         metavar="N",
         help="first frames of the clip",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    command.add_argument("--json", type=grammar.file, metavar="FILE", help="write the figures here too")
     command.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw time and stages, or quality against time (needs matplotlib)"
+        "--plot",
+        type=grammar.file,
+        metavar="FILE",
+        help="draw time and stages, or quality against time (needs matplotlib)",
     )
 
 
@@ -73,7 +76,8 @@ def run(options: argparse.Namespace) -> None:
     if options.quality is not None and options.clip is None:
         raise ValueError("--quality compares presets on a video; name one with --clip.")
     _check_results(options)
-    from . import bench_run
+    with starting():
+        from . import bench_run
 
     bench_run.run(options)
 
@@ -85,7 +89,7 @@ def _check_results(options: argparse.Namespace) -> None:
         ValueError: they cannot, in one sentence.
     """
     for path in (options.json, options.plot):
-        reason = path and (unwritable(path) or (path.is_dir() and "it is a folder"))
+        reason = path and unwritable_file(path)
         if reason:
             raise ValueError(f"{path} cannot be written, because {reason}.")
     if None not in (options.json, options.plot) and options.json.resolve() == options.plot.resolve():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
-from ..files import unwritable
+from ..files import is_special
 from ..known_models import resolve_source
+from ..obstacles import is_same, unwritable_file
 from . import grammar
 from .errors import RunError
+from .signals import starting
 
 
 def add(commands: grammar.Commands) -> None:
@@ -18,20 +19,24 @@ def add(commands: grammar.Commands) -> None:
         commands, "convert", run, "Write a weight file as safetensors without duplicates, which loads faster.",
         "vimeo_unet.pth vimeo_unet.safetensors",
     )  # fmt: skip
-    command.add_argument("source", metavar="SOURCE", type=Path, help="a weight file, such as vimeo_unet.pth")
-    command.add_argument("target", metavar="TARGET", type=Path, help="the .safetensors file to write")
+    command.add_argument("source", metavar="SOURCE", type=grammar.file, help="a weight file, such as vimeo_unet.pth")
+    command.add_argument("target", metavar="TARGET", type=grammar.file, help="the .safetensors file to write")
     command.add_argument("--dtype", type=grammar.dtype, default="float32", help="float32, or float16 for half the size")
     command.add_argument("--no-ema", action="store_true", help="not the averaged (ema) weights, where the file has any")
 
 
 def run(options: argparse.Namespace) -> None:
     """Convert, then say how large both files are and how long they take to load."""
-    resolve_source(options.source)
-    if (reason := unwritable(options.target)) is not None:
+    if is_same(options.target, resolve_source(options.source)):
+        raise ValueError(f"{options.target} is the source itself; choose another name.")
+    if (reason := unwritable_file(options.target)) is not None:
         raise ValueError(f"{options.target} cannot be written, because {reason}.")
-    from ..checkpoint import load_model
-    from ..conversion import convert
-    from .models import dtype_named
+    if is_special(options.target):
+        raise ValueError(f"{options.target} is a device or a pipe; give the name of a file.")
+    with starting():
+        from ..checkpoint import load_model
+        from ..conversion import convert
+        from .models import dtype_named
 
     try:
         convert(options.source, options.target, dtype_named(options.dtype), ema=not options.no_ema)

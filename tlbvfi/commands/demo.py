@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..obstacles import uncreatable
 from . import grammar
+from .signals import starting
 
 
 def add(commands: grammar.Commands) -> None:
@@ -14,7 +16,9 @@ def add(commands: grammar.Commands) -> None:
         commands, "demo", run, "Interpolate a short clip and show a new frame beside its neighbours.", "--output demo"
     )
     command.add_argument("--model", metavar="FILE", help="a weight file; None: the built-in model")
-    command.add_argument("--output", metavar="DIR", type=Path, default=Path("demo"), help="where the results go")
+    command.add_argument(
+        "--output", metavar="DIR", type=grammar.file, default=Path("demo"), help="where the results go"
+    )
     grammar.add_device(command)
 
 
@@ -23,11 +27,14 @@ def run(options: argparse.Namespace) -> None:
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file already; choose another --output.")
-    from .. import demo
-    from .interpolate_run import rate
-    from .models import device_named, load
-    from .process import keep_freed_memory
-    from .running import progress_bar, running
+    if (obstacle := uncreatable(folder)) is not None:
+        raise ValueError(f"{folder} cannot be written, because {obstacle}.")
+    with starting():
+        from .. import demo
+        from .interpolate_run import rate
+        from .models import device_named, load
+        from .process import keep_freed_memory
+        from .running import progress_bar, running
 
     device = device_named(options.device)
     clip = demo.find_clip()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
 
 from ..numbers import frame_rate
+from ..quoting import escaped
 from ..ranges import PaddingMode, check_flow_scale
 from .errors import WrongCall
 
@@ -42,7 +43,7 @@ class Parser(argparse.ArgumentParser):
     example: str
 
     def error(self, message: str) -> NoReturn:
-        raise WrongCall(f"{self.prog}: {message}\n{self._shown()}")
+        raise WrongCall(f"{self.prog}: {escaped(message, 1500)}\n{self._shown()}")
 
     def format_help(self) -> str:
         return f"{super().format_help()}\n{self._shown()}\n"
@@ -195,6 +196,14 @@ def threshold_or_auto(text: str) -> float | str:
     return text if text == AUTO else threshold(text)
 
 
+@checked
+def file(text: str) -> Path:
+    """A file or a folder."""
+    if not text or "\0" in text:
+        raise ValueError(f"must be the name of a file or a folder, not {text!r}.")
+    return Path(text)
+
+
 def file_or_pipe(text: str) -> Path | None:
-    """A file, or None for standard input or output."""
-    return None if text == _PIPE else Path(text)
+    """A file or a folder, or None for standard input or output."""
+    return None if text == _PIPE else file(text)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from .. import video
 from ..config import BridgeParams, preset_names
-from ..files import unwritable
+from ..files import is_special
+from ..obstacles import is_same, unwritable_file
 from ..ranges import MIN_STEPS, STILL_THRESHOLD
 from ..timeline import MAX_DEPTH
 from ..video.containers import CONTAINERS
 from . import grammar
+from .signals import starting
 from .weights import MODEL_HELP, weight_file
 
 EXAMPLE = "in.mp4 out.mp4 --times 1"
@@ -31,8 +33,8 @@ def add(commands: grammar.Commands) -> None:
     )  # fmt: skip
     command.add_argument(
         "target", metavar="OUT", type=grammar.file_or_pipe,
-        help=f"a video or an animated picture ({' '.join(video.SUFFIXES)}), a new folder for pictures, or - for "
-        "YUV4MPEG2 on standard output",
+        help=f"a video or an animated picture ({' '.join(video.SUFFIXES)}), a new or empty folder for pictures, or - "
+        "for YUV4MPEG2 on standard output",
     )  # fmt: skip
     _add_timeline(command.add_argument_group("which frames come"))
     _add_making(command.add_argument_group("how new ones are made"))
@@ -71,7 +73,7 @@ def _add_timeline(command: grammar.Arguments) -> None:
         "THRESHOLD is from 0 to 1, without it one that suits most video; None: off",
     )  # fmt: skip
     command.add_argument(
-        "--cuts-picture", type=Path, metavar="FILE", help="draw the frames beside each cut that was found"
+        "--cuts-picture", type=grammar.file, metavar="FILE", help="draw the frames beside each cut that was found"
     )
     command.add_argument(
         "--still", type=grammar.threshold, default=STILL_THRESHOLD, metavar="THRESHOLD",
@@ -138,7 +140,8 @@ def run(options: argparse.Namespace) -> None:
     _check_cuts_picture(options)
     video.Excerpt(options.start, options.end)
     weight_file(options.model)
-    from . import interpolate_run
+    with starting():
+        from . import interpolate_run
 
     interpolate_run.run(options)
 
@@ -146,8 +149,8 @@ def run(options: argparse.Namespace) -> None:
 def _check_files(options: argparse.Namespace) -> None:
     source: Path | None = options.source
     target: Path | None = options.target
-    if source is not None and not source.exists():
-        raise video.VideoError(f"{source} does not exist.")
+    if source is not None:
+        video.check_source(source)
     if target is not None:
         video.check_target(target, source, options.encoding, force=options.force)
     if (options.codec != "auto" or options.crf is not None) and (target is None or not target.suffix):
@@ -158,7 +161,7 @@ def _check_files(options: argparse.Namespace) -> None:
 
 def _can_be_joined(target: Path) -> bool:
     kind = CONTAINERS.get(target.suffix.lower())
-    return kind is not None and not kind.is_animation
+    return kind is not None and not kind.is_animation and not is_special(target)
 
 
 def _check_rates(options: argparse.Namespace) -> None:
@@ -200,8 +203,11 @@ def _check_cuts_picture(options: argparse.Namespace) -> None:
         return
     if options.scene_cut is None:
         raise ValueError("--cuts-picture shows what --scene-cut finds; give that too.")
-    obstacle = unwritable(path) or (path.is_dir() and "it is a folder")
-    if obstacle:
+    if (obstacle := unwritable_file(path)) is not None:
         raise ValueError(f"{path} cannot be written, because {obstacle}.")
-    if path.exists() and not options.force:
+    for name, other in (("IN", options.source), ("OUT", options.target)):
+        if other is not None and (is_same(path, other) or path == other):
+            raise ValueError(f"{path} is {name} itself; give --cuts-picture another name.")
+    video.check_apart(path, options.source)
+    if path.exists() and not is_special(path) and not options.force:
         raise ValueError(f"{path} exists already; choose another name, or give --force to replace it.")

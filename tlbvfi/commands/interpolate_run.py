@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -15,9 +14,11 @@ import torch
 from .. import __version__, video
 from ..device_memory import free_memory
 from ..engine import Source, Target, interpolate_video
+from ..files import put
 from ..holds import Cuts, Stills
 from ..model import TLBVFI
 from ..planning import Plan, available, plan_for
+from ..quoting import escaped
 from ..scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector
 from ..segments import Journal, interpolate_in_segments, plan_segments
 from ..settings import Settings, preset
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     frames = resumed.journal.frames if resumed else info.frame_count
     total = timeline.count(frames) if frames else None
     done = resumed.journal.done if resumed else 0
-    name = "frames" if options.target is None else options.target.name
+    name = "frames" if options.target is None else escaped(options.target.name)
     with running(), progress_bar(total, name, done) as on_frame:
         if resumed:
             count = resumed.run(model, timeline, plan, on_frame)
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     if is_video and info.fps is not None:
         made = f"{made} at {rate(timeline.rate(info.fps))} fps"
     out = sys.stderr if options.target is None else sys.stdout
-    print(f"{options.target or 'standard output'}: {made}", file=out)
+    print(f"{'standard output' if options.target is None else escaped(str(options.target), 300)}: {made}", file=out)
     cuts.report(info.fps, out)
     if isinstance(source, FileSource) and not source.is_damaged:
         _warn_of_early_end(options.source, resumed.journal.frames if resumed else source.taken, info.frame_count)
@@ -144,6 +145,8 @@ class _Cuts:
         self._threshold = DEFAULT_THRESHOLD if options.scene_cut == grammar.AUTO else options.scene_cut
         self._picture: Path | None = options.cuts_picture
         self._start: Fraction = options.start or Fraction(0)
+        if self._picture is not None:
+            video.check_picture(self._picture)
         self._strip = CutStrip()
         self._timeline: Cuts | None = None
 
@@ -192,10 +195,14 @@ class _Resumed:
         self.journal = Journal.opened(self._target.resolve(), asked, self._count, options.force)
         self._segments = plan_segments(self.journal.frames, options.segment, options.loop)
         if made := len(self.journal.made):
-            print(f"{self._target.name}: {made} of {len(self._segments)} segments are made already.", file=sys.stderr)
+            print(
+                f"{escaped(self._target.name)}: {made} of {len(self._segments)} segments are made already.",
+                file=sys.stderr,
+            )
 
     def _count(self) -> int:
-        print(f"{self._target.name}: counting the frames of {self._options.source} ...", file=sys.stderr)
+        target, source = escaped(self._target.name), escaped(str(self._options.source), 300)
+        print(f"{target}: counting the frames of {source} ...", file=sys.stderr)
         return self._source.count()
 
     def run(self, model: TLBVFI, timeline: Timeline, plan: Plan | None, on_frame: Callable[[object], None]) -> int:
@@ -218,7 +225,8 @@ class _Resumed:
             )
         except BaseException:
             print(
-                f"\n{len(journal.made)} of {len(self._segments)} segments are safe in {journal.folder}; the same "
+                f"\n{len(journal.made)} of {len(self._segments)} segments are safe in "
+                f"{escaped(str(journal.folder), 300)}; the same "
                 "command line goes on after them.",
                 file=sys.stderr,
             )
@@ -227,7 +235,7 @@ class _Resumed:
         whole = journal.folder / f"whole{suffix}"
         passed_on = _passed_on(options, info)
         count = video.join_videos(journal.parts(suffix), whole, fps=timeline.rate(info.fps), passed_on=passed_on)
-        os.replace(whole, self._target.resolve())
+        put(whole, self._target.resolve())
         journal.close()
         return count
 
@@ -262,4 +270,5 @@ def _identity(path: Path) -> str:
 def _warn_of_early_end(source: Path, found: int, stated: int | None) -> None:
     """A file that was cut short says of more frames than there are; by a few it may be wrong anyway."""
     if stated is not None and found < 0.9 * stated - 2:
-        print(f"{source} ended after {found} of {stated} frames: it may be cut short or damaged.", file=sys.stderr)
+        name = escaped(str(source), 300)
+        print(f"{name} ended after {found} of {stated} frames: it may be cut short or damaged.", file=sys.stderr)

@@ -10,12 +10,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from .. import __version__
 from . import bench, convert, demo, download, interpolate, plan
-from .errors import RunError, WrongCall
+from .errors import RunError, WrongCall, told
 from .grammar import Parser
+from .signals import INTERRUPTED, Ending, handle
 
 #: In the order in which the help lists them.
 COMMANDS = (interpolate, plan, convert, demo, bench, download)
@@ -48,36 +49,75 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> int:
     """Run the command line; returns the exit code. In a process of its own it may set how that keeps memory."""
     try:
-        options = parser().parse_args(arguments)
-    except WrongCall as error:
-        print(error, file=sys.stderr)
-        return ExitCode.REFUSED
-    except SystemExit:  # --help and --version
-        return ExitCode.DONE
-    options.own_process = own_process
-    name = f"tlbvfi {options.command}"
+        return _ended(arguments, own_process)
+    except BrokenPipeError:
+        # Whoever read the output has left. What is still to be flushed goes nowhere, so that nothing fails at the end.
+        for stream in (sys.stdout, sys.stderr):
+            _close_where_nobody_reads(stream)
+        return ExitCode.FAILED
+
+
+def _ended(arguments: Sequence[str] | None, own_process: bool) -> ExitCode:
+    """The exit code of a command line whose readers, of the output and of the errors, stay."""
+    name = "tlbvfi"
     try:
+        try:
+            options = parser().parse_args(arguments)
+        except SystemExit:  # --help and --version
+            sys.stdout.flush()
+            return ExitCode.DONE
+        options.own_process = own_process
+        name = f"tlbvfi {options.command}"
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted, nothing was left half-written.", file=sys.stderr)
+        print(f"\n{name}: {INTERRUPTED}", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has left. What is still to be flushed goes nowhere, so that nothing fails at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+    except WrongCall as error:
+        print(error, file=sys.stderr)
+        return ExitCode.REFUSED
+    except MemoryError:
+        print(f"{name}: the memory does not suffice.", file=sys.stderr)
         return ExitCode.FAILED
     except (OSError, RunError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {told(error)}", file=sys.stderr)
         return ExitCode.FAILED
     except ValueError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {told(error)}", file=sys.stderr)
         return ExitCode.REFUSED
     return ExitCode.DONE
 
 
+def _close_where_nobody_reads(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def entry() -> NoReturn:
     """The installed command. A termination request, or a terminal that is closed, cleans up like an interruption."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
-    sys.exit(main(own_process=True))
+    _have_streams()
+    handle(Ending())
+    code = main(own_process=True)
+    handle(signal.SIG_DFL)  # an interruption from here on is no error of ours to be shown
+    sys.exit(code)
+
+
+def _have_streams() -> None:
+    """Have somewhere to print to, also where a stream is closed, and have it take every name of a file.
+
+    A stream that is closed would become the next file that is opened.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif number and hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

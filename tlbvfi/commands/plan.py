@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import grammar
+from .signals import starting
 
 
 def add(commands: grammar.Commands) -> None:
@@ -19,8 +20,9 @@ def add(commands: grammar.Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print a line for each way to go."""
-    from ..planning import amount, candidates, plan
-    from .models import dtype_named
+    with starting():
+        from ..planning import amount, candidates, plan
+        from .models import dtype_named
 
     height, width = options.size
     heads = ["dtype", "padded to", "weights", "peak", "rows at once", "pairs at once", "CUDA graphs"]

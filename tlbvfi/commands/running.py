@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from ..device_memory import DeviceMemoryError, is_out_of_memory
-from .errors import RunError
+from .errors import RunError, told
 
 #: Seconds between two lines of a log.
 _SECONDS_A_LINE = 10
@@ -28,7 +28,7 @@ def running() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (DeviceMemoryError, ValueError, OSError) as error:
-        raise RunError(str(error)) from None
+        raise RunError(told(error)) from None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..late_imports import late_imports
-from .checking import check_target
-from .containers import SUFFIXES
+from .checking import check_apart, check_source, check_target
+from .containers import PICTURES, SUFFIXES
 from .encoding import CODECS, Encoding
 from .excerpt import Excerpt
 from .pyav import File, VideoError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from .hdr import Mastering
     from .joining import join_videos
     from .passing import PassedOn
-    from .pictures import PICTURES, read_picture, write_picture, write_pictures
+    from .pictures import check_picture, read_picture, write_picture, write_pictures
     from .reading import VideoInfo, count_frames, probe, read_frames, read_marked
     from .sound import Waveform
     from .writing import write_video
@@ -42,6 +42,9 @@ __all__ = [
     "VideoError",
     "VideoInfo",
     "Waveform",
+    "check_apart",
+    "check_picture",
+    "check_source",
     "check_target",
     "count_frames",
     "join_videos",
@@ -65,7 +68,7 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not there stays an er
             "hdr": ("Mastering",),
             "joining": ("join_videos",),
             "passing": ("PassedOn",),
-            "pictures": ("PICTURES", "read_picture", "write_picture", "write_pictures"),
+            "pictures": ("check_picture", "read_picture", "write_picture", "write_pictures"),
             "reading": ("VideoInfo", "count_frames", "probe", "read_frames", "read_marked"),
             "sound": ("Waveform",),
             "writing": ("write_video",),

@@ -50,6 +50,8 @@ CONTAINERS = {
     ".apng": Container("apng", ("apng",), "", "", options={"plays": "0"}),  # for ever
     ".webp": Container("webp", ("webp",), "", "", options={"loop": "0"}),
 }
+#: Pictures that can be read.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 #: Video files that can be written.
 SUFFIXES = tuple(CONTAINERS)
 

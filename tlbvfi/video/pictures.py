@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from fractions import Fraction
@@ -10,16 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import atomic
+from ..files import atomic, atomic_folder
 from .blame import made, writing
 from .colour import BT601, FULL, Colour
+from .containers import PICTURES
 from .fitting import converted
-from .pyav import VideoError, import_av
+from .pyav import VideoError, import_av, name_of, reason
 from .samples import to_frame
 from .wholeness import check_whole, picture_frame
 
-#: Pictures that can be read.
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 #: Pictures that can be written: encoder and pixel format.
 _PICTURE_ENCODERS = {".png": ("png", "rgb24"), ".jpg": ("mjpeg", "yuvj444p"), ".jpeg": ("mjpeg", "yuvj444p")}
 
@@ -31,23 +31,39 @@ def read_picture(path: Path) -> Tensor:
         VideoError: it cannot be read, or not all of it.
     """
     check_whole(path)
-    return converted(picture_frame(path, str(path)), str(path))
+    return converted(picture_frame(path, name_of(path)), name_of(path))
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder, numbers in their names in numerical order.
 
     Raises:
-        VideoError: there are none.
+        VideoError: there are none, or the folder cannot be read.
     """
-    files = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
-    if not files:
-        raise VideoError(f"{folder} holds no pictures ({', '.join(PICTURES)}).")
+    try:
+        with os.scandir(folder) as entries:
+            names = [each.name for each in entries if _is_picture(each)]
+    except OSError as error:
+        raise VideoError(f"{name_of(folder)} cannot be read ({reason(error)}).") from None
+    if not names:
+        raise VideoError(f"{name_of(folder)} holds no pictures ({', '.join(PICTURES)}).")
 
-    def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+        parts = re.split(r"(\d+)", name)
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
-    return sorted(files, key=natural)
+    return [folder / name for name in sorted(names, key=natural)]
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    hidden = entry.name.startswith(".")
+    return not hidden and os.path.splitext(entry.name)[1].lower() in PICTURES and not entry.is_dir()
+
+
+def check_picture(path: Path) -> None:
+    """Raise VideoError where `path` is no kind of picture that can be written."""
+    if path.suffix.lower() not in _PICTURE_ENCODERS:
+        raise VideoError(f"{name_of(path)} is no kind of picture that can be written ({', '.join(_PICTURE_ENCODERS)}).")
 
 
 def write_picture(path: Path, frame: Tensor) -> None:
@@ -56,9 +72,16 @@ def write_picture(path: Path, frame: Tensor) -> None:
     Raises:
         VideoError: another kind of file, or it cannot be written. No file is left then.
     """
+    check_picture(path)
+    with writing(name_of(path)):
+        data = _encoded(path, frame)
+        with atomic(path) as partial:
+            partial.write_bytes(data)
+
+
+def _encoded(path: Path, frame: Tensor) -> bytes:
+    """The bytes of a picture file of that name."""
     av = import_av()
-    if path.suffix.lower() not in _PICTURE_ENCODERS:
-        raise VideoError(f"{path} is no kind of picture that can be written ({', '.join(_PICTURE_ENCODERS)}).")
     codec, name = _PICTURE_ENCODERS[path.suffix.lower()]
     height, width, _ = frame.shape
     context = av.CodecContext.create(codec, "w")
@@ -72,26 +95,21 @@ def write_picture(path: Path, frame: Tensor) -> None:
         picture = to_frame(frame, Colour(BT601, full_range=True), name)
         picture.color_range = FULL
     picture.pts, picture.time_base = 0, Fraction(1)
-    with writing(str(path)):
-        data = b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
-        with atomic(path) as partial:
-            partial.write_bytes(data)
+    return b"".join(bytes(packet) for packet in [*context.encode(picture), *context.encode(None)])
 
 
 def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
-    """Write frames as 00000000.png and so on into a new folder; returns their number.
+    """Write frames as 00000000.png and so on into a new or an empty folder; returns their number.
 
     Raises:
-        VideoError: they cannot be written, or there are none. No folder is left then.
+        VideoError: they cannot be written, or there are none. No folder is left then, or an empty one as before.
     """
     count = 0
-    with writing(str(folder)), atomic(folder) as partial:
-        partial.mkdir()
+    with writing(name_of(folder)), atomic_folder(folder) as partial:
         for frame in made(frames):
-            write_picture(partial / f"{count:08d}.png", frame)
+            path = partial / f"{count:08d}.png"
+            path.write_bytes(_encoded(path, frame))
             count += 1
         if not count:
-            raise VideoError(f"{folder} was not written, because there are no frames.")
-        if folder.is_dir():
-            folder.rmdir()
+            raise VideoError(f"{name_of(folder)} was not written, because there are no frames.")
     return count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -11,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ..files import resolved
+from ..quoting import escaped
 from .damage import Account
 
 if TYPE_CHECKING:
@@ -58,16 +61,22 @@ def reason(error: BaseException) -> str:
 
 
 def name_of(file: File) -> str:
-    """What a sentence calls the file."""
-    return str(file) if isinstance(file, Path) else "The open file"
+    """What a sentence calls the file: its name, on one line."""
+    return escaped(str(file), 300) if isinstance(file, Path) else "The open file"
 
 
 class _View(io.RawIOBase):
     """An open file with a position of its own, so that several can read it by turns."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._position = file, 0
+    def __init__(self, file: BinaryIO, owned: bool = False) -> None:
+        """owned: the file is closed with this."""
+        self._file, self._position, self._owned = file, 0, owned
         self._size = file.seek(0, io.SEEK_END)
+
+    def close(self) -> None:
+        if self._owned:
+            self._file.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -92,8 +101,30 @@ class _View(io.RawIOBase):
 
 def open_input(file: File) -> InputContainer:
     """A file opened for reading from its begin. A playlist in the disguise of a video must not reach out."""
-    source = str(file.resolve()) if isinstance(file, Path) else _View(file)
+    source: str | _View
+    if not isinstance(file, Path):
+        source = _View(file)
+    elif "%" in str(file := resolved(file)):  # to FFmpeg a pattern for the names of several pictures
+        source = _View(file.open("rb"), owned=True)
+    else:
+        source = str(file)
     return import_av().open(source, options={"protocol_whitelist": "file"})
+
+
+def check_file(file: Path) -> None:
+    """Raise VideoError where `file` is none that can be read, again and again and from wherever."""
+    name = name_of(file)
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise VideoError(f"{name} does not exist.") from None
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{name} cannot be read ({reason(error)}).") from None
+    if stat.S_ISDIR(mode):
+        raise VideoError(f"{name} is a folder, not a video.")
+    if not stat.S_ISREG(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise VideoError(f"{name} is {kind}, not a file; raw frames can be piped in with - as IN.")
 
 
 @contextmanager
@@ -104,10 +135,8 @@ def opened(file: File) -> Iterator[tuple[InputContainer, VideoStream]]:
         VideoError: it is missing, or is no video.
     """
     av, name = import_av(), name_of(file)
-    if isinstance(file, Path) and not file.exists():
-        raise VideoError(f"{name} does not exist.")
-    if isinstance(file, Path) and file.is_dir():
-        raise VideoError(f"{name} is a folder, not a video.")
+    if isinstance(file, Path):
+        check_file(file)
     try:
         container = open_input(file)
     except (av.error.FFmpegError, OSError) as error:

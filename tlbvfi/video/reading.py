@@ -13,12 +13,14 @@ from pathlib import Path
 from torch import Tensor
 
 from .animation import animation_frames, animation_of
+from .checking import check_source
 from .colour import BT601, LUMA, Colour
+from .containers import PICTURES
 from .damage import Account, Damage
 from .excerpt import Excerpt, seconds
 from .fitting import Fitting, converted
 from .hdr import Mastering
-from .pictures import PICTURES, pictures_in, read_picture
+from .pictures import pictures_in, read_picture
 from .pyav import File, VideoError, decoded, name_of, opened
 from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, upright_size
 from .seeking import frames_within
@@ -86,6 +88,8 @@ def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> 
 
 
 def _probed(file: File, fps: Fraction | None) -> VideoInfo:
+    if isinstance(file, Path):
+        check_source(file)
     if isinstance(file, Path) and file.is_dir():
         files = pictures_in(file)
         height, width, _ = read_picture(files[0]).shape

@@ -7,15 +7,25 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import torch
+
+from ..device_memory import free_memory
 from .pyav import File, VideoError, decoded, opened, reason
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG, _SCAN, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 #: Two ways to go on with coefficients that are not there.
 _PADDINGS = (bytes(64), b"\x55" * 64)
+#: What a picture takes until it is a tensor.
+_BYTES_PER_PIXEL = 32
+
+
+class _TooLarge(VideoError):
+    """A picture that would take more memory than there is."""
 
 
 def picture_frame(file: File, name: str) -> VideoFrame:
@@ -26,9 +36,12 @@ def picture_frame(file: File, name: str) -> VideoFrame:
     """
     try:
         with opened(file) as (container, stream):
+            _check_memory(stream, name)
             if stream.codec_context.name == "mjpeg":  # which otherwise makes up what is not there
                 stream.codec_context.options = {"err_detect": "explode"}
             frame = next(decoded(container, stream, file), None)
+    except _TooLarge:
+        raise
     except VideoError as error:
         if isinstance(file, Path) and not file.is_file():
             raise
@@ -36,6 +49,17 @@ def picture_frame(file: File, name: str) -> VideoFrame:
     if frame is None:
         raise VideoError(f"{name} has no picture in it.")
     return frame
+
+
+def _check_memory(stream: VideoStream, name: str) -> None:
+    """Raise VideoError where a picture is too large to be decoded here."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    needed, free = width * height * _BYTES_PER_PIXEL, free_memory(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise _TooLarge(
+            f"{name} is a picture of {width}x{height}, which takes {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free; make it smaller."
+        )
 
 
 def check_whole(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from ..files import atomic
+from ..files import atomic, is_special
 from .blame import made, writing
 from .colour import LIMITED, Colour
 from .containers import container_of, suffix_of
@@ -111,7 +111,7 @@ def new_file(
             clock *= 2
         options |= {"movie_timescale": str(clock)}  # a clock on which frame times are whole numbers
         flags = "+use_metadata_tags" if _has_free_metadata(metadata, passed_on) else ""
-        if isinstance(file, Path):
+        if isinstance(file, Path) and not is_special(file):
             flags += "+faststart"  # the index first, for players that stream; FFmpeg opens the file again
         if flags:
             options["movflags"] = flags

@@ -1,0 +1,325 @@
+"""A large file over HTTP, by Python's own means: there whole and checked, or not at all, within a bounded time."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import queue
+import re
+import shutil
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import IO, BinaryIO
+from urllib.parse import urlsplit
+
+from .files import atomic
+from .quoting import quoted, sentence
+
+_CHUNK = 1 << 18
+#: Bytes that have to come before failures are counted anew.
+_PROGRESS = 1 << 20
+#: Longest wait that a server may ask for, in seconds.
+_LONGEST_WAIT = 30.0
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class FetchError(Exception):
+    """A file that cannot be had. One sentence."""
+
+
+class _Broken(Exception):
+    """What another try may mend, as part of a sentence; `wait` is what the server asks for, in seconds."""
+
+    def __init__(self, text: str, wait: float = 0.0) -> None:
+        super().__init__(text)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait.
+
+    Attributes:
+        answer: seconds until a server answers.
+        window, slowest: in so many seconds come so many bytes at least.
+        tries: failures in a row without much between them.
+        pause: seconds before the second try; twice as long before each further one.
+    """
+
+    answer: float = 30.0
+    window: float = 30.0
+    slowest: int = 300_000
+    tries: int = 4
+    pause: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a server says of the file, and where the bytes that follow belong."""
+
+    begin: int
+    size: int | None
+    sha256: str | None
+
+
+def fetch(
+    url: str,
+    target: Path,
+    begins: tuple[bytes, ...],
+    on_bytes: Callable[[int, int | None], object] = lambda count, size: None,
+    patience: Patience | None = None,
+) -> None:
+    """Fetch a file. A connection that breaks is taken up where it broke.
+
+    Args:
+        url: of a hub: its first answer may state size and SHA-256 (``X-Linked-Size``, ``X-Linked-Etag``) and lead on.
+        begins: first bytes of such a file, one of these.
+        on_bytes: called with the number of bytes that are there, and that of the whole file.
+
+    Raises:
+        FetchError: it cannot be had.
+        OSError: it cannot be written.
+    """
+    host = urlsplit(url).hostname or url
+    with atomic(target) as partial, partial.open("r+b") as stream:
+        _Fetch(url, host, stream, partial.parent, begins, on_bytes, patience or Patience()).run()
+
+
+class _Fetch:
+    def __init__(
+        self,
+        url: str,
+        host: str,
+        stream: BinaryIO,
+        folder: Path,
+        begins: tuple[bytes, ...],
+        on_bytes: Callable[[int, int | None], object],
+        patience: Patience,
+    ) -> None:
+        self._url, self._host, self._stream, self._folder = url, host, stream, folder
+        self._begins, self._on_bytes, self._patience = begins, on_bytes, patience
+        self._size: int | None = None
+        self._sha256: str | None = None
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._count, self._digest = 0, hashlib.sha256()
+
+    def run(self) -> None:
+        failures, counted_from = 0, 0
+        while True:
+            try:
+                self._attempt()
+                break
+            except _Broken as error:
+                if self._count - counted_from >= _PROGRESS:
+                    failures = 0
+                failures, counted_from = failures + 1, self._count
+                if failures >= self._patience.tries:
+                    raise FetchError(f"{self._host} {error}") from None
+                pause = self._patience.pause * 2 ** (failures - 1)
+                time.sleep(max(pause, min(error.wait, _LONGEST_WAIT)))
+        if self._sha256 is not None and self._digest.hexdigest() != self._sha256:
+            raise FetchError(
+                f"what came from {self._host} is not the file (its SHA-256 is {self._digest.hexdigest()[:16]}..., "
+                f"the hub states {self._sha256[:16]}...)"
+            )
+        self._stream.flush()
+
+    def _attempt(self) -> None:
+        """Read to the end of the file, or raise."""
+        puller = _Puller(self._url, self._count, self._patience.answer)
+        try:
+            self._take(puller.items)
+        finally:
+            puller.stopped.set()
+
+    def _take(self, items: queue.Queue[_Facts | bytes | Exception]) -> None:
+        patience = self._patience
+        answered = False
+        begin, in_window = time.monotonic(), 0
+        while True:
+            now = time.monotonic()
+            left = begin + (patience.window if answered else patience.answer) - now
+            if left <= 0:
+                if not answered:
+                    raise _Broken(f"does not answer within {patience.answer:g} seconds")
+                if in_window < patience.slowest:
+                    raise _Broken(f"is too slow ({in_window} bytes in {patience.window:g} seconds)")
+                begin, in_window = now, 0
+                continue
+            try:
+                item = items.get(timeout=left)
+            except queue.Empty:
+                continue
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, _Facts):
+                answered, begin = True, time.monotonic()
+                self._begin(item)
+            elif item:
+                in_window += len(item)
+                self._write(item)
+            else:
+                break
+        if self._size is not None and self._count < self._size:
+            raise _Broken(f"broke off after {self._count} of {self._size} bytes")
+
+    def _begin(self, facts: _Facts) -> None:
+        """Compare what the server says with what it said before."""
+        if facts.size == 0:
+            raise FetchError(f"{self._host} has an empty file in its place")
+        if facts.size is None and facts.sha256 is None:
+            raise FetchError(f"{self._host} does not say how large the file is")
+        known = self._size, self._sha256
+        if self._count and known != (facts.size, facts.sha256):  # another file by now
+            self._start_over()
+            raise _Broken("changed the file meanwhile")
+        self._size, self._sha256 = facts.size, facts.sha256
+        if facts.begin != self._count:
+            if facts.begin:
+                raise FetchError(f"{self._host} sends another part of the file than it is asked for")
+            self._start_over()
+        if not self._count and self._size is not None:
+            free = shutil.disk_usage(self._folder).free
+            if free < self._size:
+                raise FetchError(f"it takes {self._size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
+
+    def _write(self, data: bytes) -> None:
+        if not self._count and not data.startswith(self._begins):
+            raise FetchError(f"{self._host} sends something else than the file (it begins with {quoted(data, 24)})")
+        self._count += len(data)
+        if self._size is not None and self._count > self._size:
+            raise FetchError(f"{self._host} sends more than the {self._size} bytes of the file")
+        self._digest.update(data)
+        self._stream.write(data)
+        self._on_bytes(self._count, self._size)
+
+
+class _Puller(threading.Thread):
+    """Reads an answer: first what is said of the file, then its bytes, none at the end; or an error.
+
+    A thread, because not everything in a connection can be given a time.
+    """
+
+    def __init__(self, url: str, begin: int, timeout: float) -> None:
+        super().__init__(daemon=True)
+        self._url, self._begin, self._timeout = url, begin, timeout
+        self.items: queue.Queue[_Facts | bytes | Exception] = queue.Queue(maxsize=16)
+        self.stopped = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        host = urlsplit(self._url).hostname or self._url
+        try:
+            self._pull()
+        except (_Broken, FetchError) as error:
+            self._put(error)
+        except Exception as error:
+            self._put(_known(error, host))
+
+    def _put(self, item: _Facts | bytes | Exception) -> None:
+        while not self.stopped.is_set():
+            with suppress(queue.Full):
+                self.items.put(item, timeout=0.2)
+                return
+
+    def _pull(self) -> None:
+        redirects = _Redirects()
+        headers = {"User-Agent": "tlbvfi", "Accept-Encoding": "identity"}
+        if self._begin:
+            headers["Range"] = f"bytes={self._begin}-"
+        request = urllib.request.Request(self._url, headers=headers)
+        with urllib.request.build_opener(redirects).open(request, timeout=self._timeout) as answer:
+            if answer.headers.get_content_type() == "text/html":
+                host = urlsplit(answer.url).hostname
+                raise FetchError(f"{host} answers with a page instead of the file (a proxy, or a login, in between?)")
+            self._put(_facts(answer.status, answer.headers, redirects.stated))
+            while not self.stopped.is_set():
+                data = answer.read1(_CHUNK)
+                self._put(data)
+                if not data:
+                    return
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to other servers, and keeps what the first ones say of the file."""
+
+    max_redirections = 5
+
+    def __init__(self) -> None:
+        self.stated: dict[str, str] = {}
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        begin, end = urlsplit(req.full_url), urlsplit(newurl)
+        if end.scheme not in ("http", "https") or (begin.scheme == "https" and end.scheme == "http"):
+            raise FetchError(f"{begin.hostname} leads on to an address that is not followed ({quoted(newurl)})")
+        self.stated = {**_lowered(headers), **self.stated}
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type,unused-ignore]
+
+
+def _lowered(headers: Message) -> dict[str, str]:
+    return {name.lower(): str(value) for name, value in headers.items() if name.lower().startswith("x-linked-")}
+
+
+def _facts(status: int, headers: Message, stated: Mapping[str, str]) -> _Facts:
+    stated = {**_lowered(headers), **stated}
+    begin, size = 0, _number(headers.get("Content-Length"))
+    if status == http.client.PARTIAL_CONTENT:
+        found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", headers.get("Content-Range", ""))
+        if found is None:
+            raise FetchError("the server sends a part of the file without saying which")
+        begin, size = int(found[1]), int(found[2])
+    linked = _number(stated.get("x-linked-size"))
+    if None not in (linked, size) and linked != size:
+        raise FetchError(f"the server offers {size} bytes instead of the {linked} that the hub states")
+    etag = (stated.get("x-linked-etag") or headers.get("ETag") or "").removeprefix("W/").strip('"').lower()
+    return _Facts(begin, size if linked is None else linked, etag if _SHA256.fullmatch(etag) else None)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"\d{1,18}", text.strip()) else None
+
+
+def _known(error: Exception, host: str) -> Exception:
+    """What an error of Python's library is to us."""
+    if isinstance(error, urllib.error.HTTPError):
+        return _answered(error, host)
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return FetchError(f"the certificate of {host} is not trusted ({sentence(cause.verify_message, 200)})")
+    if isinstance(cause, TimeoutError):
+        return _Broken("does not answer in time")
+    if isinstance(cause, (OSError, http.client.HTTPException)):
+        said = getattr(cause, "strerror", None) or cause
+        return _Broken(f"cannot be reached ({sentence(said, 200).rstrip('.') or type(cause).__name__})")
+    return FetchError(f"{host} answers with something that is not understood ({sentence(cause, 200).rstrip('.')})")
+
+
+def _answered(error: urllib.error.HTTPError, host: str) -> Exception:
+    code = error.code
+    error.close()
+    if code in (301, 302, 303, 307, 308):
+        return FetchError(f"{host} leads in a circle, or to an address that is not followed ({code})")
+    if code == 404:
+        return FetchError(f"{host} has no such file (404)")
+    if code in (401, 403, 451):
+        return FetchError(f"{host} does not give it out ({code})")
+    if code == 416:
+        return FetchError(f"{host} has a shorter file by now (416)")
+    if code in (408, 425, 429) or code >= 500:
+        wait = _number(error.headers.get("Retry-After")) or 0
+        return _Broken(f"is too busy ({code})" if code == 429 else f"fails ({code})", float(wait))
+    return FetchError(f"{host} refuses it ({code})")
