@@ -99,7 +99,7 @@ def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
     if options.target is None:
         return Y4mTarget(sys.stdout.buffer, info)
     if not options.target.suffix:
-        return PictureTarget(options.target)
+        return PictureTarget(options.target, info)
     return VideoTarget(options.target, info, _passed_on(options, info), options.encoding)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
+
+from .side_data import side_data
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -32,12 +33,7 @@ class Mastering:
         """That of a decoded frame."""
         display: tuple[Fraction, ...] | None = None
         light: tuple[int, int] | None = None
-        try:
-            found = list(cast("Iterable[Any]", frame.side_data))
-        except ValueError:  # a kind of data that PyAV does not know
-            found = []
-        for data in found:
-            name = getattr(data.type, "name", "")
+        for name, data in side_data(frame).items():
             if name == "MASTERING_DISPLAY_METADATA" and data.buffer_size >= _RATIONALS.size:
                 *numbers, has_primaries, has_luminance = _RATIONALS.unpack_from(bytes(data))
                 if has_primaries and has_luminance and all(numbers[1::2]):

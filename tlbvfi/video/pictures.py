@@ -3,34 +3,87 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
+from itertools import tee
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ..files import atomic
-from .colour import BT601, FULL, Colour
+from .colour import BT601, FULL, UNKNOWN, Colour
+from .orientation import Orientation, of_picture, tiff_number
 from .pyav import VideoError, decoded, import_av, opened, reason
-from .samples import to_frame, to_tensor
+from .samples import is_yuv, noting_alpha, to_frame, to_rgb_frame, to_tensor
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 #: Pictures that can be read.
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 #: Pictures that can be written: encoder and pixel format.
 _PICTURE_ENCODERS = {".png": ("png", "rgb24"), ".jpg": ("mjpeg", "yuvj444p"), ".jpeg": ("mjpeg", "yuvj444p")}
+_DEEP_PNG = "rgb48be"
+_TIFF_COMPRESSION = 259  # a tag
+_JPEG_IN_TIFF = (6, 7)  # of which FFmpeg makes black pictures
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture file, (H, W, 3) float32 in [0, 1].
+    """A picture file, upright, (H, W, 3) float32 in [0, 1].
 
     Raises:
         VideoError: it cannot be read.
     """
+    return to_tensor(_stored(path), _orientation(path))
+
+
+def read_pictures(paths: Iterable[Path], name: str) -> Iterator[Tensor]:
+    """Picture files of a folder called `name`, read as they are asked for; that alpha is left out is said once."""
+    paths, again = tee(paths)
+    frames = noting_alpha(map(_stored, paths), name)
+    for frame, path in zip(frames, again, strict=True):
+        yield to_tensor(frame, _orientation(path))
+
+
+def picture_info(path: Path) -> tuple[int, int, int]:
+    """Width, height and bits a sample of a picture file, upright.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    frame = _stored(path)
+    return *_orientation(path).size(frame.width, frame.height), frame.format.components[0].bits
+
+
+def _stored(path: Path) -> VideoFrame:
+    """A picture file as it is stored."""
+    if _compression(path) in _JPEG_IN_TIFF:
+        raise VideoError(f"{path} is a TIFF compressed as JPEG, which cannot be read; save it without that.")
     with opened(path) as (container, stream):
         for frame in decoded(container, stream, path):
-            return to_tensor(frame)
+            if is_yuv(frame) and frame.colorspace == UNKNOWN:  # a TIFF, which means what JPEG does
+                frame.colorspace, frame.color_range = BT601, FULL
+            return frame
     raise VideoError(f"{path} has no picture in it.")
+
+
+def _compression(path: Path) -> int | None:
+    """How a TIFF is compressed, by TIFF's number; None for other files."""
+    with suppress(OSError, ValueError, struct.error), path.open("rb") as stream:
+        return tiff_number(stream, _TIFF_COMPRESSION)
+    return None
+
+
+def _orientation(path: Path) -> Orientation:
+    """How a picture file lies."""
+    try:
+        with path.open("rb") as stream:
+            return of_picture(stream)
+    except OSError as error:
+        raise VideoError(f"{path} cannot be read ({reason(error)}).") from None
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -49,8 +102,11 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(files, key=natural)
 
 
-def write_picture(path: Path, frame: Tensor) -> None:
+def write_picture(path: Path, frame: Tensor, *, deep: bool = False) -> None:
     """Write a (H, W, 3) frame in [0, 1] as .png or .jpg.
+
+    Args:
+        deep: a .png of 16 bits a sample instead of 8.
 
     Raises:
         VideoError: another kind of file, or it cannot be written. No file is left then.
@@ -59,12 +115,13 @@ def write_picture(path: Path, frame: Tensor) -> None:
     if path.suffix.lower() not in _PICTURE_ENCODERS:
         raise VideoError(f"{path} is no kind of picture that can be written ({', '.join(_PICTURE_ENCODERS)}).")
     codec, name = _PICTURE_ENCODERS[path.suffix.lower()]
+    if deep and codec == "png":
+        name = _DEEP_PNG
     height, width, _ = frame.shape
     context = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt, context.time_base = width, height, name, Fraction(1)
-    if name == "rgb24":
-        array = (frame.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu().contiguous().numpy()
-        picture = av.VideoFrame.from_ndarray(array, format="rgb24")
+    if codec == "png":
+        picture = to_rgb_frame(frame, name)
     else:
         context.color_range = FULL
         context.options = {"qmin": "2", "qmax": "2"}
@@ -79,8 +136,11 @@ def write_picture(path: Path, frame: Tensor) -> None:
         raise VideoError(f"{path} cannot be written ({reason(error)}).") from None
 
 
-def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
+def write_pictures(folder: Path, frames: Iterable[Tensor], *, deep: bool = False) -> int:
     """Write frames as 00000000.png and so on into a new folder; returns their number.
+
+    Args:
+        deep: with 16 bits a sample instead of 8.
 
     Raises:
         VideoError: they cannot be written, or there are none. No folder is left then.
@@ -90,7 +150,7 @@ def write_pictures(folder: Path, frames: Iterable[Tensor]) -> int:
         with atomic(folder) as partial:
             partial.mkdir()
             for frame in frames:
-                write_picture(partial / f"{count:08d}.png", frame)
+                write_picture(partial / f"{count:08d}.png", frame, deep=deep)
                 count += 1
             if not count:
                 raise VideoError(f"{folder} was not written, because there are no frames.")

@@ -15,9 +15,9 @@ from .animation import animation_frames, animation_of
 from .colour import BT601, Colour
 from .excerpt import Excerpt, seconds
 from .hdr import Mastering
-from .pictures import PICTURES, pictures_in, read_picture
+from .pictures import PICTURES, picture_info, pictures_in, read_pictures
 from .pyav import File, VideoError, decoded, name_of, opened
-from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, to_tensor
+from .samples import colour_of, is_yuv, noting_alpha, orientation_of, to_tensor
 from .seeking import frames_within
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class VideoInfo:
         sound: number of sound tracks.
         pixel_aspect: width to height of a pixel.
         colour: how it is stored, and how to store what belongs to it.
-        quarter_turns: by which the stored picture is turned anticlockwise to be upright.
+        quarter_turns: by which the stored picture is turned anticlockwise to be upright; it may also be mirrored.
         mastering: what HDR10 states of it.
     """
 
@@ -85,8 +85,9 @@ def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> 
 def _probed(file: File) -> VideoInfo:
     if isinstance(file, Path) and file.is_dir():
         files = pictures_in(file)
-        height, width, _ = read_picture(files[0]).shape
-        return VideoInfo(width, height, None, len(files), colour=Colour.usual(height))
+        width, height, bits = picture_info(files[0])
+        colour = replace(Colour.usual(height), bits=10 if bits > 8 else 8)
+        return VideoInfo(width, height, None, len(files), colour=colour)
     if (animation := animation_of(file)) is not None:
         first = next(animation_frames(file, animation), None)
         if first is None:
@@ -109,8 +110,8 @@ def _probed(file: File) -> VideoInfo:
         shown = next(decoded(container, stream, file), None)
         if shown is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
-        turns = quarter_turns(shown)
-        width, height = (shown.height, shown.width) if turns % 2 else (shown.width, shown.height)
+        orientation = orientation_of(shown)
+        width, height = orientation.size(shown.width, shown.height)
         context = stream.codec_context
         stated = colour_of(shown)
         colour = Colour(
@@ -119,8 +120,9 @@ def _probed(file: File) -> VideoInfo:
             int(context.color_trc),
             bits=10 if stated.bits > 8 else 8,
         )
-        aspect = 1 / aspect if turns % 2 else aspect
-        return VideoInfo(width, height, rate, count, duration, sound, aspect, colour, turns, Mastering.of(shown))
+        aspect = 1 / aspect if orientation.is_turned else aspect
+        turns, mastering = orientation.quarter_turns, Mastering.of(shown)
+        return VideoInfo(width, height, rate, count, duration, sound, aspect, colour, turns, mastering)
 
 
 def frame_rate(stream: VideoStream) -> Fraction | None:
@@ -152,7 +154,7 @@ def read_frames(
     if isinstance(file, Path) and file.is_dir():
         pictures = pictures_in(file)
         wanted = _counted(len(pictures), excerpt, fps, file)
-        yield from map(read_picture, islice(compress(pictures, wanted), skipped, None))
+        yield from read_pictures(islice(compress(pictures, wanted), skipped, None), name_of(file))
     elif (animation := animation_of(file)) is not None:
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
         yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)

@@ -193,7 +193,8 @@ def _frame(stream: BinaryIO, header: Header) -> VideoFrame | None:
     full = header.full_range and header.bits == 8  # older FFmpeg goes by the name of the format
     pixels = header.pixels.replace("yuv", "yuvj") if full else header.pixels
     frame = import_av().VideoFrame(header.width, header.height, pixels)
-    frame.color_range = FULL if header.full_range else LIMITED
+    grey = header.pixels.startswith("gray")  # written by FFmpeg from black to white, whatever it states
+    frame.color_range = FULL if header.full_range or grey else LIMITED
     for index in range(len(frame.planes)):
         plane = plane_of(frame, index)
         data = bytearray(plane.nbytes)
