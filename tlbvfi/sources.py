@@ -26,16 +26,20 @@ class FileSource:
         start: Fraction | None = None,
         end: Fraction | None = None,
         fps: Fraction | None = None,
+        *,
+        deinterlace: bool = True,
     ) -> None:
         """
         Args:
             start, end: only the frames that are shown in [start, end), in seconds from the first one.
             fps: frames per second in place of the file's own, or for a folder of pictures.
+            deinterlace: frames that are interlaced; else they come as they are.
 
         Raises:
             VideoError: an excerpt that can hold nothing.
         """
         self._file, self._excerpt, self._fps, self.taken = file, Excerpt(start, end), fps, 0
+        self._deinterlace = deinterlace
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -49,7 +53,7 @@ class FileSource:
     def frames(self, first: int = 0) -> Iterator[Tensor]:
         """The frames from some index on; those before it are decoded and no more."""
         self.taken = first
-        for frame in read_frames(self._file, self._excerpt, self._fps, first):
+        for frame in read_frames(self._file, self._excerpt, self._fps, first, deinterlace=self._deinterlace):
             self.taken += 1
             yield frame
 
@@ -61,8 +65,9 @@ class Y4mSource:
         taken: how many frames have been read.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self.taken = stream, 0
+    def __init__(self, stream: BinaryIO, *, deinterlace: bool = True) -> None:
+        """deinterlace: frames that are interlaced; else they come as they are."""
+        self._stream, self._deinterlace, self.taken = stream, deinterlace, 0
 
     @cached_property
     def _header(self) -> Header:
@@ -74,7 +79,7 @@ class Y4mSource:
         return self._header.info
 
     def frames(self) -> Iterator[Tensor]:
-        for frame in read_y4m(self._stream, self._header):
+        for frame in read_y4m(self._stream, self._header, deinterlace=self._deinterlace):
             self.taken += 1
             yield frame
 

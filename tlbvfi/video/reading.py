@@ -138,7 +138,7 @@ def frame_rate(stream: VideoStream) -> Fraction | None:
 
 
 def read_frames(
-    file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0
+    file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0, *, deinterlace: bool = True
 ) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
     they are asked for.
@@ -147,6 +147,7 @@ def read_frames(
         excerpt: which of them, by the times at which they are shown.
         fps: their rate, where the file states no times.
         skipped: of these, so many are left out at the begin, and decoded at most.
+        deinterlace: frames that are interlaced; else they come as they are.
 
     Raises:
         VideoError: the file cannot be read, or not further.
@@ -159,7 +160,7 @@ def read_frames(
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
         yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)
     else:
-        frames = islice(frames_within(file, excerpt, fps), skipped, None)
+        frames = islice(frames_within(file, excerpt, fps, deinterlace=deinterlace), skipped, None)
         yield from map(to_tensor, noting_alpha(frames, name_of(file)))
 
 

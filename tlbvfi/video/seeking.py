@@ -8,7 +8,8 @@ from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from .excerpt import Excerpt
+from .excerpt import ROUNDING, Excerpt
+from .interlaced import deinterlaced, order_of
 from .pyav import File, VideoError, decoded, first_time, import_av, name_of, opened, time_of
 
 if TYPE_CHECKING:
@@ -27,24 +28,29 @@ _UNCERTAIN = ("mpeg", "mpegvideo", "h264", "hevc")
 _NEAR = Fraction(2)
 
 
-def frames_within(file: File, excerpt: Excerpt, fps: Fraction | None = None) -> Iterator[VideoFrame]:
+def frames_within(
+    file: File, excerpt: Excerpt, fps: Fraction | None = None, *, deinterlace: bool = False
+) -> Iterator[VideoFrame]:
     """The decoded frames of a video that lie in an excerpt.
 
     Args:
         fps: their rate, where the file states no times.
+        deinterlace: those that are interlaced.
 
     Raises:
         VideoError: the file cannot be read, or not further.
     """
     if excerpt.is_whole:
         with opened(file) as (container, stream):
-            yield from decoded(container, stream, file)
+            frames = decoded(container, stream, file)
+            yield from _whole_pictures(frames, stream, file) if deinterlace else frames
         return
     zero = first_time(file)
-    frames = _from_key_frame(file, zero, excerpt) if excerpt.first >= _NEAR else None
+    sought = _from_key_frame(file, zero, excerpt) if excerpt.first >= _NEAR else None
     with opened(file) as (container, stream):
-        if frames is None:
-            frames = decoded(container, stream, file)
+        frames = decoded(container, stream, file) if sought is None else sought
+        if deinterlace:
+            frames = _whole_pictures(frames, stream, file)
         rate = fps or stream.average_rate
         for index, frame in enumerate(frames):
             shown = time_of(frame)
@@ -58,6 +64,11 @@ def frames_within(file: File, excerpt: Excerpt, fps: Fraction | None = None) -> 
                 return
             if not excerpt.is_before(time):
                 yield frame
+
+
+def _whole_pictures(frames: Iterator[VideoFrame], stream: VideoStream, file: File) -> Iterator[VideoFrame]:
+    """The frames of a stream, deinterlaced where they are interlaced."""
+    return deinterlaced(frames, name_of(file), order_of(stream), stream.codec_context.name)
 
 
 def _from_key_frame(file: File, zero: Fraction, excerpt: Excerpt) -> Iterator[VideoFrame] | None:
@@ -88,6 +99,8 @@ def _attempt(file: File, target: Fraction, start: Fraction) -> Iterator[VideoFra
         first = next(shown, None)
         if first is None or first.pts != key.pts or first.pict_type not in _INTRA:
             return
+        if first.interlaced_frame and (time_of(first) or start) + ROUNDING >= start:
+            return  # deinterlacing looks at the frame before the first one that is wanted
         yield first
         yield from frames
 
