@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,8 +14,28 @@ from .side_data import side_data
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+log = logging.getLogger(__name__)
+
 _RATIONALS = struct.Struct("20i2i")  # FFmpeg's AVMasteringDisplayMetadata: ten rationals and two flags
 _LIGHT = struct.Struct("2I")  # its AVContentLightMetadata
+
+#: Metadata for each frame or scene, by PyAV's names; they say nothing of new frames.
+_DYNAMIC = {
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "DOVI_METADATA": "Dolby Vision",
+}
+
+
+def noting_dynamic(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFrame]:
+    """The frames of a file called `name`; that metadata which change from frame to frame are left out is said once."""
+    remaining = iter(frames)
+    for first in remaining:
+        for kind in sorted({_DYNAMIC[kind] for kind in side_data(first) if kind in _DYNAMIC}):
+            log.warning("%s has metadata of %s for each frame, which are left out.", name, kind)
+        yield first
+        yield from remaining
 
 
 @dataclass(frozen=True)

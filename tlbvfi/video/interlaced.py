@@ -22,8 +22,8 @@ TOP_FIRST, BOTTOM_FIRST, AS_FRAMES_SAY = "tff", "bff", "auto"
 _ORDERS = {2: TOP_FIRST, 3: BOTTOM_FIRST, 4: TOP_FIRST, 5: BOTTOM_FIRST}
 #: Codecs whose frames do not say it: what the file states counts.
 _SILENT = (
-    "huffyuv", "ffvhuff", "magicyuv", "lagarith", "utvideo", "mjpeg", "jpeg2000", "png", "qtrle", "ffv1", "cfhd", "v210",
-    "v308", "v410",
+    "huffyuv", "ffvhuff", "magicyuv", "lagarith", "utvideo", "mjpeg", "jpeg2000", "png", "qtrle", "ffv1", "cfhd",
+    "v210", "v308", "v410",
 )  # fmt: skip
 #: Codecs of which FFmpeg gives each field as a frame of half the height.
 _FIELDS_APART = ("hevc",)
@@ -138,6 +138,8 @@ class _Deinterlacer:
             if not (self._all or stored.interlaced_frame):
                 yield stored
                 continue
-            made.pts, made.time_base = stored.pts, stored.time_base
+            made.pts = stored.pts
+            if stored.time_base is not None:
+                made.time_base = stored.time_base
             made.colorspace, made.color_range = stored.colorspace, stored.color_range
             yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from ..files import atomic
 from .colour import BT601, FULL, UNKNOWN, Colour
-from .orientation import Orientation, of_picture, tiff_number
-from .pyav import VideoError, decoded, import_av, opened, reason
+from .orientation import Orientation, of_picture, tiff_number, without_png_exif
+from .pyav import File, VideoError, decoded, import_av, name_of, opened, reason
 from .samples import is_yuv, noting_alpha, to_frame, to_rgb_frame, to_tensor
 
 if TYPE_CHECKING:
@@ -62,12 +63,24 @@ def _stored(path: Path) -> VideoFrame:
     """A picture file as it is stored."""
     if _compression(path) in _JPEG_IN_TIFF:
         raise VideoError(f"{path} is a TIFF compressed as JPEG, which cannot be read; save it without that.")
-    with opened(path) as (container, stream):
-        for frame in decoded(container, stream, path):
-            if is_yuv(frame) and frame.colorspace == UNKNOWN:  # a TIFF, which means what JPEG does
-                frame.colorspace, frame.color_range = BT601, FULL
+    try:
+        frame = _first(path)
+    except VideoError:
+        with suppress(OSError), path.open("rb") as stream:
+            if (rest := without_png_exif(stream)) is not None:  # which FFmpeg refuses where it is damaged
+                return _first(io.BytesIO(rest))
+        raise
+    if is_yuv(frame) and frame.colorspace == UNKNOWN:  # a TIFF, which means what JPEG does
+        frame.colorspace, frame.color_range = BT601, FULL
+    return frame
+
+
+def _first(file: File) -> VideoFrame:
+    """The first frame of a file."""
+    with opened(file) as (container, stream):
+        for frame in decoded(container, stream, file):
             return frame
-    raise VideoError(f"{path} has no picture in it.")
+    raise VideoError(f"{name_of(file)} has no picture in it.")
 
 
 def _compression(path: Path) -> int | None:

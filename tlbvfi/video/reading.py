@@ -14,7 +14,7 @@ from torch import Tensor
 from .animation import animation_frames, animation_of
 from .colour import BT601, Colour
 from .excerpt import Excerpt, seconds
-from .hdr import Mastering
+from .hdr import Mastering, noting_dynamic
 from .pictures import PICTURES, picture_info, pictures_in, read_pictures
 from .pyav import File, VideoError, decoded, name_of, opened
 from .samples import colour_of, is_yuv, noting_alpha, orientation_of, to_tensor
@@ -161,7 +161,7 @@ def read_frames(
         yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)
     else:
         frames = islice(frames_within(file, excerpt, fps, deinterlace=deinterlace), skipped, None)
-        yield from map(to_tensor, noting_alpha(frames, name_of(file)))
+        yield from map(to_tensor, noting_alpha(noting_dynamic(frames, name_of(file)), name_of(file)))
 
 
 def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:

@@ -36,7 +36,7 @@ def _without_unknown(frame: VideoFrame) -> VideoFrame:
     last = entry = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base or Fraction(1)
     )
-    for kind in range(max(int(each.value) for each in Type) + 1, _KINDS):
+    for kind in range(max(each.value for each in cast("Iterable[Any]", Type)) + 1, _KINDS):
         last.link_to(removal := graph.add("sidedata", f"mode=delete:type={kind}"))
         last = removal
     last.link_to(end := graph.add("buffersink"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -215,4 +215,6 @@ class _Encoder:
         name = "yuv444p" if self.colour.bits == 8 else f"yuv444p{self.colour.bits}le"
         frame = resampled(to_frame(picture, self.colour, name), pixels, False)
         frame.colorspace = self.colour.matrix  # what ProRes goes by
+        with suppress(AttributeError):  # not in older PyAV
+            frame.color_primaries, frame.color_trc = self.colour.primaries, self.colour.transfer
         return frame
