@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from typing import BinaryIO
@@ -10,6 +11,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from .video import Excerpt, File, VideoInfo, count_frames, probe, read_frames, read_header, read_y4m
+from .video.reading import is_transparent_soon
 from .video.y4m import Header
 
 
@@ -28,23 +30,27 @@ class FileSource:
         fps: Fraction | None = None,
         *,
         deinterlace: bool = True,
+        alpha: bool = False,
     ) -> None:
         """
         Args:
             start, end: only the frames that are shown in [start, end), in seconds from the first one.
             fps: frames per second in place of the file's own, or for a folder of pictures.
             deinterlace: frames that are interlaced; else they come as they are.
+            alpha: with their opacity, where any of the first ones is partly transparent.
 
         Raises:
             VideoError: an excerpt that can hold nothing.
         """
         self._file, self._excerpt, self._fps, self.taken = file, Excerpt(start, end), fps, 0
-        self._deinterlace = deinterlace
+        self._deinterlace, self._alpha = deinterlace, alpha
 
     @cached_property
     def info(self) -> VideoInfo:
         """What will be read. Raises VideoError, one sentence, for what is no video."""
-        return probe(self._file, self._excerpt, self._fps)
+        info = probe(self._file, self._excerpt, self._fps)
+        transparent = self._alpha and is_transparent_soon(self._file, self._excerpt, self._fps)
+        return replace(info, alpha=True) if transparent else info
 
     def count(self) -> int:
         """The exact number of frames: all of them are decoded for it."""
@@ -53,7 +59,10 @@ class FileSource:
     def frames(self, first: int = 0) -> Iterator[Tensor]:
         """The frames from some index on; those before it are decoded and no more."""
         self.taken = first
-        for frame in read_frames(self._file, self._excerpt, self._fps, first, deinterlace=self._deinterlace):
+        alpha = self._alpha and self.info.alpha
+        for frame in read_frames(
+            self._file, self._excerpt, self._fps, first, deinterlace=self._deinterlace, alpha=alpha
+        ):
             self.taken += 1
             yield frame
 

@@ -93,7 +93,17 @@ def _source(options: argparse.Namespace) -> Source:
     fps = options.input_fps
     if fps is None and options.source.is_dir() and options.fps is not None:
         fps = options.fps / _factor(options)  # such that the result has that rate
-    return FileSource(options.source, options.start, options.end, fps, deinterlace=deinterlace)
+    return FileSource(
+        options.source, options.start, options.end, fps, deinterlace=deinterlace, alpha=_keeps_alpha(options)
+    )
+
+
+def _keeps_alpha(options: argparse.Namespace) -> bool:
+    """Whether OUT can hold what is transparent in IN; segments of it cannot be joined in all kinds of files."""
+    if options.target is None or options.resume:
+        return False
+    held: bool = options.encoding.holds_alpha(options.target.suffix.lower())
+    return held
 
 
 def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 #: Pictures that can be written: encoder and pixel format.
 _PICTURE_ENCODERS = {".png": ("png", "rgb24"), ".jpg": ("mjpeg", "yuvj444p"), ".jpeg": ("mjpeg", "yuvj444p")}
-_DEEP_PNG = "rgb48be"
+#: By the number of channels, and whether samples have 16 bits.
+_PNG_FORMATS = {(3, False): "rgb24", (3, True): "rgb48be", (4, False): "rgba", (4, True): "rgba64be"}
 _TIFF_COMPRESSION = 259  # a tag
 _JPEG_IN_TIFF = (6, 7)  # of which FFmpeg makes black pictures
 
@@ -38,15 +39,19 @@ def read_picture(path: Path) -> Tensor:
     Raises:
         VideoError: it cannot be read.
     """
-    return to_tensor(_stored(path), _orientation(path))
+    return to_tensor(stored_picture(path), _orientation(path))
 
 
-def read_pictures(paths: Iterable[Path], name: str) -> Iterator[Tensor]:
-    """Picture files of a folder called `name`, read as they are asked for; that alpha is left out is said once."""
+def read_pictures(paths: Iterable[Path], name: str, *, alpha: bool = False) -> Iterator[Tensor]:
+    """Picture files of a folder called `name`, read as they are asked for.
+
+    Args:
+        alpha: with their opacity, (H, W, 4); else it is said once that it is left out.
+    """
     paths, again = tee(paths)
-    frames = noting_alpha(map(_stored, paths), name)
-    for frame, path in zip(frames, again, strict=True):
-        yield to_tensor(frame, _orientation(path))
+    frames = map(stored_picture, paths)
+    for frame, path in zip(frames if alpha else noting_alpha(frames, name), again, strict=True):
+        yield to_tensor(frame, _orientation(path), alpha=alpha)
 
 
 def picture_info(path: Path) -> tuple[int, int, int]:
@@ -55,11 +60,11 @@ def picture_info(path: Path) -> tuple[int, int, int]:
     Raises:
         VideoError: it cannot be read.
     """
-    frame = _stored(path)
+    frame = stored_picture(path)
     return *_orientation(path).size(frame.width, frame.height), frame.format.components[0].bits
 
 
-def _stored(path: Path) -> VideoFrame:
+def stored_picture(path: Path) -> VideoFrame:
     """A picture file as it is stored."""
     if _compression(path) in _JPEG_IN_TIFF:
         raise VideoError(f"{path} is a TIFF compressed as JPEG, which cannot be read; save it without that.")
@@ -116,7 +121,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def write_picture(path: Path, frame: Tensor, *, deep: bool = False) -> None:
-    """Write a (H, W, 3) frame in [0, 1] as .png or .jpg.
+    """Write a (H, W, 3) frame in [0, 1] as .png or .jpg; one with opacity, (H, W, 4), as .png.
 
     Args:
         deep: a .png of 16 bits a sample instead of 8.
@@ -128,9 +133,9 @@ def write_picture(path: Path, frame: Tensor, *, deep: bool = False) -> None:
     if path.suffix.lower() not in _PICTURE_ENCODERS:
         raise VideoError(f"{path} is no kind of picture that can be written ({', '.join(_PICTURE_ENCODERS)}).")
     codec, name = _PICTURE_ENCODERS[path.suffix.lower()]
-    if deep and codec == "png":
-        name = _DEEP_PNG
-    height, width, _ = frame.shape
+    height, width, channels = frame.shape
+    if codec == "png":
+        name = _PNG_FORMATS[channels, deep]
     context = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt, context.time_base = width, height, name, Fraction(1)
     if codec == "png":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: FFmpeg's formats that only name other files, or make a picture of any text.
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
+#: Decoders that know of opacity, by the names of those that do not.
+_OPACITY_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 #: A file by its path, or an open, seekable one.
@@ -137,11 +139,25 @@ def decoded(
     """
     av = import_av()
     stream.thread_type = "AUTO"
+    decode = _decoding(stream)
     count = 0
     try:
         for packet in container.demux(stream) if packets is None else packets:
-            for frame in packet.decode():
+            for frame in decode(packet):
                 yield frame
                 count += 1
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{name_of(file)} cannot be decoded after frame {count} ({reason(error)}).") from None
+
+
+def _decoding(stream: VideoStream) -> Callable[[Packet[VideoStream]], list[VideoFrame]]:
+    """What makes frames of a stream's packets: libvpx where there is opacity, which FFmpeg's own decoder leaves out."""
+    av = import_av()
+    decoder = _OPACITY_DECODERS.get(stream.codec_context.name)
+    if decoder is None or stream.metadata.get("alpha_mode") != "1":
+        return lambda packet: packet.decode()
+    try:
+        context = av.CodecContext.create(decoder, "r")
+    except av.codec.codec.UnknownCodecError:
+        return lambda packet: packet.decode()
+    return lambda packet: cast("list[VideoFrame]", context.decode(packet if packet.size else None))

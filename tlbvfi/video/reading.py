@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +16,17 @@ from .animation import animation_frames, animation_of
 from .colour import BT601, Colour
 from .excerpt import Excerpt, seconds
 from .hdr import Mastering, noting_dynamic
-from .pictures import PICTURES, picture_info, pictures_in, read_pictures
+from .pictures import PICTURES, picture_info, pictures_in, read_pictures, stored_picture
 from .pyav import File, VideoError, decoded, name_of, opened
-from .samples import colour_of, is_yuv, noting_alpha, orientation_of, to_tensor
+from .samples import colour_of, is_transparent, is_yuv, noting_alpha, orientation_of, to_tensor
 from .seeking import frames_within
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 WHOLE = Excerpt()
+#: Frames that are looked at for transparency.
+_SOON = 24
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class VideoInfo:
         colour: how it is stored, and how to store what belongs to it.
         quarter_turns: by which the stored picture is turned anticlockwise to be upright; it may also be mirrored.
         mastering: what HDR10 states of it.
+        alpha: its frames come with their opacity.
     """
 
     width: int
@@ -52,6 +56,7 @@ class VideoInfo:
     colour: Colour = Colour(BT601)
     quarter_turns: int = 0
     mastering: Mastering | None = None
+    alpha: bool = False
 
 
 def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> VideoInfo:
@@ -89,7 +94,7 @@ def _probed(file: File) -> VideoInfo:
         colour = replace(Colour.usual(height), bits=10 if bits > 8 else 8)
         return VideoInfo(width, height, None, len(files), colour=colour)
     if (animation := animation_of(file)) is not None:
-        first = next(animation_frames(file, animation), None)
+        first = next(animation_frames(file, animation, alpha=True), None)
         if first is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
         height, width, _ = first.shape
@@ -138,7 +143,13 @@ def frame_rate(stream: VideoStream) -> Fraction | None:
 
 
 def read_frames(
-    file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0, *, deinterlace: bool = True
+    file: File,
+    excerpt: Excerpt = WHOLE,
+    fps: Fraction | None = None,
+    skipped: int = 0,
+    *,
+    deinterlace: bool = True,
+    alpha: bool = False,
 ) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
     they are asked for.
@@ -148,6 +159,7 @@ def read_frames(
         fps: their rate, where the file states no times.
         skipped: of these, so many are left out at the begin, and decoded at most.
         deinterlace: frames that are interlaced; else they come as they are.
+        alpha: with their opacity, (H, W, 4); else it is said where some is left out.
 
     Raises:
         VideoError: the file cannot be read, or not further.
@@ -155,13 +167,39 @@ def read_frames(
     if isinstance(file, Path) and file.is_dir():
         pictures = pictures_in(file)
         wanted = _counted(len(pictures), excerpt, fps, file)
-        yield from read_pictures(islice(compress(pictures, wanted), skipped, None), name_of(file))
+        yield from read_pictures(islice(compress(pictures, wanted), skipped, None), name_of(file), alpha=alpha)
     elif (animation := animation_of(file)) is not None:
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
-        yield from islice(compress(animation_frames(file, animation), wanted), skipped, None)
+        yield from islice(compress(animation_frames(file, animation, alpha=alpha), wanted), skipped, None)
     else:
         frames = islice(frames_within(file, excerpt, fps, deinterlace=deinterlace), skipped, None)
-        yield from map(to_tensor, noting_alpha(noting_dynamic(frames, name_of(file)), name_of(file)))
+        frames = noting_dynamic(frames, name_of(file))
+        if alpha:
+            yield from map(partial(to_tensor, alpha=True), frames)
+        else:
+            yield from map(to_tensor, noting_alpha(frames, name_of(file)))
+
+
+def is_transparent_soon(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> bool:
+    """Whether any of the first frames of :func:`read_frames` is partly transparent.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
+    frames: Iterator[bool]
+    if isinstance(file, Path) and file.is_dir():
+        pictures = pictures_in(file)
+        wanted = _counted(len(pictures), excerpt, fps, file)
+        frames = map(is_transparent, map(stored_picture, compress(pictures, wanted)))
+    elif animation_of(file) is not None:
+        frames = (bool(frame[..., 3].min() < 1) for frame in read_frames(file, excerpt, fps, alpha=True))
+    else:
+        with opened(file) as (container, stream):
+            shown = next(decoded(container, stream, file), None)
+        if shown is None or not any(part.is_alpha for part in shown.format.components):
+            return False
+        frames = map(is_transparent, frames_within(file, excerpt, fps))
+    return any(islice(frames, _SOON))
 
 
 def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:

@@ -28,11 +28,12 @@ _RESAMPLING = _BICUBIC | _FULL_CHROMA | _ACCURATE | _BITEXACT
 _EXACT = re.compile(r"(gray|ya|gbra?p|rgb48|bgr48|rgba64|bgra64)\d*(le|be)?")
 
 
-def to_tensor(frame: VideoFrame, orientation: Orientation | None = None) -> Tensor:
+def to_tensor(frame: VideoFrame, orientation: Orientation | None = None, *, alpha: bool = False) -> Tensor:
     """The upright picture of a decoded frame, (H, W, 3) float32 in [0, 1].
 
     Args:
         orientation: how it lies; by default as the frame itself states.
+        alpha: (H, W, 4), with its opacity.
     """
     if is_yuv(frame):
         colour = colour_of(frame)
@@ -44,33 +45,46 @@ def to_tensor(frame: VideoFrame, orientation: Orientation | None = None) -> Tens
         deep = frame.format.components[0].bits > 8
         array = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
         rgb = torch.from_numpy(array.astype(np.float32)) / (65535.0 if deep else 255.0)
+    if alpha:
+        rgb = torch.cat([rgb, _opacity(frame)], dim=-1)
     return (orientation or orientation_of(frame)).upright(rgb)
 
 
 def to_frame(picture: Tensor, colour: Colour, name: str) -> VideoFrame:
-    """A picture (H, W, 3) in [0, 1] as a frame of the 4:4:4 format of that name."""
-    height, width, _ = picture.shape
+    """A picture (H, W, 3) in [0, 1] as a frame of the 4:4:4 format of that name; (H, W, 4) as one of opacity too."""
+    height, width, channels = picture.shape
     frame = import_av().VideoFrame(width, height, name)
-    for index, samples in enumerate(colour.from_rgb(picture.cpu()).numpy()):
+    for index, samples in enumerate(colour.from_rgb(picture[..., :3].cpu()).numpy()):
         plane_of(frame, index)[:] = samples
+    if channels == 4:
+        plane_of(frame, 3)[:] = _integers(picture[..., 3], colour.bits)
     return frame
 
 
 def to_rgb_frame(picture: Tensor, name: str) -> VideoFrame:
-    """A picture (H, W, 3) in [0, 1] as a frame of the RGB format `name`: rgb24, bgr0, rgb48be, or a planar one."""
-    height, width, _ = picture.shape
+    """A picture (H, W, 3) in [0, 1] as a frame of the RGB format `name`: rgb24, bgr0, rgb48be, or a planar one.
+
+    One of (H, W, 4) becomes a frame of rgba, bgra, rgba64be, or a planar format with opacity.
+    """
+    height, width, channels = picture.shape
     bits = import_av().VideoFormat(name).components[0].bits
-    samples = (picture.cpu().float().clamp(0.0, 1.0) * (2**bits - 1)).round().to(torch.int32).numpy()
-    if bits == 8 and not name.startswith("gbrp"):
-        packed = import_av().VideoFrame.from_ndarray(np.ascontiguousarray(samples.astype(np.uint8)), format="rgb24")
-        return packed if name == "rgb24" else packed.reformat(format=name)
+    samples = _integers(picture, bits)
+    if bits == 8 and not name.startswith("gbr"):
+        plain = "rgb24" if channels == 3 else "rgba"
+        packed = import_av().VideoFrame.from_ndarray(np.ascontiguousarray(samples.astype(np.uint8)), format=plain)
+        return packed if name == plain else packed.reformat(format=name)
     frame = import_av().VideoFrame(width, height, name)
-    if name.startswith("rgb48"):
-        _rows(frame, 0, bits)[:, : 3 * width] = samples.reshape(height, 3 * width)
+    if name.startswith("rgb"):
+        _rows(frame, 0, bits)[:, : channels * width] = samples.reshape(height, channels * width)
         return frame
-    for index, channel in enumerate((1, 2, 0)):  # green, blue, red
+    for index, channel in enumerate((1, 2, 0, 3)[:channels]):  # green, blue, red
         plane_of(frame, index)[:] = samples[..., channel]
     return frame
+
+
+def _integers(values: Tensor, bits: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Values in [0, 1] as samples from 0 to the greatest."""
+    return (values.cpu().float().clamp(0.0, 1.0) * (2**bits - 1)).round().to(torch.int32).numpy()
 
 
 def resampled(frame: VideoFrame, name: str, full_range: bool) -> VideoFrame:
@@ -160,3 +174,18 @@ def _rgb(frame: VideoFrame) -> Tensor:
         unit = 2.0 ** (bits - 8)
         return ((values - 16 * unit) / (219 * unit)).clamp_(0.0, 1.0)
     return values / float(2**bits - 1)
+
+
+def _opacity(frame: VideoFrame) -> Tensor:
+    """(H, W, 1) in [0, 1]; 1 everywhere in a format without any."""
+    parts, height, width = frame.format.components, frame.height, frame.width
+    if not (frame.format.has_palette or any(part.is_alpha for part in parts)):
+        return torch.ones(height, width, 1)
+    bits = parts[-1].bits
+    if len(frame.planes) == 4:
+        samples = plane_of(frame, 3)
+    elif _EXACT.fullmatch(frame.format.name):
+        samples = _rows(frame, 0, bits)[:, len(parts) - 1 : width * len(parts) : len(parts)]
+    else:
+        samples, bits = frame.to_ndarray(format="rgba")[..., 3], 8
+    return torch.from_numpy(samples.astype(np.float32))[..., None] / float(2**bits - 1)
