@@ -22,6 +22,7 @@ from .samples import colour_of, is_transparent, is_yuv, noting_alpha, orientatio
 from .seeking import frames_within
 
 if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 WHOLE = Excerpt()
@@ -172,7 +173,7 @@ def read_frames(
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
         yield from islice(compress(animation_frames(file, animation, alpha=alpha), wanted), skipped, None)
     else:
-        frames = islice(frames_within(file, excerpt, fps, deinterlace=deinterlace), skipped, None)
+        frames: Iterator[VideoFrame] = islice(frames_within(file, excerpt, fps, deinterlace=deinterlace), skipped, None)
         frames = noting_dynamic(frames, name_of(file))
         if alpha:
             yield from map(partial(to_tensor, alpha=True), frames)
