@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import tee
 
@@ -49,6 +50,8 @@ def interpolate_with_opacity(
     Source frames come out as they went in. Where one of the two pictures is the same before and after a gap, it is not
     computed anew. `on_step` and `on_progress` hear of the calls for both.
     """
+    if plan is not None:  # two runs at once would keep the memory of two sets of CUDA graphs
+        plan = replace(plan, graphs=False)
     decisions = _Decisions(timeline, first_gap)
     colours, opacities = tee(decisions.pictures(iter(frames)))
     runs = [
