@@ -158,7 +158,7 @@ class VideoFileInterpolator(ModelNode):
         )
         pairs_at_once = whole_number("batch_size", batch_size, 0, MAX_BATCH, floats=True)
         encoding, suffix = chosen_encoding(format, codec, crf)
-        source, passed_on = opened_video(video)
+        source, passed_on = opened_video(video, encoding.holds_alpha(suffix))
         info = source.info
         if info.fps is None:
             raise VideoError("The video states no frame rate; give it one, such as with Get Video Components.")
@@ -213,8 +213,11 @@ def chosen_encoding(format: Any, codec: Any, crf: Any) -> tuple[Encoding, str]:
     return encoding, suffix
 
 
-def opened_video(video: Any) -> tuple[Source, PassedOn]:
+def opened_video(video: Any, alpha: bool = False) -> tuple[Source, PassedOn]:
     """A VIDEO as a source, and what goes along: from its file, or from memory where it is there.
+
+    Args:
+        alpha: what is transparent in the file is read as that.
 
     Raises:
         ValueError: it is none; one sentence.
@@ -223,7 +226,7 @@ def opened_video(video: Any) -> tuple[Source, PassedOn]:
     if parts.file is not None:
         file: File = Path(parts.file) if isinstance(parts.file, (str, os.PathLike)) else parts.file
         start, end = parts.start or None, parts.end
-        source = FileSource(file, start, end)
+        source = FileSource(file, start, end, alpha=alpha)
         if parts.size is None or parts.size == stored_size(source):
             return source, PassedOn(file, start, end)
     images, sound, fps = parts.components()

@@ -19,7 +19,6 @@ from .checkpoint import finite_weight, load_model, matching_model, without_count
 from .config import ModelParams
 from .files import atomic, is_special
 from .known_models import CheckpointError
-from .model import TLBVFI
 from .weight_file import SAFETENSORS, read_checkpoint, refusal, refusing
 
 #: What the metadata of a file in our layout gives as its format.

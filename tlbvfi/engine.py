@@ -11,6 +11,7 @@ from torch import Tensor
 from .holds import Skipped
 from .interpolate import interpolate_timeline
 from .model import TLBVFI
+from .opacity import interpolate_with_opacity
 from .outputs import Output
 from .planning import Plan, available, plan_for
 from .settings import Settings
@@ -29,7 +30,7 @@ class Source(Protocol):
         ...
 
     def frames(self) -> Iterator[Tensor]:
-        """Its frames in order, (H, W, 3) in [0, 1], made as they are asked for."""
+        """Its frames in order, made as they are asked for: (H, W, 3) in [0, 1], with `info.alpha` (H, W, 4)."""
         ...
 
 
@@ -46,7 +47,7 @@ class Target(Protocol[Result_co]):
     """Where frames go (see :mod:`.targets`)."""
 
     def write(self, frames: Iterable[Tensor], fps: Fraction | None) -> Result_co:
-        """Take all frames, (H, W, 3) float32 in [0, 1] on the CPU, as they come.
+        """Take all frames, (H, W, 3 or 4) float32 in [0, 1] on the CPU, as they come.
 
         What the frames' iterator raises passes through, and nothing half-written stays behind then.
 
@@ -93,7 +94,8 @@ def interpolate_video(
     info = source.info
     if plan is None:
         plan = plan_for(model, (info.height, info.width), settings, available(model))
-    outputs = interpolate_timeline(
+    interpolated = interpolate_with_opacity if info.alpha else interpolate_timeline
+    outputs = interpolated(
         model,
         source.frames(),
         timeline,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from typing import BinaryIO
@@ -10,6 +11,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from .video import Excerpt, File, VideoInfo, count_frames, probe, read_header, read_marked, read_y4m
+from .video.reading import is_transparent_soon
 from .video.y4m import Header
 
 
@@ -27,23 +29,30 @@ class FileSource:
         start: Fraction | None = None,
         end: Fraction | None = None,
         fps: Fraction | None = None,
+        *,
+        deinterlace: bool = True,
+        alpha: bool = False,
     ) -> None:
         """
         Args:
             start, end: only the frames that are shown in [start, end), in seconds from the first one.
             fps: frames per second in place of the file's own, or for a folder of pictures.
+            deinterlace: frames that are interlaced; else they come as they are.
+            alpha: with their opacity, where any of the first ones is partly transparent.
 
         Raises:
             VideoError: an excerpt that can hold nothing.
         """
         self._file, self._excerpt, self._fps, self.taken = file, Excerpt(start, end), fps, 0
-        self.is_damaged = False
+        self._deinterlace, self._alpha, self.is_damaged = deinterlace, alpha, False
         self._again: set[int] = set()
 
     @cached_property
     def info(self) -> VideoInfo:
         """What will be read. Raises VideoError, one sentence, for what is no video."""
-        return probe(self._file, self._excerpt, self._fps)
+        info = probe(self._file, self._excerpt, self._fps)
+        transparent = self._alpha and is_transparent_soon(self._file, self._excerpt, self._fps)
+        return replace(info, alpha=True) if transparent else info
 
     def count(self) -> int:
         """The exact number of frames: all of them are decoded for it."""
@@ -52,7 +61,10 @@ class FileSource:
     def frames(self, first: int = 0) -> Iterator[Tensor]:
         """The frames from some index on; those before it are decoded and no more."""
         self.taken, self.is_damaged = first, False
-        frames = read_marked(self._file, self._excerpt, self._fps, first, self._note_damage)
+        frames = read_marked(
+            self._file, self._excerpt, self._fps, first, self._note_damage,
+            deinterlace=self._deinterlace, alpha=self._alpha and self.info.alpha,
+        )  # fmt: skip
         for index, (frame, again) in enumerate(frames, first):
             if again:
                 self._again.add(index)
@@ -74,8 +86,9 @@ class Y4mSource:
         taken: how many frames have been read.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self.taken = stream, 0
+    def __init__(self, stream: BinaryIO, *, deinterlace: bool = True) -> None:
+        """deinterlace: frames that are interlaced; else they come as they are."""
+        self._stream, self._deinterlace, self.taken = stream, deinterlace, 0
 
     @cached_property
     def _header(self) -> Header:
@@ -87,7 +100,7 @@ class Y4mSource:
         return self._header.info
 
     def frames(self) -> Iterator[Tensor]:
-        for frame in read_y4m(self._stream, self._header):
+        for frame in read_y4m(self._stream, self._header, deinterlace=self._deinterlace):
             self.taken += 1
             yield frame
 

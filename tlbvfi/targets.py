@@ -78,9 +78,15 @@ class Y4mTarget:
 
 @dataclass(frozen=True)
 class PictureTarget:
-    """A new or an empty folder of numbered pictures, which is filled wholly or not at all."""
+    """A new or an empty folder of numbered pictures, which is filled wholly or not at all.
+
+    Attributes:
+        folder: the folder.
+        like: the video or pictures that the frames come from; with more than 8 bits a sample, the new ones have 16.
+    """
 
     folder: Path
+    like: VideoInfo | None = None
 
     def write(self, frames: Iterable[Tensor], fps: Fraction | None) -> int:
         """Returns the number of pictures written.
@@ -88,7 +94,7 @@ class PictureTarget:
         Raises:
             VideoError: they cannot be written, or there are none.
         """
-        return write_pictures(self.folder, frames)
+        return write_pictures(self.folder, frames, deep=self.like is not None and self.like.colour.bits > 8)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ def _add_timeline(command: grammar.Arguments) -> None:
         "--start", type=grammar.time, metavar="TIME", help="only what is shown from here on: seconds, or H:MM:SS.mmm"
     )
     command.add_argument("--end", type=grammar.time, metavar="TIME", help="only what is shown before this")
+    command.add_argument(
+        "--interlaced", choices=("deinterlace", "leave"), default="deinterlace",
+        help="what becomes of frames that are two fields: whole pictures, as many, or as they are",
+    )  # fmt: skip
     end = command.add_mutually_exclusive_group()
     end.add_argument("--loop", action="store_true", help="the last frame leads back to the first one")
     end.add_argument("--hold-last", action="store_true", help="the last frame is shown as long as the others")

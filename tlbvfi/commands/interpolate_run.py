@@ -88,19 +88,30 @@ def rate(fps: Fraction) -> str:
 
 
 def _source(options: argparse.Namespace) -> Source:
+    deinterlace = options.interlaced == "deinterlace"
     if options.source is None:
-        return Y4mSource(sys.stdin.buffer)
+        return Y4mSource(sys.stdin.buffer, deinterlace=deinterlace)
     fps = options.input_fps
     if fps is None and options.source.is_dir() and options.fps is not None:
         fps = options.fps / _factor(options)  # such that the result has that rate
-    return FileSource(options.source, options.start, options.end, fps)
+    return FileSource(
+        options.source, options.start, options.end, fps, deinterlace=deinterlace, alpha=_keeps_alpha(options)
+    )
+
+
+def _keeps_alpha(options: argparse.Namespace) -> bool:
+    """Whether OUT can hold what is transparent in IN; segments of it cannot be joined in all kinds of files."""
+    if options.target is None or options.resume:
+        return False
+    held: bool = options.encoding.holds_alpha(options.target.suffix.lower())
+    return held
 
 
 def _target(options: argparse.Namespace, info: video.VideoInfo) -> Target[int]:
     if options.target is None:
         return Y4mTarget(sys.stdout.buffer, info)
     if not options.target.suffix:
-        return PictureTarget(options.target)
+        return PictureTarget(options.target, info)
     return VideoTarget(options.target, info, _passed_on(options, info), options.encoding)
 
 
@@ -254,7 +265,7 @@ def _asked(options: argparse.Namespace, settings: Settings, device: torch.device
         "--device": device.type,
         "version of tlbvfi": __version__,
     }
-    others = "fps input_fps start end loop hold_last scene_cut still dtype codec crf segment"
+    others = "fps input_fps start end interlaced loop hold_last scene_cut still dtype codec crf segment"
     asked |= {f"--{name.replace('_', '-')}": getattr(options, name) for name in others.split()}
     return {name: "none" if value is None else str(value) for name, value in asked.items()}
 

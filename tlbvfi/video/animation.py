@@ -89,23 +89,25 @@ def animation_of(file: File) -> Animation | None:
     return found
 
 
-def animation_frames(file: File, animation: Animation) -> Iterator[Tensor]:
-    """Its frames at its rate, (H, W, 3) in [0, 1], decoded as they are asked for.
+def animation_frames(file: File, animation: Animation, *, alpha: bool = False) -> Iterator[Tensor]:
+    """Its frames at its rate, (H, W, 3) in [0, 1], or (H, W, 4) with alpha, decoded as they are asked for.
 
     Raises:
         VideoError: it cannot be read, or not further.
     """
-    for picture, times in zip(_pictures(file, animation.kind), animation.repeats(), strict=False):
+    for picture, times in zip(_pictures(file, animation.kind, alpha), animation.repeats(), strict=False):
         for _ in range(times):
             yield picture
 
 
-def _pictures(file: File, kind: str) -> Iterator[Tensor]:
+def _pictures(file: File, kind: str, alpha: bool) -> Iterator[Tensor]:
     if kind == "webp":  # which FFmpeg does not decode
-        yield from _webp_pictures(file)
+        yield from _webp_pictures(file, alpha)
         return
     with opened(file) as (container, stream):
-        yield from map(to_tensor, noting_alpha(decoded(container, stream, file), name_of(file)))
+        frames = decoded(container, stream, file)
+        for frame in frames if alpha else noting_alpha(frames, name_of(file)):
+            yield to_tensor(frame, alpha=alpha)
 
 
 @contextmanager
@@ -163,7 +165,7 @@ def _gif_durations(file: File) -> Iterator[Fraction]:
                 yield packet.duration * packet.time_base
 
 
-def _webp_pictures(file: File) -> Iterator[Tensor]:
+def _webp_pictures(file: File, alpha: bool) -> Iterator[Tensor]:
     try:
         from PIL import Image
     except ImportError:
@@ -178,9 +180,9 @@ def _webp_pictures(file: File) -> Iterator[Tensor]:
             for index in range(cast(Any, animation).n_frames):
                 animation.seek(index)
                 pixels = np.asarray(animation.convert("RGBA"))
-                if not noted and pixels[..., 3].min() < 255:
+                if not (noted or alpha) and pixels[..., 3].min() < 255:
                     noted = True
                     log.warning("%s is partly transparent, which is left out.", name_of(file))
-                yield torch.from_numpy(pixels[..., :3].astype(np.float32)) / 255.0
+                yield torch.from_numpy(pixels[..., : 4 if alpha else 3].astype(np.float32)) / 255.0
     except (OSError, EOFError) as error:
         raise VideoError(f"{name_of(file)} cannot be decoded after frame {index} ({reason(error)}).") from None

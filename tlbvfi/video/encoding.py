@@ -77,6 +77,11 @@ CODECS = {
 }
 #: Codecs that are given RGB, and as what.
 _RGB = {LOSSLESS: ("bgr0",), "apng": ("rgb24",), "webp": ("bgra",), "gif": ("rgb8",)}
+#: Codecs that hold opacity, and the formats of it that they are given; of 8 bits a sample, and of more.
+_ALPHA = {
+    LOSSLESS: ("bgra", "gbrap{}le"), "apng": ("rgba", "rgba64be"), "webp": ("bgra", ""), "gif": ("", ""),
+    "prores": ("", "yuva444p{}le"), "vp9": ("yuva420p", ""),
+}  # fmt: skip
 #: FFmpeg's numbers of the ProRes profiles of 4:2:2, and from which crf on each is taken; of 4:4:4 there is one.
 _PRORES = ((30, "0"), (24, "1"), (18, "2"), (0, "3"))
 _PRORES_4444 = "4"
@@ -118,6 +123,17 @@ class Encoding:
         self._check_quality(name, codec)
         return codec
 
+    def holds_alpha(self, suffix: str) -> bool:
+        """Whether a file with this suffix, or a folder for pictures where it is empty, keeps what is transparent.
+
+        Raises:
+            VideoError: the codec, or this quality of it, cannot be.
+        """
+        if not suffix:
+            return True
+        family = self.chosen(suffix).family
+        return family in _ALPHA and not (family == "vp9" and CONTAINERS[suffix].is_iso)
+
     def _check_quality(self, name: str, codec: Codec) -> None:
         if self.bits is not None and self.bits not in (8, 10, 12, 16):
             raise VideoError(f"A sample has 8, 10, 12 or 16 bits, not {self.bits}.")
@@ -150,15 +166,16 @@ class Encoding:
         return options
 
 
-def pixel_format(codec: Codec, bits: int, even: bool) -> tuple[str, int]:
+def pixel_format(codec: Codec, bits: int, even: bool, alpha: bool = False) -> tuple[str, int]:
     """The format that the encoder is given, and its bits a sample, which may be fewer than asked for.
 
     Args:
         even: whether both sides are; 4:2:0 keeps the size only then.
+        alpha: with opacity.
     """
     known = [found.name for found in import_av().Codec(codec.encoder, "w").video_formats or ()]
     for depth in sorted({bits, 16, 12, 10, 8}, key=lambda d: (d > bits, -d if d <= bits else d)):
-        for name in _formats(codec, depth, even):
+        for name in _alpha_formats(codec, depth) if alpha else _formats(codec, depth, even):
             if name in known:
                 return name, depth
     raise VideoError(f"{codec.encoder} takes no kind of picture that can be made here ({', '.join(known)}).")
@@ -175,6 +192,11 @@ def _formats(codec: Codec, bits: int, even: bool) -> list[str]:
     if codec.encoder == "libsvtav1":  # crops an odd side itself
         return planar
     return planar if even else full
+
+
+def _alpha_formats(codec: Codec, bits: int) -> list[str]:
+    few, many = _ALPHA.get(codec.family, ("", ""))
+    return [few if bits == 8 else many.format(bits)]
 
 
 def _is_known(codec: Codec) -> bool:

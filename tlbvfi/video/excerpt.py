@@ -9,7 +9,7 @@ from math import ceil
 from .pyav import VideoError
 
 #: Times in a file are rounded, in Matroska to milliseconds, and guessed in between; what is closer is the same.
-_ROUNDING = Fraction(1, 2000)
+ROUNDING = Fraction(1, 2000)
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Excerpt:
 
     def is_before(self, time: Fraction) -> bool:
         """Whether what begins at `time` comes before the excerpt."""
-        return time + _ROUNDING < self.first
+        return time + ROUNDING < self.first
 
     def is_after(self, time: Fraction) -> bool:
         """Whether what begins at `time` comes after the excerpt."""
-        return self.end is not None and time + _ROUNDING >= self.end
+        return self.end is not None and time + ROUNDING >= self.end
 
     def count(self, fps: Fraction, count: int | None) -> int | None:
         """How many frames lie in it, of `count`, at a constant rate."""

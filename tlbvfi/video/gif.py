@@ -27,6 +27,8 @@ _END = b"\x3b"
 def write_gif(file: File, frames: Iterable[Tensor], fps: Fraction) -> int:
     """Encode frames (H, W, 3) in [0, 1], all of one size, as they come; those are left out for which there is no time.
 
+    Of frames with opacity, (H, W, 4), what is less than half opaque is transparent.
+
     Returns:
         The number of frames written.
 
@@ -72,14 +74,15 @@ class _Encoder:
 
     def __init__(self, stream: BinaryIO, first: Tensor) -> None:
         av = import_av()
-        height, width, _ = first.shape
-        self._stream, self._size, self._waiting = stream, (height, width), b""
+        height, width, channels = first.shape
+        self._stream, self._size, self._waiting = stream, (height, width, channels), b""
+        self._format = "rgb24" if channels == 3 else "rgba"
         self._time, self._delay_at = 0, 0
         context = av.CodecContext.create("gif", "w")
         context.width, context.height, context.pix_fmt, context.time_base = width, height, "pal8", Fraction(1, _SECOND)
         self._context = context
         graph = av.filter.Graph()
-        self._entry = graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, _SECOND))
+        self._entry = graph.add_buffer(width=width, height=height, format=self._format, time_base=Fraction(1, _SECOND))
         copies = graph.add("split")
         palette = graph.add("palettegen", "stats_mode=single")
         mapped = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")
@@ -94,10 +97,10 @@ class _Encoder:
 
     def add(self, picture: Tensor, time: int) -> None:
         """Encode a picture that is shown from `time` on."""
-        if tuple(picture.shape) != (*self._size, 3):
+        if tuple(picture.shape) != self._size:
             height, width, *_ = picture.shape
             raise VideoError(f"A frame is {width}x{height}, and the first {self._size[1]}x{self._size[0]}.")
-        frame = to_rgb_frame(picture, "rgb24")
+        frame = to_rgb_frame(picture, self._format)
         frame.pts, frame.time_base = time, Fraction(1, _SECOND)
         self._entry.push(frame)
         for mapped in self._pulled():

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
+
+from .side_data import side_data
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+log = logging.getLogger(__name__)
+
 _RATIONALS = struct.Struct("20i2i")  # FFmpeg's AVMasteringDisplayMetadata: ten rationals and two flags
 _LIGHT = struct.Struct("2I")  # its AVContentLightMetadata
+
+#: Metadata for each frame or scene, by PyAV's names; they say nothing of new frames.
+_DYNAMIC = {
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "DOVI_METADATA": "Dolby Vision",
+}
+
+
+def noting_dynamic(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFrame]:
+    """The frames of a file called `name`; that metadata which change from frame to frame are left out is said once."""
+    remaining = iter(frames)
+    for first in remaining:
+        for kind in sorted({_DYNAMIC[kind] for kind in side_data(first) if kind in _DYNAMIC}):
+            log.warning("%s has metadata of %s for each frame, which are left out.", name, kind)
+        yield first
+        yield from remaining
 
 
 @dataclass(frozen=True)
@@ -32,12 +55,7 @@ class Mastering:
         """That of a decoded frame."""
         display: tuple[Fraction, ...] | None = None
         light: tuple[int, int] | None = None
-        try:
-            found = list(cast("Iterable[Any]", frame.side_data))
-        except ValueError:  # a kind of data that PyAV does not know
-            found = []
-        for data in found:
-            name = getattr(data.type, "name", "")
+        for name, data in side_data(frame).items():
             if name == "MASTERING_DISPLAY_METADATA" and data.buffer_size >= _RATIONALS.size:
                 *numbers, has_primaries, has_luminance = _RATIONALS.unpack_from(bytes(data))
                 if has_primaries and has_luminance and all(numbers[1::2]):

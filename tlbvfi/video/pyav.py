@@ -6,11 +6,11 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..files import resolved
 from ..quoting import escaped
@@ -31,6 +31,8 @@ ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _MOST_THREADS = 16
 #: Packets in a row that are tried in vain before a video counts as ended, and attempts to read any.
 _MOST_ERRORS, _MOST_FAILURES = 10_000, 100
+#: Decoders that know of opacity, by the names of those that do not.
+_OPACITY_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 #: A file by its path, or an open, seekable one.
@@ -229,12 +231,12 @@ def _rise(*times: Fraction | None) -> bool:
 
 def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Account) -> Iterator[VideoFrame]:
     """The frames of packets, as far as they can be decoded; the last packet is empty."""
-    errors = import_av().error
+    errors, decode = import_av().error, _decoding(stream)
     in_a_row = 0
     for packet in packets:
         account.send(packet)
         try:
-            frames = _decode(stream, packet)
+            frames = decode(packet)
         except errors.FFmpegError as error:
             account.fail(reason(error))
             in_a_row += 1
@@ -247,12 +249,27 @@ def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Accoun
         yield from frames
 
 
-def _decode(stream: VideoStream, packet: Packet[Any]) -> list[VideoFrame]:
-    try:
-        return stream.decode(packet)
-    except BlockingIOError:  # what is left of a damaged packet is in the way
-        stream.codec_context.flush_buffers()
-        return stream.decode(packet)
+def _decoding(stream: VideoStream) -> Callable[[Packet[Any]], list[VideoFrame]]:
+    """What makes frames of a stream's packets: libvpx where there is opacity, which FFmpeg's own decoder leaves out."""
+    context: Any = stream.codec_context
+    name = _OPACITY_DECODERS.get(context.name)
+    if name is not None and stream.metadata.get("alpha_mode") == "1":
+        with suppress(import_av().codec.codec.UnknownCodecError):
+            context = import_av().CodecContext.create(name, "r")
+
+    def given(packet: Packet[Any]) -> list[VideoFrame]:
+        if context is stream.codec_context:
+            return stream.decode(packet)
+        return cast("list[VideoFrame]", context.decode(packet if packet.size else None))
+
+    def decode(packet: Packet[Any]) -> list[VideoFrame]:
+        try:
+            return given(packet)
+        except BlockingIOError:  # what is left of a damaged packet is in the way
+            context.flush_buffers()
+            return given(packet)
+
+    return decode
 
 
 def readable(

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import compress, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -19,16 +21,29 @@ from .containers import PICTURES
 from .damage import Account, Damage
 from .excerpt import Excerpt, seconds
 from .fitting import Fitting, converted
-from .hdr import Mastering
-from .pictures import pictures_in, read_picture
+from .hdr import Mastering, noting_dynamic
+from .pictures import picture_info, pictures_in, read_pictures, stored_picture
 from .pyav import File, VideoError, decoded, name_of, opened
-from .samples import colour_of, is_yuv, noting_alpha, quarter_turns, upright_size
+from .samples import (
+    colour_of,
+    is_transparent,
+    is_yuv,
+    noting_alpha,
+    orientation_of,
+    to_tensor,
+    upright_size,
+)  # fmt: skip
 from .seeking import frames_within
 from .times import times_of
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 log = logging.getLogger(__name__)
 
 WHOLE = Excerpt()
+#: Frames that are looked at for transparency.
+_SOON = 24
 
 
 @dataclass(frozen=True)
@@ -43,8 +58,9 @@ class VideoInfo:
         sound: number of sound tracks.
         pixel_aspect: width to height of a pixel.
         colour: how it is stored, and how to store what belongs to it.
-        quarter_turns: by which the stored picture is turned anticlockwise to be upright.
+        quarter_turns: by which the stored picture is turned anticlockwise to be upright; it may also be mirrored.
         mastering: what HDR10 states of it.
+        alpha: its frames come with their opacity.
     """
 
     width: int
@@ -57,6 +73,7 @@ class VideoInfo:
     colour: Colour = Colour(BT601)
     quarter_turns: int = 0
     mastering: Mastering | None = None
+    alpha: bool = False
 
 
 def probe(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> VideoInfo:
@@ -92,10 +109,11 @@ def _probed(file: File, fps: Fraction | None) -> VideoInfo:
         check_source(file)
     if isinstance(file, Path) and file.is_dir():
         files = pictures_in(file)
-        height, width, _ = read_picture(files[0]).shape
-        return VideoInfo(width, height, None, len(files), colour=Colour.usual(height))
+        width, height, bits = picture_info(files[0])
+        colour = replace(Colour.usual(height), bits=10 if bits > 8 else 8)
+        return VideoInfo(width, height, None, len(files), colour=colour)
     if (animation := animation_of(file)) is not None:
-        first = next(animation_frames(file, animation), None)
+        first = next(animation_frames(file, animation, alpha=True), None)
         if first is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
         height, width, _ = first.shape
@@ -124,7 +142,7 @@ def _probed(file: File, fps: Fraction | None) -> VideoInfo:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
         if not is_yuv(shown):
             converted(shown, name_of(file))  # whether it can be
-        turns, (height, width) = quarter_turns(shown), upright_size(shown)
+        orientation, (height, width) = orientation_of(shown), upright_size(shown)
         context = stream.codec_context
         stated = colour_of(shown)
         colour = Colour(
@@ -133,12 +151,19 @@ def _probed(file: File, fps: Fraction | None) -> VideoInfo:
             int(context.color_trc),
             bits=10 if stated.bits > 8 else 8,
         )
-        aspect = 1 / aspect if turns % 2 else aspect
-        return VideoInfo(width, height, rate, count, duration, sound, aspect, colour, turns, Mastering.of(shown))
+        aspect = 1 / aspect if orientation.is_turned else aspect
+        turns, mastering = orientation.quarter_turns, Mastering.of(shown)
+        return VideoInfo(width, height, rate, count, duration, sound, aspect, colour, turns, mastering)
 
 
 def read_frames(
-    file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None, skipped: int = 0
+    file: File,
+    excerpt: Excerpt = WHOLE,
+    fps: Fraction | None = None,
+    skipped: int = 0,
+    *,
+    deinterlace: bool = True,
+    alpha: bool = False,
 ) -> Iterator[Tensor]:
     """The frames of a video, in a file or an open one, or of a folder of pictures: in order, upright, and decoded as
     they are asked for. They come at a constant rate: one that lasts longer comes several times.
@@ -147,11 +172,14 @@ def read_frames(
         excerpt: which of them, by the times at which they are shown.
         fps: the rate of pictures; of a video in place of its own, every frame once.
         skipped: of these, so many are left out at the begin, and decoded at most.
+        deinterlace: frames that are interlaced; else they come as they are.
+        alpha: with their opacity, (H, W, 4); else it is said where some is left out.
 
     Raises:
         VideoError: the file cannot be read, or not further.
     """
-    yield from map(itemgetter(0), read_marked(file, excerpt, fps, skipped))
+    marked = read_marked(file, excerpt, fps, skipped, deinterlace=deinterlace, alpha=alpha)
+    yield from map(itemgetter(0), marked)
 
 
 def read_marked(
@@ -160,6 +188,9 @@ def read_marked(
     fps: Fraction | None = None,
     skipped: int = 0,
     on_damage: Callable[[Damage], object] | None = None,
+    *,
+    deinterlace: bool = True,
+    alpha: bool = False,
 ) -> Iterator[tuple[Tensor, bool]]:
     """The same frames, each with whether it is the one before once more.
 
@@ -169,19 +200,22 @@ def read_marked(
     if isinstance(file, Path) and file.is_dir():
         pictures = pictures_in(file)
         wanted = _counted(len(pictures), excerpt, fps, file)
-        yield from ((read_picture(each), False) for each in islice(compress(pictures, wanted), skipped, None))
+        chosen = islice(compress(pictures, wanted), skipped, None)
+        yield from ((picture, False) for picture in read_pictures(chosen, name_of(file), alpha=alpha))
         return
     before: object = None
     if (animation := animation_of(file)) is not None:
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
-        for picture in islice(compress(animation_frames(file, animation), wanted), skipped, None):
+        for picture in islice(compress(animation_frames(file, animation, alpha=alpha), wanted), skipped, None):
             yield picture, picture is before
             before = picture
         return
     account = Account()
-    convert = Fitting(name_of(file), None if excerpt.is_whole and not skipped else _first_size(file))
-    frames = islice(frames_within(file, excerpt, fps, account), skipped, None)
-    for frame in noting_alpha(frames, name_of(file)):
+    size = None if excerpt.is_whole and not skipped else _first_size(file)
+    convert = Fitting(name_of(file), size, partial(to_tensor, alpha=True) if alpha else None)
+    frames: Iterator[VideoFrame] = frames_within(file, excerpt, fps, account, deinterlace=deinterlace)
+    frames = noting_dynamic(islice(frames, skipped, None), name_of(file))
+    for frame in frames if alpha else noting_alpha(frames, name_of(file)):
         yield convert(frame), frame is before
         before = frame
     if damage := account.damage():
@@ -195,6 +229,28 @@ def _first_size(file: File) -> tuple[int, int] | None:
     with opened(file) as (container, stream):
         first = next(decoded(container, stream, file), None)
         return None if first is None else upright_size(first)
+
+
+def is_transparent_soon(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> bool:
+    """Whether any of the first frames of :func:`read_frames` is partly transparent.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
+    frames: Iterator[bool]
+    if isinstance(file, Path) and file.is_dir():
+        pictures = pictures_in(file)
+        wanted = _counted(len(pictures), excerpt, fps, file)
+        frames = map(is_transparent, map(stored_picture, compress(pictures, wanted)))
+    elif animation_of(file) is not None:
+        frames = (bool(frame[..., 3].min() < 1) for frame in read_frames(file, excerpt, fps, alpha=True))
+    else:
+        with opened(file) as (container, stream):
+            shown = next(decoded(container, stream, file), None)
+        if shown is None or not any(part.is_alpha for part in shown.format.components):
+            return False
+        frames = map(is_transparent, frames_within(file, excerpt, fps))
+    return any(islice(frames, _SOON))
 
 
 def count_frames(file: File, excerpt: Excerpt = WHOLE, fps: Fraction | None = None) -> int:

@@ -9,7 +9,8 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from .damage import Account
-from .excerpt import Excerpt
+from .excerpt import ROUNDING, Excerpt
+from .interlaced import deinterlaced, order_of
 from .pyav import File, VideoError, decoded, import_av, name_of, opened, readable, time_of
 from .times import Times, times_of
 
@@ -32,7 +33,12 @@ _APART = Fraction(1, 5)
 
 
 def frames_within(
-    file: File, excerpt: Excerpt, fps: Fraction | None = None, account: Account | None = None
+    file: File,
+    excerpt: Excerpt,
+    fps: Fraction | None = None,
+    account: Account | None = None,
+    *,
+    deinterlace: bool = False,
 ) -> Iterator[VideoFrame]:
     """The decoded frames of a video that lie in an excerpt, at a constant rate: one that lasts longer comes several
     times, as the same object.
@@ -40,6 +46,7 @@ def frames_within(
     Args:
         fps: their rate in place of the file's: every frame comes once.
         account: says then which frames of the excerpt are missing.
+        deinterlace: those that are interlaced.
 
     Raises:
         VideoError: the file cannot be read.
@@ -47,17 +54,22 @@ def frames_within(
     account = account or Account()
     if excerpt.is_whole and fps is not None:
         with opened(file) as (container, stream):
-            yield from decoded(container, stream, file, account=account)
+            frames = decoded(container, stream, file, account=account)
+            yield from _whole_pictures(frames, stream, file) if deinterlace else frames
         return
     times = times_of(file)
     if not excerpt.is_whole:
         account.look_at(times.zero, excerpt.first, excerpt.end)
     seekable = not (times.clock.jumps or times.by_order)
-    frames = _from_key_frame(file, times, excerpt, account) if excerpt.first >= _NEAR and seekable else None
+    sought = _from_key_frame(file, times, excerpt, account) if excerpt.first >= _NEAR and seekable else None
     with opened(file) as (container, stream):
-        if frames is None:
+        if sought is None:
             packets = times.clock.retimed(readable(container, [stream])) if times.clock.jumps else None
             frames = decoded(container, stream, file, packets, account)
+        else:
+            frames = sought
+        if deinterlace:
+            frames = _whole_pictures(frames, stream, file)
         for time, frame in _at(frames, times, fps):
             if not excerpt.is_whole:
                 if time is None:
@@ -79,6 +91,11 @@ def _at(
     for index, frame in enumerate(frames):
         shown = time_of(frame)
         yield (index / fps if shown is None else shown - times.zero), frame
+
+
+def _whole_pictures(frames: Iterator[VideoFrame], stream: VideoStream, file: File) -> Iterator[VideoFrame]:
+    """The frames of a stream, deinterlaced where they are interlaced."""
+    return deinterlaced(frames, name_of(file), order_of(stream), stream.codec_context.name)
 
 
 def _from_key_frame(file: File, times: Times, excerpt: Excerpt, account: Account) -> Iterator[VideoFrame] | None:
@@ -113,6 +130,8 @@ def _attempt(file: File, target: Fraction, start: Fraction, account: Account) ->
             return
         if first is None or first.pts != key.pts or first.pict_type not in _INTRA:
             return
+        if first.interlaced_frame and (time_of(first) or start) + ROUNDING >= start:
+            return  # deinterlacing looks at the frame before the first one that is wanted
         yield first
         yield from frames
 

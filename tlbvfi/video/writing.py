@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -51,7 +51,7 @@ def write_video(
 
     Args:
         file: where it goes; what an open file gets before an error stays there.
-        frames: (H, W, 3) in [0, 1], all of one size.
+        frames: (H, W, 3) in [0, 1], all of one size; or (H, W, 4), with opacity, where :meth:`.Encoding.holds_alpha`.
         fps: frames per second, exact.
         like: the video they come from; its colours, depth and pixel aspect are kept.
         passed_on: what goes along from another video: copied where the new file's kind can hold it, else encoded anew.
@@ -145,15 +145,15 @@ class _Encoder:
         fps: Fraction,
         like: VideoInfo | None,
     ) -> None:
-        height, width, _ = first.shape
+        height, width, channels = first.shape
         codec.check_size(height, width)
         self.container = container
-        self.size = (height, width)
+        self.size, self.channels = (height, width), channels
         self.time_base = 1 / fps
         self.count = 0
         colour = like.colour if like is not None else Colour.usual(height)
         wanted = encoding.bits or colour.bits
-        pixels, bits = pixel_format(codec, wanted, height % 2 == 0 and width % 2 == 0)
+        pixels, bits = pixel_format(codec, wanted, height % 2 == 0 and width % 2 == 0, channels == 4)
         if bits < wanted:
             log.warning("%s does not encode %d bits here: the video gets %d.", codec.encoder, wanted, bits)
         self.colour = replace(colour, bits=bits)
@@ -203,15 +203,20 @@ class _Encoder:
 
     def _frame(self, picture: Tensor) -> VideoFrame:
         """The picture as the encoder takes it."""
-        if tuple(picture.shape) != (*self.size, 3):
+        if tuple(picture.shape) != (*self.size, self.channels):
             height, width = self.size
             rows, columns, *colours = picture.shape
             found = "x".join(map(str, (columns, rows, *colours)))
-            raise VideoError(f"A frame is {found} (width x height x colours) instead of {width}x{height}x3.")
+            raise VideoError(
+                f"A frame is {found} (width x height x colours) instead of {width}x{height}x{self.channels}."
+            )
         pixels = self.stream.codec_context.pix_fmt or ""
         if self.is_rgb:
             return to_rgb_frame(picture, pixels)
-        name = "yuv444p" if self.colour.bits == 8 else f"yuv444p{self.colour.bits}le"
+        full = "yuv444p" if self.channels == 3 else "yuva444p"
+        name = full if self.colour.bits == 8 else f"{full}{self.colour.bits}le"
         frame = resampled(to_frame(picture, self.colour, name), pixels, False)
         frame.colorspace = self.colour.matrix  # what ProRes goes by
+        with suppress(AttributeError):  # not in older PyAV
+            frame.color_primaries, frame.color_trc = self.colour.primaries, self.colour.transfer
         return frame

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from .colour import FULL, LIMITED, Colour
+from .interlaced import AS_FRAMES_SAY, BOTTOM_FIRST, TOP_FIRST, deinterlaced
 from .pyav import VideoError, import_av
 from .reading import VideoInfo
 from .samples import plane_of, resampled, to_frame, to_tensor
@@ -29,6 +30,7 @@ _FORMATS = {
     "420": "yuv420p", "420jpeg": "yuv420p", "420mpeg2": "yuv420p", "420paldv": "yuv420p",
     "422": "yuv422p", "444": "yuv444p", "411": "yuv411p", "mono": "gray",
 }  # fmt: skip
+_ORDERS = {"t": TOP_FIRST, "b": BOTTOM_FIRST}
 _DEPTHS = ("9", "10", "12", "14", "16")
 
 
@@ -39,6 +41,7 @@ class Header:
     Attributes:
         pixels: FFmpeg's name of the pixel format.
         interlaced: whether a frame is two fields.
+        order: which of these comes first, as :mod:`.interlaced` names it, where that is the same in all frames.
     """
 
     width: int
@@ -48,6 +51,7 @@ class Header:
     pixel_aspect: Fraction = Fraction(1)
     full_range: bool = False
     interlaced: bool = False
+    order: str = AS_FRAMES_SAY
 
     @property
     def bits(self) -> int:
@@ -82,6 +86,7 @@ def read_header(stream: BinaryIO) -> Header:
             _ratio(values.get("A", "0:0")) or Fraction(1),
             "COLORRANGE=FULL" in extra,
             values.get("I", "p") not in ("p", "?"),
+            _ORDERS.get(values.get("I", "p"), AS_FRAMES_SAY),
         )
     except (KeyError, ValueError):
         stated = line[:80].decode("latin-1")
@@ -91,16 +96,27 @@ def read_header(stream: BinaryIO) -> Header:
     return header
 
 
-def read_y4m(stream: BinaryIO, header: Header) -> Iterator[Tensor]:
+def read_y4m(stream: BinaryIO, header: Header, *, deinterlace: bool = True) -> Iterator[Tensor]:
     """The frames after a header, (H, W, 3) in [0, 1], as they are asked for.
 
     A stream that ends within a frame gives the frames before it, and one line in the log.
 
+    Args:
+        deinterlace: frames that are interlaced, where all are so alike; else they come as they are.
+
     Raises:
         VideoError: what follows is no frame.
     """
-    if header.interlaced:
+    frames = _frames(stream, header)
+    if deinterlace and header.order != AS_FRAMES_SAY:
+        frames = deinterlaced(frames, "The input", header.order)
+    elif header.interlaced:
         log.warning("The input's raw frames are interlaced, and are taken as they are.")
+    yield from map(to_tensor, frames)
+
+
+def _frames(stream: BinaryIO, header: Header) -> Iterator[VideoFrame]:
+    """The frames after a header as they are stored."""
     count = 0
     while line := _line(stream):
         if not line.startswith(_FRAME):
@@ -112,7 +128,7 @@ def read_y4m(stream: BinaryIO, header: Header) -> Iterator[Tensor]:
         if frame is None:
             log.warning("The input ends in the middle of frame %d, which is left out.", count)
             return
-        yield to_tensor(frame)
+        yield frame
         count += 1
 
 
@@ -194,7 +210,8 @@ def _frame(stream: BinaryIO, header: Header) -> VideoFrame | None:
     full = header.full_range and header.bits == 8  # older FFmpeg goes by the name of the format
     pixels = header.pixels.replace("yuv", "yuvj") if full else header.pixels
     frame = import_av().VideoFrame(header.width, header.height, pixels)
-    frame.color_range = FULL if header.full_range else LIMITED
+    grey = header.pixels.startswith("gray")  # written by FFmpeg from black to white, whatever it states
+    frame.color_range = FULL if header.full_range or grey else LIMITED
     for index in range(len(frame.planes)):
         plane = plane_of(frame, index)
         data = bytearray(plane.nbytes)
