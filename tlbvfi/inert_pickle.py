@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .quoting import quoted
 
 #: Bytes and operations that a pickle may have. That of the published weights has 2,000 tensors in 70,000 operations.
-LONGEST, _MOST = 1 << 24, 400_000
+LONGEST, _MOST = 1 << 23, 400_000
 #: What tensors, and what is kept beside them, are made of, by its module. Nothing of it is called.
 _INERT = {
     "torch": r"\w*Storage|\w*Tensor|Size|device|strided|sparse_\w+|per_\w+|(b?float|q?u?int|complex|bool|bits)\w*",

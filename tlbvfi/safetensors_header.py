@@ -14,7 +14,7 @@ from .mapped_file import Entry, MappedFile, in_rows, sides
 from .quoting import named, quoted
 
 #: Bytes that a header may have, and entries: those of the published weights have 250,000 for 2,000.
-_LONGEST, _MOST = 1 << 22, 20_000
+_LONGEST, _MOST = 1 << 21, 20_000
 #: Digits of a number in it.
 _MOST_DIGITS = 20
 #: What the dtypes of the format are, and the bits of a number.

@@ -69,7 +69,11 @@ def refusing(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, MemoryError) or is_out_of_memory(error):
             raise refusal(path, "the memory does not suffice to load it.") from None
-        kind = "" if isinstance(error, (ValueError, zipfile.BadZipFile)) else f"{type(error).__name__}: "
+        kind = (
+            ""
+            if isinstance(error, (ValueError, NotImplementedError, zipfile.BadZipFile))
+            else f"{type(error).__name__}: "
+        )
         reason = sentence(f"{kind}{error}", 200).rstrip(".")
         raise refusal(path, f"not a readable checkpoint ({reason}); {FETCH_AGAIN}.") from error
 
