@@ -88,7 +88,7 @@ class Times:
         tick: of these, in seconds.
         by_order: which of these a frame has is known by its order alone.
         frames: how many there are, where that is known.
-        lasts: seconds from the begin of the first to the end of the last of picture, sound and subtitles, where known.
+        lasts: seconds to the end of the last of picture, sound and subtitles, from the first or the clock's zero.
     """
 
     rate: Fraction | None
@@ -309,7 +309,7 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     else:
         ticks = ticks[ticks >= round(zero / tick)]
     spans = [_span(each, clock.shifts.get(index, ())) for index, each in packets.items() if each.places]
-    lasts = max(end for _, end in spans) - min(begin for begin, _ in spans) if spans else None
+    lasts = max(end for _, end in spans) - min(0, *(begin for begin, _ in spans)) if spans else None
     rate = None if rate is None else simplified(rate, len(ticks))
     result = Times(rate, zero, clock, frames=len(ticks), lasts=lasts)
     if not len(ticks) or not _are_frames(ticks, tick, shown, by_order):
