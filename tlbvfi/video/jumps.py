@@ -93,13 +93,14 @@ def _with_tails(
     """The same parts, each begun later where the sound of the one before goes on for longer than its pictures."""
     ends: dict[int, float] = {}
     times = sound.times()
-    for (first, part), following in zip(along, [*(each for each, _ in along[1:]), len(times)], strict=True):
+    for (first, index), following in zip(along, [*(each for each, _ in along[1:]), len(times)], strict=True):
         own = times[first:following]
         own = own[is_known(own)]
         if len(own):
             last = float(own.max()) * float(sound.time_base) + _usual_step(own) * float(sound.time_base)
-            ends[part] = max(last, ends.get(part, last))
-    result, later = [], Fraction(0)
+            ends[index] = max(last, ends.get(index, last))
+    result: list[_Part] = []
+    later = Fraction(0)
     for number, part in enumerate(parts):
         before = parts[number - 1] if number else None
         if before is not None and not before.is_stray and {number - 1, number} <= ends.keys():
@@ -204,11 +205,11 @@ def _parts(
     """The parts with their shifts, each begun where the one before ends; and to which each packet belongs."""
     times = video.times()
     bounds = [(0, False), *((first, stray) for first, stray in starts)]
-    member = _members(times * float(video.time_base), order, bounds)
+    member = _members(times.astype(np.float64) * float(video.time_base), order, bounds)
     lasts = round(usual / float(video.time_base))
     end: int | None = None
     shift = normal = 0
-    parts = []
+    parts: list[_Part] = []
     for number, (first, stray) in enumerate(bounds):
         following = bounds[number + 1][0] if number + 1 < len(bounds) else len(times)
         own = times[(member == number) & is_known(times)]

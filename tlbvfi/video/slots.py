@@ -18,6 +18,9 @@ _FARTHEST = 0.05
 _LATE = 0.03
 #: What a frame that has no place costs, in places.
 _COST_OF_DROP = 100
+#: What it costs, in parts of a place, that frames are a place away from their times: a rate that suits them is taken
+#: rather than a lower one.
+_COST_OF_DISTANCE = 4.0
 #: Rates that are found in the times are not higher.
 _HIGHEST = 240.0
 #: By this part a likelier rate may be higher than the intervals suggest.
@@ -73,7 +76,7 @@ def slots_of(ticks: NDArray[np.int64], tick: Fraction, last: int, stated: Sequen
     fitted = (count - 1) / (int(ticks[-1]) * tick)
     likely = (rate for rate in (*stated, *_LIKELY) if abs(rate / fitted - 1) * count < Fraction(2, 5))
     for rate in (*likely, _simple(fitted, count)):
-        if _is_even(ticks, tick, rate, 0.4) and (ends or last * tick * rate < 1.5):
+        if _is_even(ticks, tick, rate, 0.46) and (ends or last * tick * rate < 1.5):
             return _even(rate, count)
     return _uneven(ticks, tick, last, stated)
 
@@ -119,7 +122,8 @@ def _uneven(ticks: NDArray[np.int64], tick: Fraction, last: int, stated: Sequenc
         positions = ticks * float(tick * rate)
         places, farthest = _places(positions.tolist(), float(rate))
         dropped, slots = places.count(-1), max(places) + 1
-        cost = slots + _COST_OF_DROP * dropped
+        away = np.abs(positions - np.array(places))[np.array(places) >= 0].mean()
+        cost = slots * (1 + _COST_OF_DISTANCE * away) + _COST_OF_DROP * dropped
         if farthest / float(rate) > _FARTHEST + 1e-6:
             cost *= 1 + 100 * farthest / float(rate)
         if best is None or cost < best[0]:
@@ -169,7 +173,8 @@ def _places(positions: Sequence[float], rate: float) -> tuple[list[int], float]:
     """The nearest place of each frame that is still free, or a later one that is near enough; and the farthest that any
     is from it."""
     late = max(0.5, min(max(1.0, _LATE * rate), _FARTHEST * rate))
-    places, before, farthest = [], -1, 0.0
+    places: list[int] = []
+    before, farthest = -1, 0.0
     for position in positions:
         place = floor(position + 0.5)
         if place <= before:
