@@ -150,7 +150,7 @@ def test_even_frames_are_read_as_they_are(tmp_path: Path, suffix: str, caplog: p
     assert "varying" not in caplog.text
 
 
-@pytest.mark.parametrize("begins", [0.0, 43.0, 1000.0, 95443.0], ids=["again", "jump", "far", "wrapped"])
+@pytest.mark.parametrize("begins", [0.0, 43.0, 95443.0], ids=["again", "jump", "wrapped"])
 def test_joined_recordings(tmp_path: Path, begins: float) -> None:
     first = recorded(tmp_path / "1.ts", EVEN, 0.0 if begins else 50.0)
     second = recorded(tmp_path / "2.ts", EVEN, begins)

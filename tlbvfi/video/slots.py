@@ -17,7 +17,7 @@ _FARTHEST = 0.05
 #: And is late by so many where there are several at once.
 _LATE = 0.03
 #: What a frame that has no place costs, in places.
-_COST_OF_DROP = 100
+_COST_OF_DROP = 400
 #: What it costs, in parts of a place, that frames are a place away from their times: a rate that suits them is taken
 #: rather than a lower one.
 _COST_OF_DISTANCE = 4.0
