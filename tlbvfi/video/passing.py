@@ -189,6 +189,8 @@ class Passing:
             return None
         if stream.codec_context is None or stream.type not in ("audio", "subtitle"):
             raise ValueError(stream.type)
+        if stream.type == "audio" and not stream.codec_context.sample_rate:  # it begins too late to be known
+            raise ValueError("sound of an unknown rate")
         name = stream.codec_context.name
         unfit = name.startswith(kind.refused) or name not in target.supported_codecs
         if stream.type == "audio":
