@@ -338,7 +338,7 @@ def test_what_core_s_node_may_not_ask_for(value: Any) -> None:
     network = PairwiseModel(None, Settings(), lambda: None)  # type: ignore[arg-type]
     frame = torch.rand(1, 3, 8, 8)
     if value is not True:
-        with pytest.raises(ValueError, match=r"^A timestep must be a number between 0 and 1, not [^\n]{1,100}\.$"):
+        with pytest.raises(ValueError, match=r"^A timestep must be between 0 and 1, not [^\n]{1,100}\.$"):
             network.forward_multi_timestep(frame, frame, [value])
     for odd in (value, torch.zeros(1, 3, 8, 8).to_sparse(), NESTED, frame.int(), frame[0]):
         with pytest.raises(ValueError, match=r"^[^\n]{10,200}\.$"):
