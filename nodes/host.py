@@ -439,7 +439,7 @@ def _reading_a_video() -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
-        said = sentence(error).rstrip(".") or type(error).__name__
+        said = sentence(error, 200).rstrip(".") or type(error).__name__
         raise ValueError(f"video cannot be read: {said}; load another.") from error
 
 

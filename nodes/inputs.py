@@ -163,8 +163,8 @@ def settings(
         if len(schedule) > MOST_TIMESTEPS:
             raise ValueError(f"schedule must hold {MOST_TIMESTEPS} timesteps at most, not {len(schedule)}.")
         others["sample_steps"] = [whole_number("each timestep of schedule", step, floats=True) for step in schedule]
-    switches = {"tf32": switch("enable_tf32", enable_tf32), "offload": switch("cpu_offload", cpu_offload)}
-    return replace(chosen, seed=known_seed(seed), **switches, **others)
+    tf32, offload = switch("enable_tf32", enable_tf32), switch("cpu_offload", cpu_offload)
+    return replace(chosen, seed=known_seed(seed), tf32=tf32, offload=offload, **others)
 
 
 def check_images(images: Any, name: str) -> None:

@@ -171,15 +171,23 @@ def number_of(manager: Any, prompt: Any) -> int:
     Raises:
         ValueError: `manager` is none, or not of this prompt; one sentence.
     """
-    name = getattr(manager, "unique_id", None)
-    entry = prompt.get(str(name)) if isinstance(prompt, Mapping) and isinstance(name, (str, int)) else None
+    name = _node_name(getattr(manager, "unique_id", None))
+    entry = prompt.get(name) if isinstance(prompt, Mapping) and name is not None else None
     given = entry.get("inputs") if isinstance(entry, Mapping) else None
     if not isinstance(given, Mapping) or not hasattr(manager, "has_closed_inputs") or not _may_be_remembered(manager):
         raise ValueError(
             "meta_batch must be linked to VideoHelperSuite's Meta Batch Manager of this workflow, "
             f"not to a {quoted(type(manager).__name__)}."
         )
-    return whole_number("requeue of the Meta Batch Manager", given.get("requeue") or 0, 0, MOST_BATCHES, floats=True)
+    number = given.get("requeue")
+    return whole_number(
+        "requeue of the Meta Batch Manager", 0 if number is None else number, 0, MOST_BATCHES, floats=True
+    )
+
+
+def _node_name(value: Any) -> str | None:
+    """A node's name as a prompt has it; None for what is none."""
+    return value if isinstance(value, str) else quoted(value) if isinstance(value, int) else None
 
 
 def _may_be_remembered(manager: Any) -> bool:
@@ -212,9 +220,8 @@ def _has_manager(prompt: Mapping[str, Any], node: str) -> bool:
         given = entry.get("inputs")
         for value in given.values() if isinstance(given, Mapping) else ():
             # A link is a node's name and the number of its output.
-            if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, int)):
-                name = quoted(value[0]) if isinstance(value[0], int) else value[0]
-                if name not in seen:
-                    seen.add(name)
-                    waiting.append(name)
+            name = _node_name(value[0]) if isinstance(value, (list, tuple)) and value else None
+            if name is not None and name not in seen:
+                seen.add(name)
+                waiting.append(name)
     return False

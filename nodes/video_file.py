@@ -202,7 +202,7 @@ def chosen_encoding(format: Any, codec: Any, crf: Any) -> tuple[Encoding, str]:
     """
     for name, value, known in (("format", format, FORMATS), ("codec", codec, [AUTO, *CODECS])):
         if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, not {quoted(value)}.")
+            raise ValueError(f"{name} must be {', '.join(known)}, not {quoted(value)}.")
     quality = whole_number("crf", crf, AUTO_CRF, MAX_CRF, floats=True)
     encoding = Encoding(codec, None if quality == AUTO_CRF else quality)
     suffix = f".{format}"

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..tlbvfi.numbers import frame_rate, whole_number
+from ..tlbvfi.numbers import frame_rate, switch, whole_number
 from ..tlbvfi.ranges import STILL_THRESHOLD
 from ..tlbvfi.scenes import DEFAULT_THRESHOLD
 from ..tlbvfi.sources import BatchSource
@@ -22,6 +22,8 @@ from .wanted import Wanted
 #: Unused memory is given back after so many frames of the result.
 FRAMES_PER_CLEANUP = 100
 MAX_BATCH = 64
+#: Of a batch.
+MOST_FRAMES = 2**31 - 1
 
 
 class VideoInterpolator(ModelNode):
@@ -153,10 +155,11 @@ class VideoInterpolator(ModelNode):
             warn_of_unlinked_manager(prompt, node)
             return Batch.of(images, 0, True, wish, None)
         number = number_of(manager, prompt)
+        ends = switch("has_closed_inputs of the Meta Batch Manager", manager.has_closed_inputs)
         carried = _memory.take(manager, node, number)
         if carried is not None:
             check_same_size(carried.tail, images[:1], ("the batch before", "images"))
-        batch = Batch.of(images, number, bool(manager.has_closed_inputs), wish, carried)
+        batch = Batch.of(images, number, ends, wish, carried)
         per_batch = getattr(manager, "frames_per_batch", len(images))
-        batch.check(whole_number("frames_per_batch of the Meta Batch Manager", per_batch, 1, floats=True))
+        batch.check(whole_number("frames_per_batch of the Meta Batch Manager", per_batch, 1, MOST_FRAMES, floats=True))
         return batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from torch import Tensor
 import tlbvfi
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi.counting import counting
-from tlbvfi.interpolate import DeviceMemoryError
+from tlbvfi.interpolate import DeviceMemoryError, interpolate_timeline
 from tlbvfi.model import TLBVFI
 from tlbvfi.planning import candidates
+from tlbvfi.settings import Settings
+from tlbvfi.timeline import Multiplier, TargetRate, Timeline
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +258,47 @@ def test_a_gap_begun_again_has_its_own_frames(
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         assert (a - b).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("refused", [{2, -1}, {3}])
+@pytest.mark.parametrize(
+    ("timeline", "batch_size"),
+    [
+        (Multiplier(2), 4),
+        (Multiplier(2, loop=True), 1),
+        (Multiplier(2, hold_last=True), 1),
+        (TargetRate(Fraction(10), Fraction(15), loop=True), 1),
+    ],
+    ids=["batch", "loop", "held", "rate and loop"],
+)
+def test_later_gaps_begun_again(
+    model: TLBVFI, monkeypatch: pytest.MonkeyPatch, timeline: Timeline, batch_size: int, refused: set[int]
+) -> None:
+    """Of other timelines; -1 is the last call. Gaps in batches need frames of their own."""
+    source = frames(4, 130, 70)
+
+    def given() -> Iterator[Tensor]:
+        buffer = torch.empty_like(source[0])
+        for frame in source:
+            yield buffer.copy_(frame) if batch_size == 1 else frame.clone()
+        buffer.zero_()
+
+    def run() -> list[Tensor]:
+        found = []
+        for output in interpolate_timeline(model, given(), timeline, Settings(sample_steps=3), batch_size=batch_size):
+            found.append(output.frame.clone())
+            output.frame.fill_(0.5)
+        return found
+
+    with monkeypatch.context() as patch:
+        calls = Refusing(model, patch, set(), RuntimeError())
+        expected = run()
+    numbers = {number if number > 0 else calls.calls for number in refused}
+    Refusing(model, monkeypatch, numbers, torch.cuda.OutOfMemoryError("no"))
+    found = run()
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).abs().mean() < 1e-2  # strips round otherwise, and a code may be another one
 
 
 def test_giving_up_a_batch_is_not_called_strips(

@@ -226,6 +226,16 @@ def test_pairs_of_a_batch_follow_one_another(run: Run, library: Run, video: Tens
     assert torch.equal(result, gaps if times else whole[2::4])
 
 
+def test_pairs_that_share_nothing_have_their_own_places(run: Run, video: Tensor) -> None:
+    """The noise of a pair's frames is that of its number in the batch, after a cut too."""
+    first, second = video[[0, 3, 1]], video[[1, 0, 2]]
+    frames_of = part("tlbvfi").interpolate_frames
+    model = part("tlbvfi").load_model(sys.modules["folder_paths"].get_full_path("interpolation", MODEL))
+    result = run(first, second)
+    for index, two in enumerate(zip(first, second, strict=True)):
+        assert torch.equal(result[index], list(frames_of(model, two, 1, first_gap=index))[1])
+
+
 def test_seed_decides_the_frames(run: Run, pair: Tensor) -> None:
     first, again, other = (run(pair[:1], pair[1:], seed=seed) for seed in (2**64 - 1, 2**64 - 1, 5))
     assert torch.equal(first, again)
@@ -1039,6 +1049,31 @@ def test_two_threads_leave_the_flags_as_they_were(pack: ModuleType) -> None:
         seen.append(flags())
     other.join()
     assert seen == [ON, OFF] and flags() == before
+
+
+def test_two_runs_leave_the_flags_as_they_were(run: Run, pair: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same time, with other wishes, and where one of them fails."""
+    before, seen, midpoint = flags(), set(), part("tlbvfi").TLBVFI.midpoint
+
+    def looking(*args: Any, **keywords: Any) -> Tensor:
+        seen.add(flags())
+        if threading.current_thread().name == "failing":
+            raise RuntimeError("broken")
+        return midpoint(*args, **keywords)
+
+    monkeypatch.setattr(part("tlbvfi").TLBVFI, "midpoint", looking)
+
+    def running(enabled: bool) -> None:
+        with contextlib.suppress(RuntimeError):
+            run(pair[:1], pair[1:], enable_tf32=enabled, times_to_interpolate=1)
+
+    names = ("failing", "on", "off")
+    threads = [threading.Thread(target=running, args=(name != "off",), name=name) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {ON, OFF} and flags() == before
 
 
 def test_old_tf32_flags_can_be_read_afterwards(run: Run, pair: Tensor) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -87,14 +88,16 @@ class Schedule:
                 )
             spread = sample_steps - 2
             return [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
-        if isinstance(sample_steps, str) or not isinstance(sample_steps, Iterable):
+        steps: list[Any] = []
+        with suppress(TypeError):  # what is no list, or a tensor of one number
+            steps = [] if isinstance(sample_steps, str) else [*cast("Sequence[Any]", sample_steps)]
+        if not steps:
             raise ValueError(f"sample_steps must be a whole number or a list of them, not {quoted(sample_steps)}.")
-        steps = list(sample_steps)
         if not all(map(_is_whole, steps)):
             raise ValueError(f"sample_steps must be whole numbers, not {quoted(steps)}.")
         steps = [int(t) for t in steps]
         falling = all(a > b for a, b in itertools.pairwise(steps))
-        if not steps or not falling or steps[0] > top or steps[-1] != 0:
+        if not falling or steps[0] > top or steps[-1] != 0:
             raise ValueError(f"sample_steps must fall strictly from at most {top} to 0, not {quoted(steps)}.")
         return steps
 

@@ -114,7 +114,7 @@ def _fraction(value: Any) -> Fraction | None:
         if match is None or (match[2] is not None and not Fraction(match[2])):
             return None
         return Fraction(match[1]) / Fraction(match[2] or 1)
-    if _is_bool(value):
+    if _is_bool(value) or isinstance(value, (bytes, bytearray)):
         return None
     if isinstance(value, (int, Fraction)):
         return Fraction(value)

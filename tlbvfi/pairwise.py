@@ -216,7 +216,7 @@ def _check_pair(img0: Tensor, img1: Tensor) -> None:
 def _place(timestep: float) -> Fraction:
     """Where in the gap the frame of a timestep stands."""
     if not isinstance(timestep, Real) or not BEFORE <= timestep <= AFTER:
-        raise ValueError(f"A timestep must be a number between 0 and 1, not {quoted(timestep)}.")
+        raise ValueError(f"A timestep must be between 0 and 1, not {quoted(timestep)}.")
     return nearest_place(Fraction(float(timestep)))
 
 

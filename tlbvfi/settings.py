@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -52,7 +53,8 @@ class Settings:
             check_dtype(self.dtype)
         steps = self.sample_steps
         if isinstance(steps, Iterable) and not isinstance(steps, str):
-            object.__setattr__(self, "sample_steps", tuple(steps))
+            with suppress(TypeError):  # a tensor of one number
+                object.__setattr__(self, "sample_steps", tuple(steps))
         object.__setattr__(self, "seed", whole_number("seed", self.seed))
         if self.seed.bit_length() > _SEED_BITS:  # the draws depend on its digits, of which Python writes only so many
             raise ValueError(f"seed must be a number of at most 1,000 digits, not {quoted(self.seed)}.")
