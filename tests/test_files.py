@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import Patience
 from tlbvfi.files import atomic, unwritable
 
 
@@ -69,7 +70,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader.start()
     with atomic(pipe) as file:
         file.write_text("through")
-    reader.join(timeout=10)
+    Patience().joined(reader, "the end of the pipe")
     assert read == ["through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
