@@ -9,3 +9,8 @@ class WrongCall(Exception):
 
 class RunError(RuntimeError):
     """Something that went wrong on the way, in one sentence."""
+
+
+def printable(text: str) -> str:
+    """The text in one line: of names and words that are quoted, line feeds and the like are written as Python does."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
 
 from ..numbers import frame_rate
 from ..ranges import PaddingMode, check_flow_scale
-from .errors import WrongCall
+from .errors import WrongCall, printable
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
     example: str
 
     def error(self, message: str) -> NoReturn:
-        raise WrongCall(f"{self.prog}: {message}\n{self._shown()}")
+        raise WrongCall(f"{self.prog}: {printable(message)}\n{self._shown()}")
 
     def format_help(self) -> str:
         return f"{super().format_help()}\n{self._shown()}\n"

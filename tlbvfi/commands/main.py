@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from .. import __version__
 from . import bench, convert, demo, download, interpolate, plan
-from .errors import RunError, WrongCall
+from .errors import RunError, WrongCall, printable
 from .grammar import Parser
 
 #: In the order in which the help lists them.
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
     except (OSError, RunError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
         return ExitCode.FAILED
     except ValueError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
         return ExitCode.REFUSED
     return ExitCode.DONE
 
