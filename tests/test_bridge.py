@@ -106,3 +106,18 @@ def test_whole_steps_are_those_of_the_sampler() -> None:
     assert torch.equal(whole, bridge.sample(lambda x, y, t: 0.3 * x - 0.1 * y, y, SCHEDULE, steps, noise))
     with pytest.raises(ValueError, match="5 tensors"):
         bridge.sample_by(step, y, SCHEDULE, steps, noise[:4])
+
+
+def test_the_largest_variance_of_a_configuration_counts() -> None:
+    wide = Schedule(BridgeParams(max_var=2.0))
+    np.testing.assert_allclose(wide.variance, 2 * SCHEDULE.variance, rtol=1e-6)
+
+
+def test_a_list_may_begin_where_the_bridge_does() -> None:
+    assert SCHEDULE.timesteps([999, 0]) == [999, 0]
+
+
+def test_noise_is_the_same_for_good() -> None:
+    """A seed gives the frames that it gave before; these are numbers of ours, the draws are PyTorch's."""
+    assert generator_at(0, 0, 1, 1).initial_seed() == 2206715424566519654
+    assert generator_at(2**64 - 1, 7, 3, 2).initial_seed() == 902565827704201449
