@@ -21,7 +21,7 @@ def check_padding_mode(mode: PaddingMode) -> None:
 
 def check_flow_scale(flow_scale: float) -> None:
     """Raises ValueError, a sentence, where the flow scale is out of range (or not a number)."""
-    if not isinstance(flow_scale, Real):
+    if not isinstance(flow_scale, Real) or isinstance(flow_scale, bool):
         raise ValueError(f"flow_scale must be a number such as 0.5, not {flow_scale!r}.")
     if not MIN_FLOW_SCALE <= flow_scale <= MAX_FLOW_SCALE:
         raise ValueError(

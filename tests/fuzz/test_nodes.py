@@ -181,6 +181,8 @@ def with_quality(inputs: dict[str, Given]) -> dict[str, Given]:
 )
 @example(first=bad(torch.full((1, 2, 2, 3), -1e30)), second=None, times=good(1), quality=good("fast"), widgets={})
 @example(first=bad(torch.full((1, 2, 2, 3), -0.6)), second=None, times=good(1), quality=good("fast"), widgets={})
+@example(first=good(torch.zeros(1, 1, 1, 1)), second=None, times=good(0), quality=good("custom"),
+         widgets={"flow_scale": bad(True)})  # fmt: skip
 @example(first=good(torch.zeros(1, 2, 2, 3)), second=None, times=bad(True), quality=good("fast"), widgets={})
 @example(first=good(torch.zeros(1, 2, 2, 3)), second=None, times=bad(math.inf), quality=good("fast"), widgets={})
 def test_pairs(

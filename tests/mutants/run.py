@@ -27,9 +27,10 @@ def copied(place: Path) -> None:
 
 
 def passes(place: Path, tests: Sequence[str], seconds: float | None = None) -> bool:
-    """Whether tests pass in a copy; not where they take longer."""
-    # What is compiled of a mutant must not be taken for what its file is compiled to.
-    environment = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    """Whether tests pass in a copy, of a mutant in so many seconds."""
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    if seconds is not None:  # what is compiled of a mutant must not be taken for what its file is compiled to
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     process = subprocess.Popen(
         command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -76,7 +77,7 @@ def main(words: Sequence[str]) -> int:
     mutants = [mutant for mutant in found if not mutant.equivalent]
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="tlbvfi-mutants-") as folder:
-        place = Path(folder) / "copy"
+        place = Path(folder) / "tlbvfi-copy"  # a name that hides no module
         copied(place)
         usual: dict[tuple[str, ...], float] = {}
         for mutant in mutants:
