@@ -137,6 +137,9 @@ def foretold(source: Sequence[Tensor], gap: int, place: Fraction, seed: int) -> 
     offload=st.booleans(),
 )
 @example(timeline=Multiplier(2, loop=True), gaps=[1, 2], held=set(), sides=(3, 5), seed=0, batch_size=3, offload=True)
+@example(
+    timeline=Multiplier(3, hold_last=True), gaps=[1, 2], held=set(), sides=(2, 3), seed=0, batch_size=1, offload=True
+)
 @example(timeline=Multiplier(4), gaps=[3, 2], held={1}, sides=(1, 64), seed=1, batch_size=4, offload=False)
 @example(timeline=TargetRate(Fraction(5), Fraction(2)), gaps=[1, 4], held=set(), sides=(2, 2), seed=2, batch_size=2,
          offload=True)  # fmt: skip
