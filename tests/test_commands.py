@@ -304,6 +304,19 @@ class TestInterpolate:
         assert stop.value.code == 128 + number
         assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
 
+    @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no terminals that close")
+    def test_what_nohup_ignores_stays_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["tlbvfi", "--version"])
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with pytest.raises(SystemExit):
+                entry()
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
     @pytest.mark.skipif(os.name == "nt", reason="pipes are otherwise there")
     def test_a_reader_that_leaves_is_no_failure_of_ours(self) -> None:
         words = [sys.executable, "-m", "tlbvfi", "plan", "3840x2160"]
