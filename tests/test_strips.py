@@ -29,7 +29,7 @@ from tlbvfi.modules.unet import BandedConv
 from tlbvfi.rows import lazy
 from tlbvfi.rows.activations import silu
 from tlbvfi.rows.cpu import positionwise
-from tlbvfi.rows.cuts import WHOLE, Cut, Strips
+from tlbvfi.rows.cuts import WHOLE, Cut, Strips, halved
 from tlbvfi.rows.lazy import (
     Rows,
     convolved,
@@ -826,3 +826,7 @@ def test_a_tuning_holds_for_its_block() -> None:
         assert Tuning.of(device) is other
         raise KeyError
     assert Tuning.of(device) is before
+
+
+def test_cuts_of_half_the_height() -> None:
+    assert halved([(0, 4), (4, 7)]) == [(0, 2), (2, 4)]

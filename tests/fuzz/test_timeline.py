@@ -140,6 +140,12 @@ def foretold(source: Sequence[Tensor], gap: int, place: Fraction, seed: int) -> 
 @example(
     timeline=Multiplier(3, hold_last=True), gaps=[1, 2], held=set(), sides=(2, 3), seed=0, batch_size=1, offload=True
 )
+@example(timeline=Multiplier(2), gaps=[5], held=set(), sides=(2, 3), seed=0, batch_size=2, offload=True)
+@example(timeline=Multiplier(2, loop=True), gaps=[3], held=set(), sides=(2, 3), seed=0, batch_size=4, offload=True)
+@example(
+    timeline=Multiplier(2, hold_last=True, factors=(1, 3, 5)), gaps=[1], held=set(), sides=(2, 3), seed=0,
+    batch_size=1, offload=True,
+)  # fmt: skip
 @example(timeline=Multiplier(4), gaps=[3, 2], held={1}, sides=(1, 64), seed=1, batch_size=4, offload=False)
 @example(timeline=TargetRate(Fraction(5), Fraction(2)), gaps=[1, 4], held=set(), sides=(2, 2), seed=2, batch_size=2,
          offload=True)  # fmt: skip
@@ -161,13 +167,16 @@ def test_runs_give_the_frames_that_are_foretold(
     for count in gaps:
         last = begin + count == total
         loops = timeline.loop and last
-        piece = Piece(timeline, begin == 0, last, total if loops else None)
+        piece: Timeline = Piece(timeline, begin == 0, last, total if loops else None)
         given = [*source[begin : begin + count + 1], *(source[:1] if loops else [])]
+        until = begin + len(given) - 1
+        if len(gaps) == 1:  # the whole
+            piece, given = timeline, source
         told: list[float] = []
         whole += interpolate_timeline(
             model(), given, piece, settings, first_gap=begin, batch_size=batch_size, on_progress=told.append
         )
-        assert told == sorted(told) and all(begin <= each <= begin + len(given) - 1 for each in told)
+        assert told == sorted(told) and all(begin <= each <= until for each in told)
         begin += count
     assert len(whole) == timeline.count(total + 1)
     for output, place in zip(whole, should, strict=True):
@@ -189,6 +198,7 @@ def test_runs_give_the_frames_that_are_foretold(
 @given(st.sets(st.integers(1, 30), max_size=3), st.integers(1, 3), st.integers(1, 4))
 @example({1}, 3, 4)
 @example({5, 6}, 2, 4)
+@example({6}, 1, 4)
 def test_lack_of_memory_at_any_call_changes_no_frame(failing: set[int], batch_size: int, factor: int) -> None:
     source = list(torch.rand(4, 20, 30, 3, generator=torch.Generator().manual_seed(0)))
     ways = [Plan((64, 64), rows, 0, rows, 1, graphs=False) for rows in (64, 32, 16)]  # not counted, which takes long
