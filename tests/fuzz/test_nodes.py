@@ -181,6 +181,7 @@ def with_quality(inputs: dict[str, Given]) -> dict[str, Given]:
 )
 @example(first=bad(torch.full((1, 2, 2, 3), -1e30)), second=None, times=good(1), quality=good("fast"), widgets={})
 @example(first=bad(torch.full((1, 2, 2, 3), -0.6)), second=None, times=good(1), quality=good("fast"), widgets={})
+@example(first=good(torch.full((1, 2, 2, 3), 1.4)), second=None, times=good(1), quality=good("fast"), widgets={})
 @example(first=good(torch.zeros(1, 1, 1, 1)), second=None, times=good(0), quality=good("custom"),
          widgets={"flow_scale": bad(True)})  # fmt: skip
 @example(first=good(torch.zeros(1, 2, 2, 3)), second=None, times=bad(True), quality=good("fast"), widgets={})
@@ -209,6 +210,14 @@ def test_pairs(
         assert torch.equal(frames[::shown], before) and torch.equal(frames[shown - 1 :: shown], after)
     middle = frames[shown // 2 :: shown]
     assert (middle - (before + after) / 2).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("name", ["scene_cut", "still_threshold"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_share_is_no_boolean(pack: ModuleType, name: str, value: bool) -> None:
+    node = pack.NODE_CLASS_MAPPINGS["TLBVFI_VideoInterpolator"]()
+    with pytest.raises(ValueError, match=f"^{name} must be a number"):
+        node.interpolate(torch.zeros(2, 2, 2, 3), MODEL, **{name: value})
 
 
 rates = mostly(
