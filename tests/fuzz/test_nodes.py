@@ -212,6 +212,17 @@ def test_pairs(
     assert (middle - (before + after) / 2).abs().max() < 0.1
 
 
+def test_a_pair_has_the_noise_of_its_number_whatever_came_before(pack: ModuleType) -> None:
+    a, b, c, d = torch.rand(4, 5, 6, 3, generator=torch.Generator().manual_seed(0))
+    node = pack.NODE_CLASS_MAPPINGS["TLBVFI_Interpolator_V2"]()
+    results = []
+    for second in (b, c):  # a cut after the first pair, and none
+        pairs = torch.stack([a, c]), torch.stack([second, d])
+        (frames,) = node.interpolate(*pairs, MODEL, 1, True, True, 10, 0.5, True, 0, 0)
+        results.append(frames[3:])
+    assert torch.equal(*results)
+
+
 @pytest.mark.parametrize("name", ["scene_cut", "still_threshold"])
 @pytest.mark.parametrize("value", [True, False])
 def test_a_share_is_no_boolean(pack: ModuleType, name: str, value: bool) -> None:
