@@ -5,6 +5,9 @@
     python tasks.py test ARGS...   only pytest with these arguments, such as tests/test_commands.py -k plan
     python tasks.py cuda           check speed, memory and frames on this machine's graphics card, in four minutes;
                                    --out FOLDER for the report, --parts 1,3 for some of it, --rehearse without a card
+    python tasks.py fuzz           set up, then try 10,000 generated inputs, others each time; --cases N, --seed N
+    python tasks.py mutants        set up, then break the code on purpose, in a copy, one line at a time, and see that
+                                   the tests notice; FILE... or NAME... for some of it
 
 Needs Python 3.10 or newer and nothing else. All of it stays in this folder: the environment in .venv, and the
 ComfyUI that the end-to-end tests run in .cache (or in the folder named by TLBVFI_COMFYUI).
@@ -12,9 +15,11 @@ ComfyUI that the end-to-end tests run in .cache (or in the folder named by TLBVF
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -132,8 +137,25 @@ def cuda(arguments: list[str]) -> int:
     return call(sys.executable if here else PYTHON, "-m", "tests.cuda.check", *arguments)
 
 
+def fuzz(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tasks.py fuzz")
+    parser.add_argument("--cases", type=int, default=10_000, help="how many inputs are tried, about")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="the same seed tries the same inputs")
+    options, others = parser.parse_known_args(arguments)
+    set_up("dev")
+    say(f"about {options.cases} cases, seed {options.seed}")
+    os.environ |= {"TLBVFI_FUZZ_CASES": str(options.cases), "TLBVFI_HYPOTHESIS_PROFILE": "fuzz"}
+    where = [] if any(not word.startswith("-") for word in others) else ["tests/fuzz"]
+    return call(PYTHON, "-m", "pytest", "-q", f"--hypothesis-seed={options.seed}", *where, *others)
+
+
+def mutants(arguments: list[str]) -> int:
+    set_up("dev")
+    return call(PYTHON, "-m", "tests.mutants.run", *arguments)
+
+
 def main() -> int:
-    tasks = {"demo": demo, "test": test, "cuda": cuda}
+    tasks = {"demo": demo, "test": test, "cuda": cuda, "fuzz": fuzz, "mutants": mutants}
     if len(sys.argv) < 2 or sys.argv[1] not in tasks:
         print(__doc__.strip())
         return 0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,16 @@ from tests.parity.weights import manifest, state_dict
 from tests.tiny import TINY
 from tlbvfi.model import TLBVFI
 from tlbvfi.precision import tf32
+
+try:
+    import hypothesis
+except ImportError:  # where a graphics card is checked, it may not be there
+    pass
+else:
+    phases = hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink
+    hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None, phases=phases)
+    hypothesis.settings.register_profile("fuzz", deadline=None, database=None, phases=phases, print_blob=True)
+    hypothesis.settings.load_profile(os.environ.get("TLBVFI_HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(autouse=True)

@@ -115,3 +115,18 @@ def test_other_schedules_have_factors(count: int, max_var: float) -> None:
     steps = schedule.timesteps(10)
     pairs = [*zip(steps, steps[1:], strict=False), *((t, t - 1) for t in range(1, min(count, 100)))]
     assert all(math.isfinite(factor) for t, n in pairs for factor in schedule.factors(t, n))
+
+
+def test_the_largest_variance_of_a_configuration_counts() -> None:
+    wide = Schedule(BridgeParams(max_var=2.0))
+    np.testing.assert_allclose(wide.variance, 2 * SCHEDULE.variance, rtol=1e-6)
+
+
+def test_a_list_may_begin_where_the_bridge_does() -> None:
+    assert SCHEDULE.timesteps([999, 0]) == [999, 0]
+
+
+def test_noise_is_the_same_for_good() -> None:
+    """A seed gives the frames that it gave before; these are numbers of ours, the draws are PyTorch's."""
+    assert generator_at(0, 0, 1, 1).initial_seed() == 2206715424566519654
+    assert generator_at(2**64 - 1, 7, 3, 2).initial_seed() == 902565827704201449

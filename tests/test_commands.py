@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import tlbvfi
+from tests.patience import Patience, ended
 from tests.test_video import sound_packets, with_sound
 from tests.tiny import TINY, frames
 from tlbvfi import demo, device_memory, engine, sources, video
@@ -262,12 +263,12 @@ class TestInterpolate:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
-            deadline = time.monotonic() + 300
-            while not list(tmp_path.glob(".out.*")) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
+            patience = Patience(process.pid)
+            while not list(tmp_path.glob(".out.*")) and process.poll() is None:
+                patience.wait("the file that is being written")
             assert len(list(tmp_path.glob(".out.*.mp4"))) == 1, "writing has not begun"
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = ended(process)
         finally:
             process.kill()
         assert process.returncode == 130
@@ -302,14 +303,27 @@ class TestInterpolate:
         assert stop.value.code == 128 + number
         assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
 
+    @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no terminals that close")
+    def test_what_nohup_ignores_stays_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["tlbvfi", "--version"])
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with pytest.raises(SystemExit):
+                entry()
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
     @pytest.mark.skipif(os.name == "nt", reason="pipes are otherwise there")
     def test_a_reader_that_leaves_is_no_failure_of_ours(self) -> None:
         words = [sys.executable, "-m", "tlbvfi", "plan", "3840x2160"]
         process = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
         process.stdout.close()
-        said = process.stderr.read()
-        assert process.wait(timeout=60) == 1
+        _, said = ended(process)
+        assert process.returncode == 1
         assert said == b""
 
     def test_a_video_that_was_cut_short_is_said(

@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.patience import Patience, ended
 from tests.test_video import sound_packets, with_sound
 from tests.tiny import frames
 from tlbvfi import segments, video
@@ -168,22 +168,22 @@ class TestPipes:
         target = tmp_path / "out.mkv"
         pipe = subprocess.PIPE
         first = subprocess.Popen(self.words(clip, "-", tiny_checkpoint), cwd=REPOSITORY, stdout=pipe, stderr=pipe)
-        assert first.stdout is not None and first.stderr is not None
-        second = subprocess.run(
+        assert first.stdout is not None
+        second = subprocess.Popen(
             self.words("-", target, tiny_checkpoint),
             cwd=REPOSITORY,
             stdin=first.stdout,
-            capture_output=True,
+            stdout=pipe,
+            stderr=pipe,
             text=True,
-            check=False,
-            timeout=300,
         )
         first.stdout.close()
-        said = first.stderr.read().decode()
-        assert first.wait(60) == 0, said
+        out, err = ended(second)
+        said = ended(first)[1].decode()
+        assert first.returncode == 0, said
         assert "standard output: 7 frames of 30x20 at 50 fps" in said
-        assert second.returncode == 0, second.stderr
-        assert second.stdout == f"{target}: 13 frames of 30x20 at 100 fps\n"
+        assert second.returncode == 0, err
+        assert out == f"{target}: 13 frames of 30x20 at 100 fps\n"
         assert len(list(video.read_frames(target))) == 13
         assert video.probe(target).fps == 100
         assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mkv", "out.mkv"]
@@ -192,11 +192,11 @@ class TestPipes:
     def test_a_reader_that_leaves_ends_it_quietly(self, clip: Path, tiny_checkpoint: Path) -> None:
         pipe = subprocess.PIPE
         process = subprocess.Popen(self.words(clip, "-", tiny_checkpoint), cwd=REPOSITORY, stdout=pipe, stderr=pipe)
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
         process.stdout.close()
-        said = process.stderr.read().decode()
-        assert process.wait(60) == 1
-        assert all(line.startswith("frames: ") for line in said.splitlines())
+        _, said = ended(process)
+        assert process.returncode == 1
+        assert all(line.startswith("frames: ") for line in said.decode().splitlines())
 
     def test_a_terminal_is_refused(self, run: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -254,11 +254,11 @@ class TestResume:
         )
         folder = segments.Journal.folder_of(target)
         try:
-            deadline = time.monotonic() + 120
-            while not made(folder) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
+            patience = Patience(process.pid)
+            while not made(folder) and process.poll() is None:
+                patience.wait("the first segment", 0.005)
             process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
+            ended(process)
         finally:
             process.kill()
         assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from tests.patience import Patience
 from tests.tiny import frames
 from tlbvfi import files, video
 from tlbvfi.files import atomic, atomic_folder
@@ -83,7 +84,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader.start()
     with atomic(pipe) as file:
         file.write_text("through")
-    reader.join(timeout=10)
+    Patience().joined(reader, "the end of the pipe")
     assert read == ["through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 import tlbvfi
+from tests.fuzz.stand_in import stand_in
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi.counting import counting
+from tlbvfi.holds import Skipped
 from tlbvfi.interpolate import DeviceMemoryError, interpolate_timeline
 from tlbvfi.model import TLBVFI
-from tlbvfi.planning import candidates
+from tlbvfi.planning import Plan, candidates
 from tlbvfi.settings import Settings
 from tlbvfi.timeline import Multiplier, TargetRate, Timeline
 
@@ -486,3 +488,37 @@ def test_batches_are_pairs_alone(model: TLBVFI) -> None:
 
 def test_tiny_is_the_size_it_says() -> None:
     assert TINY.autoencoder.multiple == 128
+
+
+def test_held_gaps_go_one_by_one() -> None:
+    """A frame that is held in a batch may have been given out before, and written over."""
+    source, model = frames(5, 8, 8), stand_in()
+    held = Skipped(Multiplier(2), lambda index: index in (1, 2))
+    expected = [output.frame for output in interpolate_timeline(model, source, held, batch_size=4)]
+    found = []
+    for output in interpolate_timeline(model, frames(5, 8, 8), held, batch_size=4):
+        found.append(output.frame.clone())
+        output.frame.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_batches_are_one_gap_in_strips() -> None:
+    model, sizes = stand_in(), []
+    method = model.midpoint
+
+    def midpoint(*arguments: object, **named: object) -> Tensor:
+        frame = method(*arguments, **named)  # type: ignore[arg-type]
+        sizes.append(len(frame))
+        return frame
+
+    model.midpoint = midpoint  # type: ignore[method-assign]
+    for rows, together in ((64, [3]), (32, [1, 1, 1])):
+        sizes.clear()
+        plan = Plan((64, 64), 0, 0, rows, 3, graphs=False)
+        list(interpolate_timeline(model, frames(4, 8, 8), Multiplier(2), plan=plan))
+        assert sizes == together
+
+
+def test_frames_that_are_shown_often_are_apart() -> None:
+    outputs = list(interpolate_timeline(stand_in(), frames(1, 8, 8), Multiplier(4, hold_last=True)))
+    assert len({output.frame.data_ptr() for output in outputs}) == len(outputs) == 4

@@ -272,3 +272,10 @@ def test_folded_batch_norms_change_nothing() -> None:
     block.prepare()
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in block)
     assert (block(rows, WHOLE).read(0, 9) - before).abs().max() < 1e-5
+
+
+def test_attention_with_a_bias_is_not_sliced_without_it() -> None:
+    q, k, v, bias = torch.randn(2, 1, 8, 4), torch.randn(2, 1, 6, 4), torch.randn(2, 1, 6, 4), torch.randn(1, 1, 8, 6)
+    expected = torch.softmax(q @ k.transpose(2, 3) / 2 + bias, dim=-1) @ v
+    found = attention(q, k, v, bias, Tuning(attention_logits=8))
+    assert (found - expected).abs().max() < 1e-5

@@ -177,6 +177,22 @@ class TestJournal:
         assert Journal.opened(target, {"IN": "a.mp4", "--seed": "0"}, lambda: 6).frames == 5
         assert Journal.opened(target, {"IN": "a.mp4", "--seed": "7"}, lambda: 6, force=True).frames == 6
 
+    def test_a_setting_that_is_no_longer_asked_for_is_named_too(self, tmp_path: Path) -> None:
+        target = tmp_path / "out.mkv"
+        Journal.opened(target, {"IN": "a.mp4", "--loop": "yes"}, lambda: 5)
+        with pytest.raises(JournalError, match=r"another --loop \(yes instead of none\)"):
+            Journal.opened(target, {"IN": "a.mp4"}, lambda: 5)
+
+    def test_what_was_being_written_goes_and_what_is_made_stays(self, tmp_path: Path) -> None:
+        target = tmp_path / "out.mkv"
+        journal, segment = Journal.opened(target, {}, lambda: 9), Segment(0, 4, True, False)
+        journal.path(segment, ".mkv").write_bytes(b"whole")
+        journal.record(segment, 8, journal.path(segment, ".mkv"))
+        journal.path(Segment(4, 4, False, True), ".mkv").write_bytes(b"half")
+        again = Journal.opened(target, {}, lambda: 9)
+        assert again.made == {0: 8}
+        assert sorted(path.name for path in again.folder.iterdir()) == ["000000000.mkv", "journal.json"]
+
     def test_force_goes_on_with_the_same_run(self, tmp_path: Path) -> None:
         target = tmp_path / "out.mkv"
         Journal.opened(target, {}, lambda: 5).record(Segment(0, 4, True, True), 0, tmp_path)

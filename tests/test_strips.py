@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from tlbvfi.modules.unet import BandedConv
 from tlbvfi.rows import lazy
 from tlbvfi.rows.activations import silu
 from tlbvfi.rows.cpu import positionwise
-from tlbvfi.rows.cuts import WHOLE, Cut, Strips
+from tlbvfi.rows.cuts import WHOLE, Cut, Strips, halved
 from tlbvfi.rows.lazy import (
     Rows,
     convolved,
@@ -41,7 +42,7 @@ from tlbvfi.rows.lazy import (
 )
 from tlbvfi.rows.moments import Moments, channel_sums
 from tlbvfi.rows.owned import Owned
-from tlbvfi.rows.tuning import Tuning
+from tlbvfi.rows.tuning import Tuning, tuned
 
 #: Decibels by which strips and whole may differ at most: rounding gives more, any mistake gives less.
 EQUAL = 110.0
@@ -816,3 +817,16 @@ def test_weights_lie_as_they_are_used(shape: tuple[int, ...]) -> None:
             assert kernel.data_ptr() == found.data_ptr()
         assert laid_out(found).data_ptr() == found.data_ptr()
     assert laid_out_copy(weight, torch.float16).dtype == torch.float16
+
+
+def test_a_tuning_holds_for_its_block() -> None:
+    device, other = torch.device("cpu"), Tuning(ones=7)
+    before = Tuning.of(device)
+    with suppress(KeyError), tuned(other):
+        assert Tuning.of(device) is other
+        raise KeyError
+    assert Tuning.of(device) is before
+
+
+def test_cuts_of_half_the_height() -> None:
+    assert halved([(0, 4), (4, 7)]) == [(0, 2), (2, 4)]

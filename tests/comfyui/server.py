@@ -18,7 +18,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -31,16 +30,17 @@ from typing import Any, Protocol
 
 import websocket
 
+from tests.patience import Patience, Stalled
+
 logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 Graph = Mapping[str, Mapping[str, Any]]  # ComfyUI's API format: node id -> {"class_type", "inputs"}
 
 LOOPBACK = "127.0.0.1"
-# Guards against a server that hangs; nothing is measured with them.
-START_TIMEOUT = 300.0
-RUN_TIMEOUT = 900.0
-SILENCE_TIMEOUT = 300.0
+#: Seconds that a socket is silent until the server is looked at (:class:`tests.patience.Patience`).
+LOOK_TIMEOUT = 1.0
+#: Seconds until a server that was asked to end is made to; nothing fails by it.
 STOP_TIMEOUT = 20.0
 
 FOLDERS = ("input", "output", "temp", "user", "models", "custom_nodes")
@@ -191,17 +191,15 @@ class ComfyServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            if self._process.poll() is not None:
-                code = self._process.returncode
-                raise ServerError(f"ComfyUI ended with code {code} while starting\n{self.tail()}")
-            with contextlib.suppress(OSError):  # HTTPError is one
-                self.get("/system_stats")
-                break
-            if time.monotonic() > deadline:
-                raise ServerError(f"ComfyUI does not answer on port {self.port}\n{self.tail()}")
-            time.sleep(0.2)
+        with self.patience() as patience:
+            while True:
+                if self._process.poll() is not None:
+                    code = self._process.returncode
+                    raise ServerError(f"ComfyUI ended with code {code} while starting\n{self.tail()}")
+                with contextlib.suppress(OSError):  # HTTPError is one
+                    self.get("/system_stats")
+                    break
+                patience.wait(f"an answer of ComfyUI on port {self.port}", 0.2)
         # `print` of ComfyUI's process stays in a buffer that the file does not see; ComfyUI keeps a copy
         kept = self.get("/internal/logs/raw")["entries"]
         self.startup_log = self.log + "".join(entry["m"] for entry in kept)
@@ -218,6 +216,25 @@ class ComfyServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    @contextlib.contextmanager
+    def patience(self) -> Iterator[Patience]:
+        """For what the server does; where that is in vain, the error ends with the tail of the log."""
+        assert self._process is not None
+        try:
+            yield Patience(self._process.pid)
+        except Stalled as error:
+            raise ServerError(f"{error}\n{self.tail()}") from None
+
+    def finish(self) -> None:
+        """Wait until nothing is queued and nothing runs, as where prompts queue others."""
+        before: Any = None
+        with self.patience() as patience:
+            while any((queue := self.get("/queue")).values()):
+                if queue != before:
+                    before = queue
+                    patience.mark()
+                patience.wait("the end of the queue", 0.2)
 
     @property
     def alive(self) -> bool:
@@ -262,9 +279,14 @@ class ComfyServer:
             request.add_header("Content-Type", "application/json")
         # the loopback interface is never behind a proxy
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=SILENCE_TIMEOUT) as answer:
-            content: bytes = answer.read()
-        return content
+
+        def answered() -> bytes:
+            with opener.open(request) as answer:
+                content: bytes = answer.read()
+            return content
+
+        with self.patience() as patience:
+            return patience.result(answered, f"an answer of ComfyUI for {path}")
 
     def get(self, path: str) -> Any:
         """The JSON at a path."""
@@ -308,18 +330,16 @@ class ComfyServer:
         that ComfyUI does not accept raises `PromptRejected`.
         """
         client = uuid.uuid4().hex
-        with self._socket(client) as messages:
+        with self._socket(client) as messages, self.patience() as patience:
             run = Run(self._queue(graph, client))
-            deadline = time.monotonic() + RUN_TIMEOUT
-            for event in self._events(messages):
+            for event in self._events(messages, patience):
                 if event.data.get("prompt_id") == run.prompt_id:
+                    patience.mark()
                     run.events.append(event)
                     if on_event is not None:
                         on_event(run, event)
                     if event.type == "executing" and event.data.get("node") is None:
                         break  # the history is complete when this one is sent
-                if time.monotonic() > deadline:
-                    raise ServerError(f"the prompt does not end\n{self.tail()}")
         run.outputs = self.history(run.prompt_id).get("outputs", {})
         return run
 
@@ -337,16 +357,20 @@ class ComfyServer:
     @contextlib.contextmanager
     def _socket(self, client: str) -> Iterator[websocket.WebSocket]:
         address = f"ws://{LOOPBACK}:{self.port}/ws?clientId={client}"
-        messages = websocket.create_connection(address, timeout=SILENCE_TIMEOUT, http_no_proxy=[LOOPBACK])
+        messages = websocket.create_connection(address, http_no_proxy=[LOOPBACK])
+        messages.settimeout(LOOK_TIMEOUT)
         try:
             yield messages
         finally:
             messages.close()
 
-    def _events(self, messages: websocket.WebSocket) -> Iterator[Event]:
+    def _events(self, messages: websocket.WebSocket, patience: Patience) -> Iterator[Event]:
         while True:
             try:
                 message = messages.recv()
+            except websocket.WebSocketTimeoutException:
+                patience.check("the next event of the prompt")
+                continue
             except (OSError, websocket.WebSocketException) as error:
                 raise ServerError(f"no word from ComfyUI: {error}\n{self.tail()}") from error
             if isinstance(message, bytes):

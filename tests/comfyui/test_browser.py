@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import pytest
 
 from tests.comfyui import graphs
 from tests.comfyui.test_workflows_live import ELSEWHERE, FPS, FRAMES, PACK, WORKFLOWS, Video, talkie
+from tests.patience import Patience
 
 if TYPE_CHECKING:
     import websocket
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["talkie"]
 
-START_TIMEOUT, ANSWER_TIMEOUT = 60.0, 240.0
+#: Seconds that the browser's socket is silent until the browser is looked at.
+LOOK_TIMEOUT = 1.0
 VIDEO, FILE = "TLBVFI_VideoInterpolator", "TLBVFI_InterpolateVideo"
 
 
@@ -63,17 +64,15 @@ class Page:
     def _connected(self, address: Path) -> websocket.WebSocket:
         import websocket
 
-        deadline = time.monotonic() + START_TIMEOUT
+        patience = Patience(self._process.pid)
         while not (address.is_file() and len(lines := address.read_text().splitlines()) == 2):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None:
                 raise RuntimeError("the browser does not start")
-            time.sleep(0.1)
+            patience.wait("the browser's address", 0.1)
         socket = websocket.create_connection(
-            f"ws://127.0.0.1:{lines[0]}{lines[1]}",
-            timeout=ANSWER_TIMEOUT,
-            suppress_origin=True,
-            http_no_proxy=["127.0.0.1"],
+            f"ws://127.0.0.1:{lines[0]}{lines[1]}", suppress_origin=True, http_no_proxy=["127.0.0.1"]
         )
+        socket.settimeout(LOOK_TIMEOUT)
         self._socket, self._session = socket, None
         (target,) = [each for each in self._call("Target.getTargets")["targetInfos"] if each["type"] == "page"]
         attached = self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
@@ -81,11 +80,17 @@ class Page:
         return socket
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
+        import websocket
+
+        number, patience = next(self._numbers), Patience(self._process.pid)
         session = {"sessionId": self._session} if self._session else {}
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters, **session}))
         while True:
-            answer = json.loads(self._socket.recv())
+            try:
+                answer = json.loads(self._socket.recv())
+            except websocket.WebSocketTimeoutException:
+                patience.check(f"the browser's answer to {method}")
+                continue
             if answer.get("id") == number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
@@ -104,12 +109,11 @@ class Page:
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
         return result["result"].get("value")
 
-    def wait(self, condition: str, seconds: float) -> None:
-        """Until an expression is true."""
-        deadline = time.monotonic() + seconds
-        while not self.run(f"return Boolean({condition})"):
-            assert time.monotonic() < deadline, f"never true: {condition}"
-            time.sleep(0.2)
+    def wait(self, condition: str, server: ComfyServer) -> None:
+        """Until an expression is true, as long as the server does anything."""
+        with server.patience() as patience:
+            while not self.run(f"return Boolean({condition})"):
+                patience.wait(f"{condition} in the browser", 0.2)
 
     def close(self) -> None:
         """End the browser."""
@@ -131,7 +135,7 @@ def page(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     page = Page(browser, tmp_path_factory.mktemp("browser"))
     try:
         page.open(comfy.url)
-        page.wait(f"window.app?.graph && window.LiteGraph?.registered_node_types['{VIDEO}']", START_TIMEOUT)
+        page.wait(f"window.app?.graph && window.LiteGraph?.registered_node_types['{VIDEO}']", comfy)
         yield page
     finally:
         page.close()
@@ -220,7 +224,7 @@ def test_a_run_shows_itself(page: Page, comfy: ComfyServer, talkie: Path) -> Non
         "await app.queuePrompt(0)",
         talkie.name,
     )
-    page.wait("seen.done", ANSWER_TIMEOUT)
+    page.wait("seen.done", comfy)
     seen = page.run("return seen")
     assert seen["error"] is None
     assert seen["bar"][-1] == [2 * FRAMES, 2 * FRAMES] and seen["bar"] == sorted(seen["bar"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
@@ -236,8 +235,7 @@ def test_batches_are_the_whole(server: ComfyServer, given: dict[str, Any]) -> No
         run = succeed(server, prompt(name, batched))
         assert run.outputs["saved"] == {"unfinished_batch": [batched]}
         file = server.workspace / "output" / f"{name}.npz"
-        while any(server.get("/queue").values()):
-            time.sleep(0.1)
+        server.finish()
         with np.load(file) as kept:
             made[name] = kept["frames"], kept["lengths"]
         file.unlink()

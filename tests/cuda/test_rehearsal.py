@@ -99,16 +99,18 @@ class TestRunner:
         if not hasattr(check.signal, "setitimer"):
             pytest.skip("this system has no alarms")
 
+        slept: list[bool] = []
+
         def asleep(setting: Setting, sheet: Sheet) -> None:
             try:
                 time.sleep(30)
+                slept.append(True)
             except Exception as error:  # such as a layer that tries again
                 raise AssertionError from error
 
         monkeypatch.setitem(PARTS, "1", Part("First", asleep, 10))
-        begin = time.monotonic()
         assert run_part("1", setting, report, most=0.1).failures == ["was not done after 0 s"]
-        assert time.monotonic() - begin < 10
+        assert not slept
 
     def test_all_parts_are_tried_and_failures_are_the_exit_code(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
