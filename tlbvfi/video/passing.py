@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 
 #: What describes the file that it stood in and not the video.
 _OF_THE_FILE = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "handler_name", "vendor_id"}
+#: Codes of languages for which QuickTime knows the other one of their two.
+_IN_MOV = {
+    "fre": "fra", "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb", "rum": "ron",
+    "cze": "ces", "slo": "slk", "hye": "arm", "kat": "geo", "bod": "tib", "mya": "bur", "msa": "may", "cym": "wel",
+    "eus": "baq", "mkd": "mac",
+}  # fmt: skip
 #: How far before the first frame sound may begin: encoders put a little silence first.
 _LEAD = Fraction(1, 10)
 
@@ -189,6 +195,10 @@ class Passing:
             return None
         if stream.codec_context is None or stream.type not in ("audio", "subtitle"):
             raise ValueError(stream.type)
+        if stream.type == "audio" and not (
+            stream.codec_context.sample_rate and stream.codec_context.layout.nb_channels
+        ):
+            raise ValueError("sound of an unknown kind")
         name = stream.codec_context.name
         unfit = name.startswith(kind.refused) or name not in target.supported_codecs
         if stream.type == "audio":
@@ -245,8 +255,8 @@ def _begin(packet: Packet[Any]) -> Fraction | None:
 def _describe(new: Any, old: Any, kind: Container) -> None:
     """Language, title and flags of a track."""
     for key in ("language", "filename", "mimetype"):
-        if old.metadata.get(key, "und") != "und":
-            new.metadata[key] = old.metadata[key]
+        if (value := old.metadata.get(key, "und")) != "und":
+            new.metadata[key] = _IN_MOV.get(value, value) if kind.format == "mov" else value
     title = old.metadata.get("title") or old.metadata.get("name")  # MP4's word for it
     if title:
         new.metadata["title"] = title
