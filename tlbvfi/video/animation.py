@@ -182,5 +182,5 @@ def _webp_pictures(file: File) -> Iterator[Tensor]:
                     noted = True
                     log.warning("%s is partly transparent, which is left out.", name_of(file))
                 yield torch.from_numpy(pixels[..., :3].astype(np.float32)) / 255.0
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(f"{name_of(file)} cannot be decoded after frame {index} ({reason(error)}).") from None

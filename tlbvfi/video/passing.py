@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: What describes the file that it stood in and not the video.
 _OF_THE_FILE = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "handler_name", "vendor_id"}
+#: Kinds of files in which AAC cannot be decoded without what its head says.
+_HEADED = ("mov", "matroska")
 #: Codes of languages for which QuickTime knows the other one of their two.
 _IN_MOV = {
     "fre": "fra", "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb", "rum": "ron",
@@ -160,9 +162,9 @@ class Passing:
         times = times_of(file)
         self._zero = times.zero
         left = []
-        for stream in source.streams.video:
-            if stream is not main and not (is_cover(stream) and self._covers.take(stream, file)):
-                left.append(f"{'cover' if is_cover(stream) else 'video track'} {stream.index}")
+        for other in source.streams.video:
+            if other is not main and not (is_cover(other) and self._covers.take(other, file)):
+                left.append(f"{'cover' if is_cover(other) else 'video track'} {other.index}")
         for stream in source.streams:
             if stream is main or stream.type == "video" or (stream.type == "audio" and not sound):
                 continue
@@ -200,6 +202,8 @@ class Passing:
         ):
             raise ValueError("sound of an unknown kind")
         name = stream.codec_context.name
+        if name == "aac" and not stream.codec_context.extradata and stream.container.format.name.startswith(_HEADED):
+            raise ValueError("AAC without its head")
         unfit = name.startswith(kind.refused) or name not in target.supported_codecs
         if stream.type == "audio":
             if self._excerpt.start and name.startswith("pcm_") and not unfit:  # whose packets may be long

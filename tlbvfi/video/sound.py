@@ -142,7 +142,8 @@ class CopiedTrack:
         errors = import_av().error
         try:
             self._target.mux(packet)
-        except (errors.InvalidDataError, errors.ArgumentError) as error:  # what the new file's head lacks fails again
+        except (errors.InvalidDataError, errors.ArgumentError, errors.PatchWelcomeError) as error:
+            # What is wrong with the new file's head is raised again by the picture.
             log.debug("A packet of sound or subtitles is damaged: %s", error)
 
 
