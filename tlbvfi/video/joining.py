@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .containers import container_of
 from .passing import PassedOn, Passing, passing
 from .pyav import File, VideoError, import_av, name_of, opened, reason
+from .slots import writable
 from .times import frame_rate
 from .writing import new_file
 
@@ -51,6 +52,7 @@ def join_videos(
         rate = fps or frame_rate(first)
         if rate is None:
             raise VideoError(f"{parts[0]} states no frame rate; give one.")
+        rate = writable(rate)
         with (
             new_file(target, suffix, rate, metadata, passed_on) as container,
         ):

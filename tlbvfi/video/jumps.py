@@ -10,13 +10,13 @@ long pause stays but in files whose clock may start again at any time (MPEG's), 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .packets import Packets, is_known
+from .packets import FARTHEST_APART, Packets, is_known
 
 #: Seconds without a picture that are no jump of the clock.
 LONGEST_PAUSE = 10.0
@@ -27,6 +27,10 @@ _SMALL = 0.5
 _MOST_STRAYS = 4
 #: Sound that is as many seconds away from where it would go on still goes on.
 _SOUND_GOES_ON = (-0.04, 0.5)
+#: Sound is heard for so many seconds after the begin of a packet at most.
+_LONGEST_PACKET = 2.0
+#: Sound that goes on for more seconds than its picture is waited for at a jump.
+_TAIL = 0.1
 #: In seconds of picture, how far from its jump that of the sound may be in the file.
 _NEAR = 15.0
 
@@ -41,6 +45,7 @@ class _Part:
     Attributes:
         first: its first packet.
         begin, end: their times, in seconds of the file's clock.
+        shown_until: when the last of them is shown.
         shift: by how many seconds they are moved towards the begin.
         is_stray: they have wrong times, in the midst of right ones.
     """
@@ -48,6 +53,7 @@ class _Part:
     first: int
     begin: float
     end: float
+    shown_until: float
     shift: Fraction
     is_stray: bool = False
 
@@ -72,12 +78,42 @@ def shifts_of(video: Packets, others: Mapping[int, Packets], index: int, restart
     starts = _Search(video, order, known, usual, _Sound(sound, video) if sound else None, restarts).starts()
     if not starts:
         return {}
-    parts = _parts(video, order, starts, usual)
-    shifts = {index: tuple((part.first, part.shift) for part in parts)}
-    whole = [part for part in parts if not part.is_stray]
+    parts, member = _parts(video, order, starts, usual)
+    if sound is not None:
+        parts = _with_tails(parts, sound, _along(sound, video, order, parts), usual, video)
+    shifts = {index: _runs(member, parts)}
     for number, other in others.items():
-        shifts[number] = _along(other, video, order, whole)
+        shifts[number] = tuple((packet, parts[part].shift) for packet, part in _along(other, video, order, parts))
     return shifts
+
+
+def _with_tails(
+    parts: Sequence[_Part], sound: Packets, along: Sequence[tuple[int, int]], usual: float, video: Packets
+) -> list[_Part]:
+    """The same parts, each begun later where the sound of the one before goes on for longer than its pictures."""
+    ends: dict[int, float] = {}
+    times = sound.times()
+    for (first, index), following in zip(along, [*(each for each, _ in along[1:]), len(times)], strict=True):
+        own = times[first:following]
+        own = own[is_known(own)]
+        if len(own):
+            last = float(own.max()) * float(sound.time_base) + _usual_step(own) * float(sound.time_base)
+            ends[index] = max(last, ends.get(index, last))
+    result: list[_Part] = []
+    later = Fraction(0)
+    for number, part in enumerate(parts):
+        before = parts[number - 1] if number else None
+        if before is not None and not before.is_stray and {number - 1, number} <= ends.keys():
+            tail = ends[number - 1] - (before.shown_until + usual)
+            if _TAIL < tail < LONGEST_PAUSE:
+                later += Fraction(round(tail / usual) * round(usual / float(video.time_base))) * video.time_base
+        result.append(replace(part, shift=part.shift - later))
+    return result
+
+
+def _usual_step(ticks: NDArray[np.int64]) -> float:
+    """How many ticks there usually are between two packets."""
+    return float(np.median(np.diff(ticks))) if len(ticks) > 1 else 0.0
 
 
 class _Sound:
@@ -88,7 +124,7 @@ class _Sound:
         known = is_known(times)
         scale = float(packets.time_base)
         self.begins = times[known] * scale
-        self.lasts = np.array(packets.lasts, np.int64)[known] * scale
+        self.lasts = packets.usual_lasts()[known] * scale
         self.places = np.array(packets.places, np.int64)[known]
         self._pictures = np.searchsorted(np.array(video.places, np.int64), self.places)
         gaps = self.begins[1:] - (self.begins[:-1] + self.lasts[:-1])
@@ -104,8 +140,9 @@ class _Sound:
     def covers(self, begin: float, end: float) -> bool:
         """Whether most of the time between is heard."""
         inside = (self.begins > begin) & (self.begins < end)
-        heard = max(float(self.lasts[inside].sum()), float(np.ptp(self.begins[inside])) if inside.any() else 0.0)
-        return heard > (end - begin) / 2
+        until_next = np.diff(self.begins, append=self.begins[-1:])
+        heard = np.clip(until_next[inside], 0, _LONGEST_PACKET).sum()
+        return bool(heard > (end - begin) / 2)
 
     def is_there(self, place: int) -> bool:
         """Whether it is on both sides of a place in the file."""
@@ -164,17 +201,18 @@ class _Search:
 
 def _parts(
     video: Packets, order: NDArray[np.float64], starts: Sequence[tuple[int, bool | None]], usual: float
-) -> list[_Part]:
-    """The parts with their shifts: each begins where the one before ends."""
+) -> tuple[list[_Part], NDArray[np.int64]]:
+    """The parts with their shifts, each begun where the one before ends; and to which each packet belongs."""
     times = video.times()
     bounds = [(0, False), *((first, stray) for first, stray in starts)]
+    member = _members(times.astype(np.float64) * float(video.time_base), order, bounds)
     lasts = round(usual / float(video.time_base))
     end: int | None = None
     shift = normal = 0
-    parts = []
-    for (first, stray), following in zip(bounds, [*(first for first, _ in bounds[1:]), len(times)], strict=True):
-        own = times[first:following]
-        own = own[is_known(own)]
+    parts: list[_Part] = []
+    for number, (first, stray) in enumerate(bounds):
+        following = bounds[number + 1][0] if number + 1 < len(bounds) else len(times)
+        own = times[(member == number) & is_known(times)]
         if stray is None:
             shift = normal
         elif end is not None and len(own):
@@ -190,8 +228,32 @@ def _parts(
         if stray is None:  # the part before goes on
             before = next(part for part in reversed(parts) if not part.is_stray)
             begin = before.begin
-        parts.append(_Part(first, begin, last, shift * video.time_base, bool(stray)))
-    return parts
+        until = float(own.max() * video.time_base) if len(own) else np.nan
+        parts.append(_Part(first, begin, last, until, shift * video.time_base, bool(stray)))
+    return parts, member
+
+
+def _members(
+    times: NDArray[np.float64], order: NDArray[np.float64], bounds: Sequence[tuple[int, bool | None]]
+) -> NDArray[np.int64]:
+    """To which part each packet belongs: before a jump forward there may be some of what is shown after it."""
+    firsts = [first for first, _ in bounds]
+    member = np.searchsorted(firsts, np.arange(len(times)), "right") - 1
+    for number, (first, stray) in enumerate(bounds[1:], 1):
+        if stray is not False:
+            continue
+        begin = max(firsts[number - 1], first - FARTHEST_APART)
+        last, following = np.nanmax(order[begin:first], initial=-np.inf), order[first]
+        if following - last > LONGEST_PAUSE:
+            early = (times[begin:first] > (last + following) / 2) & (times[begin:first] <= following + LONGEST_PAUSE)
+            member[begin:first][early] = number
+    return member
+
+
+def _runs(member: NDArray[np.int64], parts: Sequence[_Part]) -> Shifts:
+    """From which packet of pictures on they are moved by how much."""
+    changes = [0, *(int(each) + 1 for each in np.flatnonzero(np.diff(member)))]
+    return tuple((each, parts[member[each]].shift) for each in changes)
 
 
 def _away(time: float, now: float, parts: Sequence[_Part], part: int, here: int) -> float:
@@ -203,30 +265,32 @@ def _away(time: float, now: float, parts: Sequence[_Part], part: int, here: int)
     return abs(time - parts[part].begin) + abs(parts[here].end - now)
 
 
-def _along(other: Packets, video: Packets, order: NDArray[np.float64], parts: Sequence[_Part]) -> Shifts:
-    """By how much the packets of another stream are moved: as the pictures that belong to them.
+def _along(other: Packets, video: Packets, order: NDArray[np.float64], parts: Sequence[_Part]) -> list[tuple[int, int]]:
+    """From which packet of another stream on they belong to which part, and are moved as its pictures are.
 
     While its own times go on, it stays with its part. Where they do not, it belongs to the part whose pictures, as near
     as they are in the file, have the nearest times.
     """
     scale = float(other.time_base)
+    lasts = other.usual_lasts()
     places = np.array(video.places, np.int64)
     firsts = [part.first for part in parts]
     times = other.times()
     current: int | None = None
     goes_on = 0.0
-    found: list[tuple[int, Fraction]] = []
+    found: list[tuple[int, int]] = []
     for number in np.flatnonzero(is_known(times)):
         begins = float(times[number]) * scale
         if current is None or not _SOUND_GOES_ON[0] <= begins - goes_on <= _SOUND_GOES_ON[1]:
             picture = max(0, int(np.searchsorted(places, other.places[number])) - 1)
             here = max(0, int(np.searchsorted(firsts, picture, "right")) - 1)
             now = float(order[: picture + 1][~np.isnan(order[: picture + 1])][-1:].sum())
-            candidates = range(current or 0, max(current or 0, min(here + 1, len(parts) - 1)) + 1)
+            latest = max(current or 0, min(here + 1, len(parts) - 1))
+            candidates = [part for part in range(current or 0, latest + 1) if not parts[part].is_stray]
             away = [_away(begins, now, parts, part, here) for part in candidates]
             chosen = candidates[away.index(min(away))]
             if chosen != current:
                 current = chosen
-                found.append((int(number), parts[chosen].shift))
-        goes_on = begins + other.lasts[number] * scale
-    return tuple(found)
+                found.append((int(number), chosen))
+        goes_on = begins + float(lasts[number]) * scale
+    return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Numbers are known of a frame, or they are this.
 _UNKNOWN = np.iinfo(np.int64).min
 #: By so many frames decoding is ahead of showing at most.
-_FARTHEST_APART = 17
+FARTHEST_APART = 17
 #: The bit of the first byte of a VP8 packet that says whether its frame is shown.
 _VP8_SHOWN = 0x10
 
@@ -48,6 +48,12 @@ class Packets:
         :func:`is_known` is false."""
         return _numbers([d if s is None else s for s, d in zip(self.shown, self.decoded, strict=True)])
 
+    def usual_lasts(self) -> NDArray[np.int64]:
+        """How long each lasts, without the silence up to the next one that some files count to it."""
+        lasts = np.array(self.lasts, np.int64)
+        stated = lasts[lasts > 0]
+        return np.minimum(lasts, 2 * int(np.median(stated))) if len(stated) else lasts
+
     def order(self) -> NDArray[np.float64]:
         """Times that rise from packet to packet while the file's clock goes on, in seconds; NaN where unknown."""
         if any(each is not None for each in self.decoded):
@@ -70,7 +76,7 @@ def _in_order(shown: NDArray[np.int64]) -> NDArray[np.int64]:
     """Times that fall no more where frames are only decoded in another order than shown."""
     known = shown[is_known(shown)]
     steps = np.diff(np.sort(known))
-    farthest = _FARTHEST_APART * int(np.median(steps)) if len(steps) else 0
+    farthest = FARTHEST_APART * int(np.median(steps)) if len(steps) else 0
     result, latest = shown.copy(), None
     for place in np.flatnonzero(is_known(shown)):
         time = int(shown[place])

@@ -199,7 +199,7 @@ class Passing:
             raise ValueError(stream.type)
         if stream.type == "audio" and not (
             stream.codec_context.sample_rate and stream.codec_context.layout.nb_channels
-        ):
+        ):  # damaged, or it begins too late to be known
             raise ValueError("sound of an unknown kind")
         name = stream.codec_context.name
         if name == "aac" and not stream.codec_context.extradata and stream.container.format.name.startswith(_HEADED):

@@ -107,8 +107,7 @@ def _probed(file: File, fps: Fraction | None) -> VideoInfo:
             duration = stream.duration * stream.time_base
         elif container.duration:
             duration = Fraction(container.duration, 1_000_000)
-        count = stream.frames if times.is_even else 0
-        count = count or (round(duration * rate) if duration and rate else None)
+        count = (times.is_even and stream.frames) or (round(duration * rate) if duration and rate else None)
         if times.count is not None and rate is not None and not times.end_before(duration):
             count, duration = (times.count, times.count / rate) if fps is None else (times.frames, duration)
         if fps is None:

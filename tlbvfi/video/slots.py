@@ -17,9 +17,14 @@ _FARTHEST = 0.05
 #: And is late by so many where there are several at once.
 _LATE = 0.03
 #: What a frame that has no place costs, in places.
-_COST_OF_DROP = 100
+_COST_OF_DROP = 400
+#: What it costs, in parts of a place, that frames are a place away from their times: a rate that suits them is taken
+#: rather than a lower one.
+_COST_OF_DISTANCE = 4.0
 #: Rates that are found in the times are not higher.
 _HIGHEST = 240.0
+#: By this part a likelier rate may be higher than the intervals suggest.
+_HIGHER = 0.04
 #: From such a rate on every frame comes near enough to its time.
 _FINE = 10.0
 #: A numerator from which a rate is simplified: what is made of it, at most 1024 times as fast, has to be a number of
@@ -71,7 +76,7 @@ def slots_of(ticks: NDArray[np.int64], tick: Fraction, last: int, stated: Sequen
     fitted = (count - 1) / (int(ticks[-1]) * tick)
     likely = (rate for rate in (*stated, *_LIKELY) if abs(rate / fitted - 1) * count < Fraction(2, 5))
     for rate in (*likely, _simple(fitted, count)):
-        if _is_even(ticks, tick, rate, 0.4) and (ends or last * tick * rate < 1.5):
+        if _is_even(ticks, tick, rate, 0.46) and (ends or last * tick * rate < 1.5):
             return _even(rate, count)
     return _uneven(ticks, tick, last, stated)
 
@@ -82,22 +87,28 @@ def simplified(rate: Fraction, count: int | None) -> Fraction:
     return rate if rate.numerator < _LARGEST else _simple(rate, count or 10_000_000)
 
 
-def _simple(rate: Fraction, count: int) -> Fraction:
+def writable(rate: Fraction) -> Fraction:
+    """The rate, or the nearest one that FFmpeg can hold."""
+    return rate if max(rate.numerator, rate.denominator) < 2**31 else _simple(rate, 10_000_000, 2**31)
+
+
+def _simple(rate: Fraction, count: int, largest: int = _LARGEST) -> Fraction:
     """The rate in small numbers, off by less than a tenth of a frame at the end where numbers suffice."""
-    for power in range(4, 22):
-        near = rate.limit_denominator(2**power)
+    near = rate.limit_denominator(1)
+    for power in range(1, 31):
+        finer = rate.limit_denominator(2**power)
+        if finer.numerator >= largest:
+            break
+        near = finer
         if near and abs(near / rate - 1) * count < Fraction(1, 20):
             break
-    while near.numerator >= _LARGEST:
-        power -= 1
-        near = rate.limit_denominator(2**power)
     return near
 
 
 def _is_even(ticks: NDArray[np.int64], tick: Fraction, rate: Fraction, within: float) -> bool:
-    """Whether every frame is nearest to its own place."""
+    """Whether every frame is nearest to its own place, and near it."""
     away = ticks * float(tick * rate) - np.arange(len(ticks))
-    return bool((np.abs(away) < within - 1e-6).all())
+    return bool((np.abs(away) < min(within, _FARTHEST * float(rate)) - 1e-6).all())
 
 
 def _even(rate: Fraction, count: int) -> Slots:
@@ -111,7 +122,8 @@ def _uneven(ticks: NDArray[np.int64], tick: Fraction, last: int, stated: Sequenc
         positions = ticks * float(tick * rate)
         places, farthest = _places(positions.tolist(), float(rate))
         dropped, slots = places.count(-1), max(places) + 1
-        cost = slots + _COST_OF_DROP * dropped
+        away = np.abs(positions - np.array(places))[np.array(places) >= 0].mean()
+        cost = slots * (1 + _COST_OF_DISTANCE * away) + _COST_OF_DROP * dropped
         if farthest / float(rate) > _FARTHEST + 1e-6:
             cost *= 1 + 100 * farthest / float(rate)
         if best is None or cost < best[0]:
@@ -127,14 +139,21 @@ def _candidates(ticks: NDArray[np.int64], tick: Fraction, stated: Sequence[Fract
     intervals = np.sort(np.diff(ticks))
     intervals = intervals[intervals > 0]
     usual = _interval(intervals, 0.5)
-    found: list[Fraction] = [rate for rate in stated if rate * Fraction(usual) * tick > Fraction(9, 10)]
+    found: list[Fraction] = [
+        rate for rate in stated if rate in _LIKELY and rate * Fraction(usual) * tick > Fraction(9, 10)
+    ]
     for part in (0.5, 0.25, 0.1, 0.02):
         interval = max(_interval(intervals, part) * float(tick), 1 / _HIGHEST)
         near = intervals[np.abs(intervals * float(tick) / interval - 1) < 0.3]
         unsure = 2 * float(tick) / (interval * max(1, len(near)) ** 0.5) + 2e-4
         likely = [rate for rate in (*stated, *_LIKELY) if abs(float(rate) * interval - 1) <= unsure]
-        rate = min(likely, key=lambda each: (each not in stated, abs(float(each) * interval - 1)), default=None)
+        rate = min(
+            likely,
+            key=lambda each: (each not in _LIKELY, each not in stated, abs(float(each) * interval - 1)),
+            default=None,
+        )
         found.append(rate or Fraction(1 / interval).limit_denominator(1001))
+        found += [rate for rate in _LIKELY if 0 <= float(rate) * interval - 1 < _HIGHER][:1]
     for rate in list(found):
         if rate < _FINE:
             found += [rate * factor for factor in {2, 3, 4, ceil(_FINE / rate), 2 * ceil(_FINE / rate)}]
@@ -154,7 +173,8 @@ def _places(positions: Sequence[float], rate: float) -> tuple[list[int], float]:
     """The nearest place of each frame that is still free, or a later one that is near enough; and the farthest that any
     is from it."""
     late = max(0.5, min(max(1.0, _LATE * rate), _FARTHEST * rate))
-    places, before, farthest = [], -1, 0.0
+    places: list[int] = []
+    before, farthest = -1, 0.0
     for position in positions:
         place = floor(position + 0.5)
         if place <= before:

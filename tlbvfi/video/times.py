@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ class Times:
         tick: of these, in seconds.
         by_order: which of these a frame has is known by its order alone.
         frames: how many there are, where that is known.
-        lasts: seconds from the begin of the first to the end of the last of picture, sound and subtitles, where known.
+        lasts: seconds to the end of the last of picture, sound and subtitles, from the first or the clock's zero.
     """
 
     rate: Fraction | None
@@ -248,7 +248,8 @@ def _even_entries(stream: VideoStream) -> int | None:
         even = usual > 0 and np.ptp(steps) <= 1 and (stream.duration or 0) < (len(entries) + 0.5) * usual + len(entries)
         if not even or any(entry.is_discard for entry in entries):
             return None
-    if max(entry.pos + entry.size for entry in entries) > stream.container.size:  # cut short
+    size = cast(Any, stream.container).size
+    if max(entry.pos + entry.size for entry in entries) > size:  # cut short
         return None
     return len(entries)
 
@@ -307,7 +308,8 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     else:
         ticks = ticks[ticks >= round(zero / tick)]
     spans = [_span(each, clock.shifts.get(index, ())) for index, each in packets.items() if each.places]
-    lasts = max(end for _, end in spans) - min(begin for begin, _ in spans) if spans else None
+    begin = min((begin for begin, _ in spans), default=Fraction(0))
+    lasts = max((end for _, end in spans), default=begin) - min(Fraction(0), begin)
     rate = None if rate is None else simplified(rate, len(ticks))
     result = Times(rate, zero, clock, frames=len(ticks), lasts=lasts)
     if not len(ticks) or not _are_frames(ticks, tick, shown, by_order):

@@ -22,6 +22,7 @@ from .passing import PassedOn, Passing, passing
 from .pyav import File, VideoError, import_av, name_of
 from .reading import VideoInfo
 from .samples import resampled, to_frame, to_rgb_frame
+from .slots import writable
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -65,6 +66,7 @@ def write_video(
     Raises:
         VideoError: the file cannot be written, or there are no frames. No file is left then.
     """
+    fps = writable(fps)
     kind, encoding = container_of(file, suffix), encoding or Encoding()
     codec = encoding.chosen(suffix_of(file, suffix))
     if kind.is_animation:
