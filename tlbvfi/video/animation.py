@@ -78,7 +78,7 @@ def animation_of(file: File) -> Animation | None:
         found: Animation | None = None
         if start.startswith(_PNG):
             found = Animation("apng", tuple(_png_durations(stream)), None)
-        elif start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and start[20] & _ANIMATED:
+        elif start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and len(start) > 20 and start[20] & _ANIMATED:
             found = Animation("webp", tuple(_webp_durations(stream)), Fraction(1, 1000))
     if start.startswith((b"GIF87a", b"GIF89a")):
         found = Animation("gif", tuple(_gif_durations(file)), Fraction(1, 100))
@@ -184,5 +184,5 @@ def _webp_pictures(file: File, alpha: bool) -> Iterator[Tensor]:
                     noted = True
                     log.warning("%s is partly transparent, which is left out.", name_of(file))
                 yield torch.from_numpy(pixels[..., : 4 if alpha else 3].astype(np.float32)) / 255.0
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(f"{name_of(file)} cannot be decoded after frame {index} ({reason(error)}).") from None

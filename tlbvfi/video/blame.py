@@ -21,9 +21,10 @@ class _MakersError(Exception):
 
 def made(frames: Iterable[Item]) -> Iterator[Item]:
     """The frames; what is raised in making them is not taken for an error of the file that they go into."""
+    errors = import_av().error
     try:
         yield from frames
-    except (import_av().error.FFmpegError, OSError) as error:
+    except (errors.FFmpegError, OSError) as error:
         raise _MakersError(error) from error
 
 
@@ -35,9 +36,10 @@ def writing(name: str) -> Iterator[None]:
     Raises:
         VideoError: the file cannot be written.
     """
+    errors = import_av().error
     try:
         yield
     except _MakersError as error:
         raise error.error from None
-    except (import_av().error.FFmpegError, OSError) as error:
+    except (errors.FFmpegError, OSError) as error:
         raise VideoError(f"{name} cannot be written ({reason(error)}).") from None

@@ -27,7 +27,8 @@ class Covers:
 
     def take(self, stream: Any, file: File) -> bool:
         """Add the cover that a stream of `file` is; False where the new file cannot hold it."""
-        name = stream.codec_context.name
+        context = stream.codec_context
+        name = context.name if context is not None and context.width and context.height else ""
         cover = _picture(stream, file) if name in _KINDS else None
         if cover is None:
             return False

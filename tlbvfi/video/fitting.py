@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..device_memory import free_memory
 from .pyav import VideoError, import_av, reason
 from .samples import to_tensor
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 log = logging.getLogger(__name__)
+
+#: Pixels of a frame that the memory is looked at for, and bytes that converting takes for each.
+_LARGE, _BYTES = 1 << 24, 24
 
 
 class Fitting:
@@ -58,8 +63,14 @@ def converted(frame: VideoFrame, name: str, convert: Callable[[VideoFrame], Tens
     """The upright picture of a frame of the video called `name`, as `convert` makes it.
 
     Raises:
-        VideoError: its colours cannot be converted.
+        VideoError: its colours cannot be converted, or it is larger than the memory.
     """
+    pixels = frame.width * frame.height
+    if pixels > _LARGE and (free := free_memory(torch.device("cpu"))) is not None and pixels * _BYTES > free:
+        raise VideoError(
+            f"{name} is {frame.width}x{frame.height}, which takes {pixels * _BYTES / 2**30:.1f} GiB to convert, and "
+            f"{free / 2**30:.1f} GiB of memory are free; make it smaller."
+        )
     try:
         return (convert or to_tensor)(frame)
     except (import_av().error.FFmpegError, ValueError, OSError) as error:

@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 
 #: What describes the file that it stood in and not the video.
 _OF_THE_FILE = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "handler_name", "vendor_id"}
+#: Kinds of files in which AAC cannot be decoded without what its head says.
+_HEADED = ("mov", "matroska")
+#: Codes of languages for which QuickTime knows the other one of their two.
+_IN_MOV = {
+    "fre": "fra", "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb", "rum": "ron",
+    "cze": "ces", "slo": "slk", "hye": "arm", "kat": "geo", "bod": "tib", "mya": "bur", "msa": "may", "cym": "wel",
+    "eus": "baq", "mkd": "mac",
+}  # fmt: skip
 #: How far before the first frame sound may begin: encoders put a little silence first.
 _LEAD = Fraction(1, 10)
 
@@ -154,9 +162,9 @@ class Passing:
         times = times_of(file)
         self._zero = times.zero
         left = []
-        for stream in source.streams.video:
-            if stream is not main and not (is_cover(stream) and self._covers.take(stream, file)):
-                left.append(f"{'cover' if is_cover(stream) else 'video track'} {stream.index}")
+        for other in source.streams.video:
+            if other is not main and not (is_cover(other) and self._covers.take(other, file)):
+                left.append(f"{'cover' if is_cover(other) else 'video track'} {other.index}")
         for stream in source.streams:
             if stream is main or stream.type == "video" or (stream.type == "audio" and not sound):
                 continue
@@ -189,9 +197,13 @@ class Passing:
             return None
         if stream.codec_context is None or stream.type not in ("audio", "subtitle"):
             raise ValueError(stream.type)
-        if stream.type == "audio" and not stream.codec_context.sample_rate:  # it begins too late to be known
-            raise ValueError("sound of an unknown rate")
+        if stream.type == "audio" and not (
+            stream.codec_context.sample_rate and stream.codec_context.layout.nb_channels
+        ):  # damaged, or it begins too late to be known
+            raise ValueError("sound of an unknown kind")
         name = stream.codec_context.name
+        if name == "aac" and not stream.codec_context.extradata and stream.container.format.name.startswith(_HEADED):
+            raise ValueError("AAC without its head")
         unfit = name.startswith(kind.refused) or name not in target.supported_codecs
         if stream.type == "audio":
             if self._excerpt.start and name.startswith("pcm_") and not unfit:  # whose packets may be long
@@ -247,8 +259,8 @@ def _begin(packet: Packet[Any]) -> Fraction | None:
 def _describe(new: Any, old: Any, kind: Container) -> None:
     """Language, title and flags of a track."""
     for key in ("language", "filename", "mimetype"):
-        if old.metadata.get(key, "und") != "und":
-            new.metadata[key] = old.metadata[key]
+        if (value := old.metadata.get(key, "und")) != "und":
+            new.metadata[key] = _IN_MOV.get(value, value) if kind.format == "mov" else value
     title = old.metadata.get("title") or old.metadata.get("name")  # MP4's word for it
     if title:
         new.metadata["title"] = title

@@ -110,7 +110,7 @@ def open_input(file: File) -> InputContainer:
         source = _View(file.open("rb"), owned=True)
     else:
         source = str(file)
-    return import_av().open(source, options={"protocol_whitelist": "file"})
+    return import_av().open(source, options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
 
 def check_file(file: Path) -> None:
@@ -148,14 +148,16 @@ def opened(file: File) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError(f"{name} is not a readable video (it is text or a list of files).")
         stream = main_stream(container)
         if stream is None:
-            alone = " but a cover" if container.streams.video else ""
-            raise VideoError(f"{name} has no video in it (no pictures{alone}).")
+            covers = [is_cover(each) for each in container.streams.video]
+            why = "no pictures" if not covers else "no pictures but a cover" if all(covers) else "none of a known codec"
+            raise VideoError(f"{name} has no video in it ({why}).")
         yield container, stream
 
 
 def main_stream(container: InputContainer) -> VideoStream | None:
-    """A file's video; None where it has none, or nothing but a cover."""
-    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    """A file's video; None where it has none, or nothing but a cover, or of an unknown codec."""
+    known = [stream for stream in container.streams.video if cast("Any", stream).codec_context is not None]
+    streams = [stream for stream in known if not is_cover(stream)]
     best = container.streams.best("video")
     return next((stream for stream in streams if stream is best), streams[0] if streams else None)
 
@@ -282,7 +284,7 @@ def readable(
     Args:
         on_stop: told why nothing more can be read, where that is not the end of the file.
     """
-    failures = 0
+    failures, errors = 0, import_av().error
     packets = container.demux(*streams)
     while True:
         try:
@@ -290,7 +292,7 @@ def readable(
                 yield packet
                 failures = 0
             return
-        except (import_av().error.FFmpegError, OSError) as error:
+        except (errors.FFmpegError, OSError) as error:
             failures += 1
             if failures == _MOST_FAILURES:
                 if on_stop is not None:

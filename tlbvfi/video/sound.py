@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 #: Channel layouts that every encoder here takes, by the number of channels.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _TICK = Fraction(1, 1000)  # no file counts in coarser ones
+_MAY_REPEAT = 0x20000  # FFmpeg's AVFMT_TS_NONSTRICT: packets of a track may have the same time
 _GAP = Fraction(1, 50)  # seconds of silence that are none, but a rounded time
 _LOSSY = ("aac", "libopus")
 _BITS_PER_CHANNEL = 96_000  # a second; enough that nobody hears it
@@ -131,14 +132,19 @@ class CopiedTrack:
         time = (begins - ticks) * unit
         if self._last is not None and time < self._last:
             return
-        if time == self._last:  # which no file takes
+        if time == self._last and not self._target.format.flags & _MAY_REPEAT:
             time += max(unit, _TICK)
         self._last = time
         packet.dts = round(time / unit)
         if packet.pts is not None:
             packet.pts = max(packet.pts - ticks, packet.dts)
         packet.stream = self.stream
-        self._target.mux(packet)
+        errors = import_av().error
+        try:
+            self._target.mux(packet)
+        except (errors.InvalidDataError, errors.ArgumentError, errors.PatchWelcomeError) as error:
+            # What is wrong with the new file's head is raised again by the picture.
+            log.debug("A packet of sound or subtitles is damaged: %s", error)
 
 
 class EncodedTrack:
