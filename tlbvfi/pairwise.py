@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .frames import check_storage
+from .frames import check_dense
 from .interpolate import TimelineRun
 from .model import TLBVFI
 from .outputs import delivered
@@ -205,12 +205,14 @@ def _check_pair(img0: Tensor, img1: Tensor) -> None:
     for image in (img0, img1):
         if not isinstance(image, Tensor):
             raise ValueError(f"A frame must be a tensor, not {type(image).__name__}.")
-        check_storage(image, "A frame")
+        check_dense(image, "A frame")
     shape = tuple(img0.shape)
     if len(shape) != 4 or shape[:2] != (1, 3) or 0 in shape or tuple(img1.shape) != shape:
         raise ValueError(
             f"Both frames must be RGB, (1, 3, height, width) of one size, not {shape} and {tuple(img1.shape)}."
         )
+    if not (img0.is_floating_point() and img1.is_floating_point()):
+        raise ValueError(f"Frames must be floating point in [0, 1], not {img0.dtype} and {img1.dtype}.")
 
 
 def _place(timestep: float) -> Fraction:
