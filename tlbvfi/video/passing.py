@@ -202,8 +202,8 @@ class Passing:
         ):  # damaged, or it begins too late to be known
             raise ValueError("sound of an unknown kind")
         name = stream.codec_context.name
-        if name == "aac" and not stream.codec_context.extradata and stream.container.format.name.startswith(_HEADED):
-            raise ValueError("AAC without its head")
+        if _lacks_head(stream):
+            raise ValueError("sound without its head")
         unfit = name.startswith(kind.refused) or name not in target.supported_codecs
         if stream.type == "audio":
             if self._excerpt.start and name.startswith("pcm_") and not unfit:  # whose packets may be long
@@ -270,6 +270,15 @@ def _describe(new: Any, old: Any, kind: Container) -> None:
         new.disposition = getattr(old.disposition, "value", old.disposition)
     except AttributeError:
         log.debug("This PyAV cannot mark a track as the default one.")
+
+
+def _lacks_head(stream: Any) -> bool:
+    """Whether sound cannot be decoded, because what its file says of it first is missing or damaged."""
+    head = stream.codec_context.extradata or b""
+    name = stream.codec_context.name
+    if name in ("opus", "libopus"):
+        return not (head.startswith(b"OpusHead") and len(head) >= 19 and head[8] < 16)
+    return name == "aac" and not head and stream.container.format.name.startswith(_HEADED)
 
 
 def _named(stream: Any) -> str:

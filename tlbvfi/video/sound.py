@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,8 +114,10 @@ class CopiedTrack:
         """source: the stream that is copied.
 
         Raises:
-            ValueError: files of this kind do not take it.
+            ValueError, FFmpegError: files of this kind do not take it, or what its file says of it is damaged.
         """
+        if source.type == "audio":
+            _check_head(target, source)
         self.stream = target.add_stream_from_template(source)
         self._target = target
         self._last: Fraction | None = None  # when the last packet begins
@@ -145,6 +148,14 @@ class CopiedTrack:
         except (errors.InvalidDataError, errors.ArgumentError, errors.PatchWelcomeError) as error:
             # What is wrong with the new file's head is raised again by the picture.
             log.debug("A packet of sound or subtitles is damaged: %s", error)
+
+
+def _check_head(target: OutputContainer, source: Any) -> None:
+    """Raise FFmpegError where a file like `target` with this sound could not be begun."""
+    attempt = import_av().open(io.BytesIO(), "w", format=target.format.name)
+    attempt.add_stream_from_template(source)
+    attempt.start_encoding()
+    attempt.close()
 
 
 class EncodedTrack:
