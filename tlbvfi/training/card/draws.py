@@ -25,16 +25,16 @@ class Chance:
         self.generator = generator
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=self.generator, dtype=torch.float64)
+        return low + (high - low) * torch.rand(shape, generator=self.generator, dtype=torch.float64)
 
     def normal(self, deviation: float, *shape: int) -> Tensor:
-        return deviation * torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+        return deviation * torch.randn(shape, generator=self.generator, dtype=torch.float64)
 
     def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return self.uniform(math.log(low), math.log(high), *shape).exp()
 
     def happens(self, share: float, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self.generator) < share
+        return torch.rand(shape, generator=self.generator) < share
 
     def number(self, count: int, *shape: int) -> Tensor:
         return torch.randint(count, shape, generator=self.generator)

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 #: The file of the pictures; sides of a texture, and of a sprite or mask.
 PICTURES, TEXTURE, MASK = "pictures.safetensors", 512, 192
+#: Height and width of the canvas of an overlay, whose content is in the upper left corner.
+CANVAS = (128, 384)
 #: Distances of frames that a video's index has starts for.
 GAPS = (1, 2, 4)
 #: Of the pictures of every kind, the share that is never trained on: the last ones.

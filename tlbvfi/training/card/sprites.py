@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..lettering import WORDS
+from .parcel import CANVAS
 
-#: Size of the canvas that each is drawn on, its content from the upper left corner.
-HEIGHT, WIDTH = 128, 384
+HEIGHT, WIDTH = CANVAS
 Colour = tuple[int, int, int, int]
 
 
