@@ -39,14 +39,15 @@ _TEXTURES, _SPRITES, _MASKS, _OVERLAYS = 11.5, 200, 240, 320
 @dataclass(frozen=True)
 class Part:
     """What is taken of a clip: its first frame and how many, at so many rows; of these the last `kept` are never
-    trained on."""
+    trained on. `gaps`: distances of frames at which it still shows motion."""
 
     name: str
     start: int
     frames: int
     rows: int
     kept: int = 0
-    quality: int = 22
+    gaps: tuple[int, ...] = GAPS
+    quality: int = 20
 
 
 PARTS = (
@@ -57,7 +58,7 @@ PARTS = (
     Part("oa4_launch.webm", 0, 190, 360),
     Part("balle-jbart.mp4", 0, 200, 400, 24),
     Part("birds.mp4", 0, 31, 400),
-    Part("wannaworktogether.mp4", 1000, 200, 352),
+    Part("wannaworktogether.mp4", 1000, 200, 352, gaps=(1,)),
     Part("demo.mp4", 60, 80, 400, 80),
 )
 
@@ -130,13 +131,13 @@ def video(part: Part, cache: Path, out: Path) -> dict[str, object]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     learnt = len(frames) - part.kept
-    return {"file": name, "frames": len(frames), "learnt": learnt, "starts": starts(frames)}
+    return {"file": name, "frames": len(frames), "learnt": learnt, "starts": starts(frames, part.gaps)}
 
 
-def starts(frames: list[np.ndarray]) -> dict[str, list[int]]:
+def starts(frames: list[np.ndarray], gaps: tuple[int, ...]) -> dict[str, list[int]]:
     """For each distance where three frames so far apart show motion that goes on."""
     found: dict[str, list[int]] = {}
-    for gap in GAPS:
+    for gap in gaps:
         last = len(frames) - 2 * gap
         found[str(gap)] = [i for i in range(last) if useful(frames[i], frames[i + gap], frames[i + 2 * gap])]
     return found

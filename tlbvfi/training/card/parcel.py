@@ -59,9 +59,10 @@ class Video:
 
     def starting(self, gap: int, kept: bool) -> list[int]:
         """Starts of three frames at a distance, among those to train on or those that are kept."""
+        starts = self.starts.get(gap, [])
         if kept:
-            return [i for i in self.starts[gap] if i >= self.learnt]
-        return [i for i in self.starts[gap] if i + 2 * gap < self.learnt]
+            return [i for i in starts if i >= self.learnt]
+        return [i for i in starts if i + 2 * gap < self.learnt]
 
 
 @dataclass

@@ -38,11 +38,14 @@ def small_parcel(device: torch.device, size: int) -> Parcel:
         return (F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
 
     overlays = torch.zeros(8, 4, *CANVAS, dtype=torch.uint8)
-    overlays[:, :, 4:20, 4:50] = 255 * (noise(8, 1, 16, 46, 4) > 128)
+    overlays[:, :, 4:20, 4:50] = (255 * (noise(8, 1, 16, 46, 4) > 128)).to(torch.uint8)
+    sprites, masks = noise(8, 4, MASK, MASK), 255 * (noise(8, 1, MASK, MASK, 48) > 110)
+    sprites[:, 3:] = 255 * (sprites[:, 3:] > 110)
+    sprites[:, :3] = torch.minimum(sprites[:, :3], sprites[:, 3:])
     pictures = Pictures(
         noise(16, 3, TEXTURE, TEXTURE).to(device),
-        noise(8, 4, MASK, MASK).to(device),
-        noise(8, 1, MASK, MASK).to(device),
+        sprites.to(device),
+        masks.to(torch.uint8).to(device),
         overlays.to(device),
     )
     picture = noise(1, 3, size + 60, size + 60, 4)

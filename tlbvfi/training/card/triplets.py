@@ -128,8 +128,7 @@ class Source:
             return None
         for _ in range(count):
             video, fitting = usable[int(chance.number(len(usable)))]
-            gap = fitting[min(int(chance.number(len(fitting) + 1)), len(fitting) - 1) if quarter else
-                          int(chance.number(len(fitting)))]  # fmt: skip
+            gap = fitting[int(chance.number(len(fitting)))]
             starts = video.starting(gap, self.kept)
             start = starts[int(chance.number(len(starts)))]
             moments = [start, start + gap, start + 2 * gap]
