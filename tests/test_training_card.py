@@ -1,4 +1,4 @@
-"""Training on a card, on the CPU: exact scenes, overlays, the optimizer, and a run that goes on where it was stopped."""
+"""Training on a card, on the CPU: exact scenes, overlays, the optimizer, a run that goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_a_batch_moves_as_one_layer_alone_does() -> None:
 
     def path(of: motion.Paths, b: int, layer: int) -> one.AffinePath:
         shift, pivot = (x[b, layer].numpy() for x in (of.shift, of.pivot))
-        return one.AffinePath(shift, pivot, *(float(x[b, layer]) for x in (of.turn, of.zoom, of.shear, of.acceleration)))
+        return one.AffinePath(
+            shift, pivot, *(float(x[b, layer]) for x in (of.turn, of.zoom, of.shear, of.acceleration))
+        )
 
     for b, layer in ((0, 0), (1, 2)):
         field = one.SmoothField(motions.control[b, layer].float(), own.pivot[b, layer].numpy(), float(radius[b, layer]))

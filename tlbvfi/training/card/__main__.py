@@ -37,8 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, log, report and pictures")
     parser.add_argument("--seconds", type=float, default=390.0, help="of all, from the start of Python on")
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="where to start; the shipped ones")
+    parser.add_argument("--window", type=int, default=4, help="of attention; the weights' own or less")
     parser.add_argument("--resume", type=Path, help="folder of an earlier run to go on from")
-    parser.add_argument("--batch", type=int, default=32, help="triplets of a step at flow scale 1; at 0.5 twice as many")
+    parser.add_argument(
+        "--batch", type=int, default=32, help="triplets of a step at flow scale 1; at 0.5 twice as many"
+    )
     parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
     parser.add_argument("--seed", type=int, default=0)
@@ -51,16 +54,19 @@ def main(argv: list[str] | None = None) -> int:
     began = _BEGAN if argv is None else time.monotonic()
     options = Options(args.out, began + args.seconds, args.batch, args.rate, seed=args.seed, bridge=args.bridge)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    log.info("%s, after %.1f s", torch.cuda.get_device_name() if device.type == "cuda" else "CPU", time.monotonic() - began)
+    log.info(
+        "%s, after %.1f s", torch.cuda.get_device_name() if device.type == "cuda" else "CPU", time.monotonic() - began
+    )
     if args.rehearse:
         model = small_model(device)
         options.size, options.batch, options.judged = model.multiple, 4, 2
         options.save_seconds, options.bridge = args.seconds / 4, args.seconds / 10
+        start = model
     else:
-        model = read_model(args.weights, device)
+        start, model = read_model(args.weights, device), read_model(args.weights, device, args.window)
     parcel = small_parcel(device, options.size) if args.parcel is None else read_parcel(args.parcel, device)
     log.info("parcel read after %.1f s", time.monotonic() - began)
-    train(Run(options, model, parcel), args.resume)
+    train(Run(options, model, parcel), start, args.resume)
     return 0
 
 

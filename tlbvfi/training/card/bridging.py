@@ -40,7 +40,9 @@ def train_bridge(model: TLBVFI, batches: Iterator[Triplets], until: float) -> di
     kept = [latents(model, triplets) for triplets in batches]
     optimizer = torch.optim.AdamW(parameters, lr=_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule, device = model.schedule, model.device
-    m_of, v_of = (torch.as_tensor(values, dtype=torch.float32, device=device) for values in (schedule.m, schedule.variance))
+    m_of, v_of = (
+        torch.as_tensor(values, dtype=torch.float32, device=device) for values in (schedule.m, schedule.variance)
+    )
     began, errors = time.monotonic(), list[Tensor]()
     for z, y in cycle(kept):
         if (now := time.monotonic()) >= until:

@@ -249,5 +249,3 @@ def graded(colour: Tensor, chance: Chance, strength: float = 1.0) -> Tensor:
     offset = chance.normal(0.05 * strength, batch, 3).float().to(device)
     mixed = torch.einsum("boc,bchw->bohw", matrix, colour)
     return (mixed + offset[..., None, None]).clamp_(0.0, 1.0)
-
-

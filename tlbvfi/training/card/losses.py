@@ -21,7 +21,7 @@ def _binomial(x: Tensor) -> Tensor:
 
 
 def laplacian(made: Tensor, truth: Tensor, levels: int = 4) -> Tensor:
-    """Mean absolute errors of the bands of a pyramid, coarser ones count more as each of their pixels stands for more."""
+    """Mean absolute errors of the bands of a pyramid, coarser ones count more: a pixel stands for more."""
     error = (made - truth).float()
     total = error.new_zeros(())
     with torch.autocast(error.device.type, enabled=False):
@@ -43,8 +43,8 @@ def census(made: Tensor, truth: Tensor, reach: int = 2) -> Tensor:
         centre = grey[:, :, reach : reach + size[0], reach : reach + size[1]]
         around = [
             grey[:, :, y : y + size[0], x : x + size[1]] - centre
-            for y in range(0, 2 * reach + 1)
-            for x in range(0, 2 * reach + 1)
+            for y in range(2 * reach + 1)
+            for x in range(2 * reach + 1)
             if (y, x) != (reach, reach)
         ]
         difference = torch.cat(around, dim=1)

@@ -1,4 +1,4 @@
-"""Captions, logos, boxes and bars over finished frames: they stand still, or move as they like, whatever the scene does.
+"""Captions, logos, boxes and bars over finished frames: they stand still or move whatever the scene does.
 
 They are put on rendered scenes and on real video alike. Their flow is exact, and what they hide counts as hidden.
 """
@@ -38,7 +38,9 @@ def _put_one(rendered: Rendered, overlays: Tensor, chance: Chance, present: Tens
     # Bounds of the content: it lies in the upper left corner of its canvas.
     filled = sprites[:, 3] > 0.02
     height, width = filled.any(dim=2).sum(dim=1).cpu(), filled.any(dim=1).sum(dim=1).cpu()
-    zoom = torch.where(chance.happens(0.6, batch), torch.ones(batch, dtype=torch.float64), chance.uniform(0.7, 1.6, batch))
+    zoom = torch.where(
+        chance.happens(0.6, batch), torch.ones(batch, dtype=torch.float64), chance.uniform(0.7, 1.6, batch)
+    )
     corner = torch.stack(
         [
             chance.uniform(0.0, 1.0, batch) * (size - (width * zoom).clamp_max(0.8 * size)),

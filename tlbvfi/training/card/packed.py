@@ -42,7 +42,9 @@ def _decoded(blob: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def write_packed(path: Path, groups: Mapping[str, Iterable[bytes]], tensors: Mapping[str, Tensor] | None = None) -> None:
+def write_packed(
+    path: Path, groups: Mapping[str, Iterable[bytes]], tensors: Mapping[str, Tensor] | None = None
+) -> None:
     """Groups of encoded pictures, and tensors beside them."""
     content = dict(tensors or {})
     for name, blobs in groups.items():

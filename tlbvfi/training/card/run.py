@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ..optimizer import Average
 from .draws import Chance
 from .judge import Judge
 from .muon import Optimizer
+from .narrowing import with_window
 from .packed import encoded
 from .parcel import Parcel
 from .step import Learner
@@ -65,12 +66,15 @@ class Options:
     save_seconds: float = 50.0
 
 
-def read_model(weights: Path, device: torch.device) -> TLBVFI:
-    """A model of ours from a file in our layout, ready to learn."""
+def read_model(weights: Path, device: torch.device, window: int | None = None) -> TLBVFI:
+    """A model of ours from a file in our layout, ready to learn; with smaller attention windows, where given."""
     with safe_open(weights, "pt") as file:
-        config = json.loads(file.metadata()["config"])
-    model = TLBVFI(params_from_dict(config, weights.name))
-    model.load_state_dict(load_file(weights), strict=False)  # all but the norms' unused counters
+        params = params_from_dict(json.loads(file.metadata()["config"]), weights.name)
+    state: Mapping[str, Tensor] = load_file(weights)
+    if window is not None:
+        params, state = with_window(params, state, window)
+    model = TLBVFI(params)
+    model.load_state_dict(state, strict=False)  # all but the norms' unused counters
     return learning(model.to(device))
 
 

@@ -141,5 +141,3 @@ def render(scenes: Scenes, times: tuple[float, ...], device: torch.device | str)
                 where = torch.where(middle == number, moment.forward(number, here), where)
         places.append(where)
     return Rendered(list(times), [frame for frame, _, _ in made], [front for _, front, _ in made], places)
-
-

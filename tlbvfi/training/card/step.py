@@ -47,7 +47,7 @@ class Weights:
 
 @dataclass
 class Flows:
-    """Estimates of the flow, coarsest first, each (B, 4, h, w) in pixels of its own map; the last at the frame's size."""
+    """Estimates of the flow, coarsest first, each (B, 4, h, w) in pixels of its map; the last at the frame's size."""
 
     coarse: list[Tensor]
     refined: list[Tensor]
@@ -136,8 +136,8 @@ class Learner:
         return Flows(coarse, refined, resize_flow(refined[-1], (height, width)))
 
     def _disturbed(self, flow: Tensor, chance: Chance) -> Tensor:
-        """A coarse flow with some of it lost and something smooth added, for some of the pairs: where the coarse flow is
-        right there is nothing to correct, so that the refinement would never learn to search."""
+        """A coarse flow with some of it lost and something smooth added, for some of the pairs: where it is right there
+        is nothing to correct, so that the refinement would never learn to search."""
         share = _DISTURBED * (1.0 - 1.5 * self.spent)
         if share <= 0.0:
             return flow
@@ -186,7 +186,7 @@ class Learner:
 
     @staticmethod
     def _warped(off: list[Tensor], triplets: Triplets) -> Tensor:
-        """How well the nearer of the warped frames, and each where it is known to show the same, gives the middle one."""
+        """What the nearer of the warped frames lacks, and each of them where it is known to show the same."""
         errors = [charbonnier_map(x).mean(dim=1, keepdim=True) for x in off]
         seen = triplets.seen.float()
         both = errors[0] * (0.1 + seen[:, :1]) + errors[1] * (0.1 + seen[:, 1:])
@@ -200,7 +200,10 @@ class Learner:
         near = F.max_pool2d(triplets.overlay.float(), 5, 1, 2)
         weight = weight * (1.0 + (self.weights.overlay - 1.0) * near)
         total = truth.new_zeros(())
-        estimates = [*zip((0.1, 0.2, 0.4), flows.coarse, strict=True), *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=True)]
+        estimates = [
+            *zip((0.1, 0.2, 0.4), flows.coarse, strict=True),
+            *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=True),
+        ]
         smaller: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for share, flow in estimates:
             size = (flow.shape[-2], flow.shape[-1])

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import torch
 
+from ...model import TLBVFI
 from .bridging import train_bridge
 from .run import WEIGHTS, Run, write_model
 
 log = logging.getLogger(__name__)
 
 
-def train(run: Run, resume: Path | None = None) -> None:
-    """Measure, learn, measure again; all is saved by the end of the run's time, and whatever stops it."""
+def train(run: Run, start: TLBVFI, resume: Path | None = None) -> None:
+    """Measure the model to start from, learn, measure again; all is saved by the end of the run's time, and whatever
+    stops it."""
     options = run.options
     if resume is not None:
         run.resume(resume)
@@ -24,7 +26,7 @@ def train(run: Run, resume: Path | None = None) -> None:
     gc.freeze()
     began = time.monotonic()
     run.report["average"] = run.judge.average()
-    run.measure("before", run.averaged() if run.step else run.model)
+    run.measure("before", start)
     spent = time.monotonic() - began
     log.info("measured in %.1f s", spent)
     # The first measure compiles and warms up what the last one has at hand.

@@ -70,7 +70,6 @@ class Triplets:
         return Triplets(frames, flow, seen, overlay, quarter)
 
 
-
 def finished(rendered: Rendered, overlay: Tensor) -> Triplets:
     """Triplets of the frames at 0, 1/2 and 1, rounded as 8 bits are, and at 1/4 if there is one."""
     frames = [(frame.clamp(0.0, 1.0) * 255.0).round() / 255.0 for frame in rendered.frames]
@@ -191,4 +190,3 @@ class Replay:
         which = torch.tensor(chance.order(len(older))[:batch]).to(older.flow.device)
         found = older.chosen(which)
         return Triplets(found.frames.float(), found.flow.float(), found.seen, found.overlay)
-
