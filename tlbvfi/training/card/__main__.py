@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--window", type=int, default=4, help="of attention; the weights' own or less")
     parser.add_argument("--resume", type=Path, help="folder of an earlier run to go on from")
     parser.add_argument(
-        "--batch", type=int, default=32, help="triplets of a step at flow scale 1; at 0.5 twice as many"
+        "--batch", type=int, default=40, help="triplets of a step at flow scale 1; at 0.5 twice as many"
     )
     parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...model import TLBVFI
-from ...rows.tuning import tuned
+from ...rows.tuning import Tuning, tuned
 from .. import pipeline
 from .step import LEARNING
 from .triplets import Triplets
@@ -24,7 +24,7 @@ _RATE = 6e-4
 def latents(model: TLBVFI, triplets: Triplets) -> tuple[Tensor, Tensor]:
     """The latents of clips with their middle frame, and with an empty one."""
     x0, xm, x1 = triplets.frames
-    with tuned(LEARNING):
+    with tuned(Tuning()):
         deepest = pipeline.pyramid(model, torch.cat([x0, xm, x1]))[-1]
         first, middle, last = deepest.chunk(3)
         empty = pipeline.empty_deepest(model, first, x0.shape[-2], x0.shape[-1])

@@ -54,13 +54,14 @@ class Optimizer:
         self._adam.step()
         rate = self.rate * share * _RATE
         for shape, parameters in self._shapes.items():
+            weights: list[Tensor] = [p.detach() for p in parameters]
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             gradient = torch.stack([g.reshape(shape) for g in gradients]).float()
             momentum = self._momenta[shape].lerp_(gradient, 1.0 - _MOMENTUM)
             update = orthogonal(gradient.lerp_(momentum, _MOMENTUM)).float()
-            torch._foreach_mul_(parameters, 1.0 - rate * _DECAY)
+            torch._foreach_mul_(weights, 1.0 - rate * _DECAY)
             updates = [u.view(p.shape) for u, p in zip(update.unbind(), parameters, strict=True)]
-            torch._foreach_add_(parameters, updates, alpha=-rate * 0.2 * max(shape) ** 0.5)
+            torch._foreach_add_(weights, updates, alpha=-rate * 0.2 * max(shape) ** 0.5)
 
     def state(self) -> dict[str, Tensor]:
         """What it has to remember, by name."""

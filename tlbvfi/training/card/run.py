@@ -36,8 +36,8 @@ WEIGHTS, RAW, STATE = "weights.safetensors", "raw.safetensors", "state.safetenso
 #: Flow scales of the steps, one after the other; None for one drawn at random. At "deep" ones the pair is half new.
 _SCALES: tuple[float | None, ...] = (0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, None)
 _DEEP = (4, 7)
-#: Shares of a batch: of real video, and of rendered scenes that were seen before.
-_REAL, _AGAIN = 0.25, 0.35
+#: Share of a batch that is real video.
+_REAL = 0.25
 #: Shares of rendered scenes and of real video with an overlay.
 _OVERLAYS = (0.35, 0.45)
 
@@ -57,7 +57,7 @@ class Options:
 
     out: Path
     until: float
-    batch: int = 32
+    batch: int = 40
     rate: float = 6e-4
     size: int = 256
     seed: int = 0
@@ -111,6 +111,8 @@ class Run:
         self.judge = Judge.of(kept, parcel.lpips, options.judged)
         self.replay = Replay(24)
         self.report: dict[str, object] = {}
+        # A card multiplies no more than 65535 windows at a time everywhere; the decoder has them at half the size.
+        self._most = 65_535 // (options.size // 2 // model.params.autoencoder.window) ** 2
         torch.manual_seed(options.seed)
 
     def chance(self, purpose: int) -> Chance:
@@ -156,7 +158,7 @@ class Run:
         drawn = _SCALES[place]
         scale = float(self.chance(0).uniform(0.3, 0.8)) if drawn is None else drawn
         self.learner.spent = spent
-        batch = max(4, round(self.batch * min(2.0, 1.0 / scale)))
+        batch = max(4, min(round(self.batch * min(2.0, 1.0 / scale)), self._most))
         with torch.autocast(self.device.type, torch.bfloat16):
             triplets = self.triplets(batch, place in _DEEP)
             if triplets.quarter is not None:
@@ -169,27 +171,41 @@ class Run:
         if math.isfinite(norm):
             warm = min(1.0, (self.step + 1) / 60)
             self.optimizer.step(warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(spent, 1.0)))))
-            self.average.update(self.step)
+            decay = min(self.average.decay, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average.values, [p.detach() for p in self.parameters], 1.0 - decay)
         self.step += 1
         name = f"@{drawn}" + (" 1/4" if place in _DEEP else "") if drawn is not None else "@any"
         told = {f"{key} {name}": value for key, value in figures.items() if key in ("psnr", "perceptual", "flow")}
         return {"loss": loss.detach(), "norm": torch.tensor(norm), **figures, **told}
 
     def triplets(self, batch: int, quarter: bool = False) -> Triplets:
-        """A batch: rendered scenes, new and seen before, and real video."""
+        """A batch: real video and rendered scenes, in every other step new ones."""
         with torch.autocast(self.device.type, enabled=False):
             chance = self.chance(2)
-            count = round(batch * _REAL)
-            real = self.source.real(count, chance, _OVERLAYS[1], quarter) if count else None
-            again = None if quarter else self.replay.drawn(round(batch * _AGAIN), chance)
-            rest = batch - sum(len(part) for part in (real, again) if part is not None)
-            new = self.source.rendered(rest, chance, _OVERLAYS[0], quarter)
-            if not quarter:
-                self.replay.add(new)
-            parts = [part.turned(chance) for part in (real, new, again) if part is not None]
+            real = self.source.real(round(batch * _REAL), chance, _OVERLAYS[1], quarter)
+            rest = batch - (0 if real is None else len(real))
+            scenes = self._seen_before(rest, chance) if not quarter and self.step % 2 else []
+            if not scenes:
+                scenes = [self.source.rendered(rest, chance, _OVERLAYS[0], quarter)]
+                if not quarter:
+                    self.replay.add(scenes[0])
+            parts = [part.turned(chance) for part in ([] if real is None else [real]) + scenes]
             # The first are those whose middle frame is encoded: they are to be of all kinds.
             joined = Triplets.joined(parts)
             return joined.chosen(torch.tensor(chance.order(len(joined))).to(self.device))
+
+    def _seen_before(self, count: int, chance: Chance) -> list[Triplets]:
+        """So many of two batches of rendered scenes that were seen before; none while there are few."""
+        found = []
+        for _ in range(4):
+            part = self.replay.drawn(count, chance) if count else None
+            if part is None:
+                break
+            part = part.chosen(slice(0, max(1, min(count, len(part) // 2 + 1))))
+            found.append(part)
+            count -= len(part)
+        return found if count == 0 else []
 
     def _halved(self, triplets: Triplets, scale: float) -> Triplets:
         """From the first frame to the middle one that the model makes, as bisection does; between them is the frame at

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...model import TLBVFI
 from ...modules.warp import resize, resize_flow, warp
@@ -83,13 +84,14 @@ class Learner:
             ends = [self.model.encode_frame(frame * 2 - 1, scale) for frame in (x0, x1)]
             empty = pipeline.empty_deepest(self.model, ends[0].deepest, x0.shape[-2], x0.shape[-1])
             z = self.model.latent((ends[0].deepest, empty, ends[1].deepest), x0, x1)
-            flow = self.model.flows(*ends).full
+            flow = self.model.flows(ends[0], ends[1]).full
             codes = pipeline.nearest_codes(self.model, z)
             return self.model.decode(codes, (x0, x1), (ends[0].pyramid, ends[1].pyramid), flow).float()
 
     def loss(self, triplets: Triplets, scale: float, chance: Chance) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch at a flow scale, and figures for the log, all of them on the device."""
-        with tuned(LEARNING):
+        # By products: a card's own kernels of attention take no more than 65535 windows, and biases that learn in part.
+        with tuned(LEARNING), sdpa_kernel(SDPBackend.MATH):
             return self._loss(triplets, scale, chance)
 
     def _loss(self, triplets: Triplets, scale: float, chance: Chance) -> tuple[Tensor, dict[str, Tensor]]:
@@ -161,7 +163,7 @@ class Learner:
         own, commitment, drawn = self._stage.coded(
             [torch.cat([first[:part], middle, last[:part]])], (images[0][:part], images[1][:part], images[2][:part])
         )
-        with torch.no_grad():
+        with torch.no_grad(), tuned(Tuning()):
             rest = slice(part, None)
             empty = pipeline.empty_deepest(self.model, first[rest], images[0].shape[-2], images[0].shape[-1])
             z = self.model.latent((first[rest], empty, last[rest]), images[0][rest], images[2][rest])

@@ -30,7 +30,7 @@ def train(run: Run, start: TLBVFI, resume: Path | None = None) -> None:
     spent = time.monotonic() - began
     log.info("measured in %.1f s", spent)
     # The first measure compiles and warms up what the last one has at hand.
-    reserve = options.bridge + 0.8 * spent + min(10.0, 2.0 + spent)
+    reserve = options.bridge + spent + min(10.0, 4.0 + spent)
     try:
         run.learn(options.until - reserve)
     finally:

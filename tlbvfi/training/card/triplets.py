@@ -43,9 +43,10 @@ class Triplets:
     @staticmethod
     def joined(parts: list[Triplets]) -> Triplets:
         frames = torch.cat([part.frames for part in parts], dim=1)
-        rest = [torch.cat([getattr(part, name) for part in parts]) for name in ("flow", "seen", "overlay")]
+        flow, seen = torch.cat([part.flow for part in parts]), torch.cat([part.seen for part in parts])
         quarters = [part.quarter for part in parts if part.quarter is not None]
-        return Triplets(frames, *rest, quarter=torch.cat(quarters) if len(quarters) == len(parts) else None)
+        quarter = torch.cat(quarters) if len(quarters) == len(parts) else None
+        return Triplets(frames, flow, seen, torch.cat([part.overlay for part in parts]), quarter)
 
     def to(self, dtype: torch.dtype) -> Triplets:
         """With frames and flows in another dtype, as they are kept."""
