@@ -13,6 +13,7 @@ from tlbvfi.modules.warp import warp
 from tlbvfi.training import motion as one
 from tlbvfi.training.card import motion, muon
 from tlbvfi.training.card.draws import Chance, SceneMaker, fields, paths
+from tlbvfi.training.card.losses import perceptual
 from tlbvfi.training.card.overlays import put_on
 from tlbvfi.training.card.packed import encoded, read_packed, write_packed
 from tlbvfi.training.card.parcel import Parcel
@@ -20,6 +21,7 @@ from tlbvfi.training.card.rehearsal import small_model, small_parcel
 from tlbvfi.training.card.run import Options, Run
 from tlbvfi.training.card.scenes import Rendered, render
 from tlbvfi.training.card.triplets import Source, Triplets, finished
+from tlbvfi.training.metrics import LPIPS
 
 SIZE = 64
 CPU = torch.device("cpu")
@@ -131,7 +133,7 @@ def test_matrices_of_one_shape_are_stepped_as_each_alone() -> None:
     ours, theirs = ([nn.Parameter(x.clone()) for x in torch.ones(2, 16, 24) / 9] for _ in "12")
     small = nn.Parameter(torch.ones(3))
     optimizer = muon.Optimizer([*ours, small], 1e-3)
-    reference = torch.optim.Muon(theirs, lr=2e-3, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw")
+    reference = torch.optim.Muon(theirs, lr=4e-3, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw")
     for _ in range(2):
         for a, b in zip(ours, theirs, strict=True):
             a.grad = b.grad = torch.randn(16, 24)
@@ -141,6 +143,21 @@ def test_matrices_of_one_shape_are_stepped_as_each_alone() -> None:
     moved = [float((p - 1 / 9).detach().norm()) for p in theirs]
     for a, b, far in zip(ours, theirs, moved, strict=True):
         assert float((a - b).detach().norm()) < 0.03 * far
+
+
+def test_the_perceptual_term_is_lpips_and_has_a_gradient_on_black() -> None:
+    torch.manual_seed(0)
+    lpips = LPIPS()
+    for conv in lpips.convs:
+        nn.init.zeros_(conv.bias)
+    for head in lpips.heads:
+        nn.init.uniform_(head)
+    truth = torch.rand(2, 3, 64, 64)
+    made = (truth + 0.2 * torch.rand(2, 3, 64, 64)).clamp(0, 1).requires_grad_()
+    torch.testing.assert_close(perceptual(lpips, made, truth), lpips(made, truth).mean(), rtol=1e-3, atol=1e-5)
+    grey = ((lpips.shift + 1) / 2).expand(1, 3, 64, 64).clone().requires_grad_()  # nothing is found there at all
+    perceptual(lpips, grey, truth[:1]).backward()
+    assert grey.grad is not None and grey.grad.isfinite().all()
 
 
 def test_packed_pictures_come_back(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..metrics import ALEXNET, LPIPS
+
 
 def charbonnier_map(error: Tensor) -> Tensor:
     """sqrt(error^2 + 0.001^2) - 0.001, a smooth absolute error, of each value."""
@@ -31,6 +33,19 @@ def laplacian(made: Tensor, truth: Tensor, levels: int = 4) -> Tensor:
             total = total + charbonnier_map(error - larger).mean() * 1.6**level
             error = smaller
     return total + charbonnier_map(error).mean() * 1.6**levels
+
+
+def perceptual(lpips: LPIPS, made: Tensor, truth: Tensor) -> Tensor:
+    """LPIPS, with a gradient where nothing of a kind is found: there the length of its features has none."""
+    made, truth = ((x * 2.0 - 1.0 - lpips.shift) / lpips.scale for x in (made, truth))
+    total = made.new_zeros(())
+    for conv, head, (_, _, _, _, pooled) in zip(lpips.convs, lpips.heads, ALEXNET, strict=True):
+        both = torch.cat([made, truth])
+        both = F.relu(conv(F.max_pool2d(both, 3, 2) if pooled else both))
+        made, truth = both.chunk(2)
+        unit = [x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-8) for x in (made.float(), truth.float())]
+        total = total + (head * (unit[0] - unit[1]).square()).sum(dim=1).mean()
+    return total
 
 
 def census(made: Tensor, truth: Tensor, reach: int = 2) -> Tensor:

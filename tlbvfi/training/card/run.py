@@ -49,7 +49,7 @@ class Options:
     Attributes:
         until: when it has to be over, of the monotonic clock.
         batch: triplets of a step at a flow scale of 1; at 0.5 twice as many.
-        rate: the highest learning rate.
+        rate: AdamW's highest learning rate; Muon's is four times that.
         judged: triplets of each set that models are measured on.
         bridge: seconds for the denoiser.
         save_seconds: how often all is saved.
@@ -58,7 +58,7 @@ class Options:
     out: Path
     until: float
     batch: int = 40
-    rate: float = 6e-4
+    rate: float = 1.5e-4
     size: int = 256
     seed: int = 0
     judged: int = 24
@@ -127,13 +127,8 @@ class Run:
         history = History(self.options.out / "log.jsonl", began)
         while (now := time.monotonic()) + longest < until:
             spent = (now - began) / (until - began)
-            try:
-                figures = self.take_step(spent)
-            except torch.cuda.OutOfMemoryError:
-                if self.batch <= 4:
-                    raise
-                self.batch //= 2
-                log.warning("out of memory: a batch is %d from now on", self.batch)
+            figures = self._step_or_none(spent)
+            if figures is None:
                 self._forget()
                 continue
             history.add(self.step, spent, figures)
@@ -144,7 +139,19 @@ class Run:
                 saved = time.monotonic()
         history.write(self.step)
 
+    def _step_or_none(self, spent: float) -> dict[str, Tensor] | None:
+        """A step, or none where memory does not do for it: then batches are half as large from now on."""
+        try:
+            return self.take_step(spent)
+        except torch.cuda.OutOfMemoryError:
+            if self.batch <= 4:
+                raise
+            self.batch //= 2
+            log.warning("out of memory: a batch is %d from now on", self.batch)
+        return None
+
     def _forget(self) -> None:
+        """Give back what a step has left."""
         for parameter in self.parameters:
             parameter.grad = None
         gc.collect()
@@ -169,7 +176,7 @@ class Run:
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
         if math.isfinite(norm):
-            warm = min(1.0, (self.step + 1) / 60)
+            warm = min(1.0, (self.step + 1) / 120)
             self.optimizer.step(warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(spent, 1.0)))))
             decay = min(self.average.decay, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
@@ -177,7 +184,8 @@ class Run:
         self.step += 1
         name = f"@{drawn}" + (" 1/4" if place in _DEEP else "") if drawn is not None else "@any"
         told = {f"{key} {name}": value for key, value in figures.items() if key in ("psnr", "perceptual", "flow")}
-        return {"loss": loss.detach(), "norm": torch.tensor(norm), **figures, **told}
+        finite = torch.tensor(float(math.isfinite(norm)))
+        return {"loss": loss.detach(), "norm": torch.tensor(norm), "finite": finite, **figures, **told}
 
     def triplets(self, batch: int, quarter: bool = False) -> Triplets:
         """A batch: real video and rendered scenes, in every other step new ones."""
@@ -314,7 +322,17 @@ class History:
             line[name] = round(float(torch.stack([v.float().cpu() for v in values]).mean()), 5)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        shown = ("loss", "norm", "psnr @0.5", "psnr @1.0", "perceptual @0.5", "flow @0.5", "seconds a step", "GiB")
+        shown = (
+            "loss",
+            "norm",
+            "finite",
+            "psnr @0.5",
+            "psnr @1.0",
+            "perceptual @0.5",
+            "flow @0.5",
+            "seconds a step",
+            "GiB",
+        )
         log.info("step %d, %.0f s: %s", step, now - self._began, {n: line[n] for n in shown if n in line})
         self._sums.clear()
         self._last, self._steps = time.monotonic(), 0

@@ -18,7 +18,7 @@ from ..losses import around, blend_loss, endpoint_error, hidden_loss
 from ..metrics import LPIPS
 from ..stages.autoencoder import AutoencoderStage
 from .draws import Chance
-from .losses import census, charbonnier_map, laplacian
+from .losses import census, charbonnier_map, laplacian, perceptual
 from .triplets import Triplets
 
 #: With gradients maps go whole: a card has room, and few long operations keep it busy.
@@ -183,7 +183,7 @@ class Learner:
             "census": census(made, truth),
         }
         if self.lpips is not None:
-            losses["perceptual"] = self.lpips(made, truth).float().mean()
+            losses["perceptual"] = perceptual(self.lpips, made, truth)
         return losses
 
     @staticmethod
