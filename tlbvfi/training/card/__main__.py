@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--rate", type=float, default=1.5e-4, help="highest learning rate")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
+    parser.add_argument("--judged", type=int, default=32, help="triplets of each set that is measured")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rehearse", action="store_true", help="a very small model, pictures of noise, few of all")
     args = parser.parse_args(argv)
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     args.out.mkdir(parents=True, exist_ok=True)
     began = _BEGAN if argv is None else time.monotonic()
-    options = Options(args.out, began + args.seconds, args.batch, args.rate, seed=args.seed, bridge=args.bridge)
+    options = Options(args.out, began + args.seconds, args.batch, args.rate, seed=args.seed)
+    options.judged, options.bridge = args.judged, args.bridge
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     log.info(
         "%s, after %.1f s", torch.cuda.get_device_name() if device.type == "cuda" else "CPU", time.monotonic() - began

@@ -36,6 +36,8 @@ WEIGHTS, RAW, STATE = "weights.safetensors", "raw.safetensors", "state.safetenso
 #: Flow scales of the steps, one after the other; None for one drawn at random. At "deep" ones the pair is half new.
 _SCALES: tuple[float | None, ...] = (0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, None)
 _DEEP = (4, 7)
+#: How many steps one after the other may have a gradient that is not finite.
+_LOST = 20
 #: Share of a batch that is real video.
 _REAL = 0.25
 #: Shares of rendered scenes and of real video with an overlay.
@@ -61,7 +63,7 @@ class Options:
     rate: float = 1.5e-4
     size: int = 256
     seed: int = 0
-    judged: int = 24
+    judged: int = 32
     bridge: float = 15.0
     save_seconds: float = 50.0
 
@@ -123,7 +125,7 @@ class Run:
     def learn(self, until: float) -> None:
         """Take steps until a moment of the monotonic clock; the learning rate falls over that time."""
         began = saved = time.monotonic()
-        longest = 0.0
+        longest, lost = 0.0, 0
         history = History(self.options.out / "log.jsonl", began)
         while (now := time.monotonic()) + longest < until:
             spent = (now - began) / (until - began)
@@ -132,6 +134,9 @@ class Run:
                 self._forget()
                 continue
             history.add(self.step, spent, figures)
+            lost = 0 if figures["finite"] else lost + 1
+            if lost > _LOST:
+                raise RuntimeError(f"The gradients of {lost} steps one after the other are not finite.")
             if self.step > 20:
                 longest = max(longest, min(time.monotonic() - now, 5.0))
             if time.monotonic() - saved > self.options.save_seconds:

@@ -82,16 +82,23 @@ def finished(rendered: Rendered, overlay: Tensor) -> Triplets:
 
 
 def lit(rendered: Rendered, chance: Chance, share: float) -> None:
-    """Brightness and gamma that drift, and noise, for a share of the scenes."""
+    """Brightness and gamma that drift, for a share of the scenes."""
     batch, device = len(rendered.labels[0]), rendered.frames[0].device
     drifts = chance.happens(share, batch)
     gain, gamma = chance.normal(0.06, batch) * drifts, chance.normal(0.05, batch) * drifts
-    noise = chance.uniform(0.0, 0.02, batch) * chance.happens(0.25, batch)
-    numbers = torch.stack([gain, gamma, noise], dim=1).float().to(device)[..., None, None, None]
+    numbers = torch.stack([gain, gamma], dim=1).float().to(device)[..., None, None, None]
     for i, t in enumerate(rendered.times):
-        gain_then, gamma_then, deviation = numbers[:, 0] * (t - 0.5), numbers[:, 1] * (t - 0.5), numbers[:, 2]
-        frame = rendered.frames[i].clamp(0.0, 1.0).clamp_min(1e-4) ** gamma_then.exp() * gain_then.exp()
-        rendered.frames[i] = frame + deviation * torch.randn_like(frame)
+        gain_then, gamma_then = numbers[:, 0] * (t - 0.5), numbers[:, 1] * (t - 0.5)
+        rendered.frames[i] = rendered.frames[i].clamp(1e-4, 1.0) ** gamma_then.exp() * gain_then.exp()
+
+
+def noisy(rendered: Rendered, chance: Chance, share: float, most: float = 0.016) -> None:
+    """Noise on all frames of a share of the scenes, as cameras and codecs leave it on what stands still too."""
+    batch, device = len(rendered.labels[0]), rendered.frames[0].device
+    deviation = chance.uniform(0.0, most, batch) * chance.happens(share, batch)
+    deviation = deviation.float().to(device)[:, None, None, None]
+    for i, frame in enumerate(rendered.frames):
+        rendered.frames[i] = frame.clamp(0.0, 1.0) + deviation * torch.randn_like(frame)
 
 
 class Source:
@@ -114,7 +121,9 @@ class Source:
         times = (0.0, 0.25, 0.5, 1.0) if quarter else (0.0, 0.5, 1.0)
         made = render(self.maker.drawn(batch, chance), times, self.maker.device)
         lit(made, chance, 0.3)
-        return finished(made, put_on(made, self.overlays, chance, overlays))
+        there = put_on(made, self.overlays, chance, overlays)
+        noisy(made, chance, 0.3)
+        return finished(made, there)
 
     @torch.no_grad()
     def real(self, batch: int, chance: Chance, overlays: float, quarter: bool = False) -> Triplets | None:
@@ -166,6 +175,8 @@ class Source:
         places = [here.clone() if t == 0.5 else unknown.clone() for t in times]
         made = Rendered(times, list(parts.unbind(0)), [labels.clone() for _ in times], places)
         there = put_on(made, self.overlays, chance, share)
+        if not self.kept:
+            noisy(made, chance, 0.15)
         triplets = finished(made, there)
         # Nothing is known of what no overlay covers.
         triplets.seen = triplets.seen & triplets.flow.isfinite().view(batch, 2, 2, size, size).all(dim=2)
