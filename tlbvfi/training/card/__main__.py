@@ -1,0 +1,76 @@
+"""Train the built-in model on a graphics card, for a number of seconds from start to end.
+
+    python -m tlbvfi.training.card --parcel DIR --out OUT --seconds 390
+
+reads the parcel (:mod:`.make_parcel`), measures the weights it starts from, trains, trains the denoiser at the end,
+measures again, and leaves in OUT: weights.safetensors, in half precision, as they are shipped; log.jsonl; report.json;
+sheet.webp; and raw.safetensors and state.safetensors, from which --resume OUT goes on. `--rehearse` goes the same way
+on any machine with a very small model and pictures of noise.
+"""
+
+from __future__ import annotations
+
+import time
+
+_BEGAN = time.monotonic()
+
+import argparse  # noqa: E402
+import logging  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import torch  # noqa: E402
+
+from .parcel import read_parcel  # noqa: E402
+from .rehearsal import small_model, small_parcel  # noqa: E402
+from .run import Options, Run, read_model  # noqa: E402
+from .train import train  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "tlbvfi-small.safetensors"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tlbvfi.training.card", description="Train on a graphics card.")
+    parser.add_argument("--parcel", type=Path, help="folder that make_parcel has written")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, log, report and pictures")
+    parser.add_argument("--seconds", type=float, default=390.0, help="of all, from the start of Python on")
+    parser.add_argument("--weights", type=Path, default=SHIPPED, help="where to start; the shipped ones")
+    parser.add_argument("--window", type=int, default=4, help="of attention; the weights' own or less")
+    parser.add_argument("--resume", type=Path, help="folder of an earlier run to go on from")
+    parser.add_argument(
+        "--batch", type=int, default=40, help="triplets of a step at flow scale 1; at 0.5 twice as many"
+    )
+    parser.add_argument("--rate", type=float, default=1.5e-4, help="highest learning rate")
+    parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
+    parser.add_argument("--judged", type=int, default=32, help="triplets of each set that is measured")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rehearse", action="store_true", help="a very small model, pictures of noise, few of all")
+    args = parser.parse_args(argv)
+    if args.parcel is None and not args.rehearse:
+        parser.error("give --parcel, or --rehearse")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    args.out.mkdir(parents=True, exist_ok=True)
+    began = _BEGAN if argv is None else time.monotonic()
+    options = Options(args.out, began + args.seconds, args.batch, args.rate, seed=args.seed)
+    options.judged, options.bridge = args.judged, args.bridge
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    log.info(
+        "%s, after %.1f s", torch.cuda.get_device_name() if device.type == "cuda" else "CPU", time.monotonic() - began
+    )
+    if args.rehearse:
+        model = small_model(device)
+        options.size, options.batch, options.judged = model.multiple, 4, 2
+        options.save_seconds, options.bridge = args.seconds / 4, args.seconds / 10
+        start = model
+    else:
+        start, model = read_model(args.weights, device), read_model(args.weights, device, args.window)
+    parcel = small_parcel(device, options.size) if args.parcel is None else read_parcel(args.parcel, device)
+    log.info("parcel read after %.1f s", time.monotonic() - began)
+    train(Run(options, model, parcel), start, args.resume)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""What a step on a card learns by: the whole way from two frames to the one between, at one flow scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ...model import TLBVFI
+from ...modules.warp import resize, resize_flow, warp
+from ...padding import flow_size
+from ...rows.tuning import Tuning, tuned
+from .. import pipeline
+from ..losses import around, blend_loss, endpoint_error, hidden_loss
+from ..metrics import LPIPS
+from ..stages.autoencoder import AutoencoderStage
+from .draws import Chance
+from .losses import census, charbonnier_map, laplacian, perceptual
+from .triplets import Triplets
+
+#: With gradients maps go whole: a card has room, and few long operations keep it busy.
+LEARNING = replace(Tuning(), few_operations=False, piece_positions=1 << 40, most_pieces=None)
+#: Share of a batch whose middle frame is encoded as well, for the latent.
+_LATENTS = 1 / 4
+#: Share of the pairs whose refinement starts from a disturbed flow at first, and by how many pixels at most.
+_DISTURBED, _DISTURBANCE = 0.3, 2.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the errors that make up the loss."""
+
+    pixels: float = 1.0
+    square: float = 4.0
+    bands: float = 0.25
+    census: float = 0.05
+    perceptual: float = 0.35
+    warped: float = 0.4
+    flow: float = 0.015
+    hidden: float = 0.03
+    blend: float = 0.06
+    latent: float = 0.1
+    overlay: float = 4.0  # how much more a pixel counts where an overlay is, or beside it
+
+
+@dataclass
+class Flows:
+    """Estimates of the flow, coarsest first, each (B, 4, h, w) in pixels of its map; the last at the frame's size."""
+
+    coarse: list[Tensor]
+    refined: list[Tensor]
+    full: Tensor
+
+
+@dataclass
+class Learner:
+    """The loss of a model on triplets.
+
+    Attributes:
+        spent: share of the run that is over.
+    """
+
+    model: TLBVFI
+    lpips: LPIPS | None
+    weights: Weights = field(default_factory=Weights)
+    spent: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._stage = AutoencoderStage(self.model)
+        self._stage.sketch.to(self.model.device)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All that learns: everything but the denoiser, and the layer beside the model that the latent is drawn by."""
+        return [*pipeline.autoencoder_parameters(self.model), *self._stage.sketch.parameters()]
+
+    @torch.no_grad()
+    def middle(self, triplets: Triplets, scale: float) -> Tensor:
+        """The middle frame as the model makes it now, without its bridge: (B, 3, S, S)."""
+        x0, _, x1 = triplets.frames
+        with tuned(Tuning()):
+            ends = [self.model.encode_frame(frame * 2 - 1, scale) for frame in (x0, x1)]
+            empty = pipeline.empty_deepest(self.model, ends[0].deepest, x0.shape[-2], x0.shape[-1])
+            z = self.model.latent((ends[0].deepest, empty, ends[1].deepest), x0, x1)
+            flow = self.model.flows(ends[0], ends[1]).full
+            codes = pipeline.nearest_codes(self.model, z)
+            return self.model.decode(codes, (x0, x1), (ends[0].pyramid, ends[1].pyramid), flow).float()
+
+    def loss(self, triplets: Triplets, scale: float, chance: Chance) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch at a flow scale, and figures for the log, all of them on the device."""
+        # By products: a card's own kernels of attention take no more than 65535 windows, and biases that learn in part.
+        with tuned(LEARNING), sdpa_kernel(SDPBackend.MATH):
+            return self._loss(triplets, scale, chance)
+
+    def _loss(self, triplets: Triplets, scale: float, chance: Chance) -> tuple[Tensor, dict[str, Tensor]]:
+        x0, xm, x1 = triplets.frames
+        batch, part = len(xm), max(2, round(len(xm) * _LATENTS))
+        levels = pipeline.pyramid(self.model, torch.cat([x0, x1, xm[:part]]))
+        first, last, middle = zip(*(level.split([batch, batch, part]) for level in levels), strict=True)
+        flows = self._flows((x0, x1), (first, last), scale, chance)
+        codes, latent = self._codes((first[-1], middle[-1], last[-1]), (x0, xm, x1))
+        made = pipeline.decode_observed(self.model, codes, (x0, x1), (first, last), flows.full)
+        losses = self._picture_losses(made.frame, triplets)
+        losses["latent"] = latent
+        off = [(warp(x, flow) - xm).abs() for x, flow in zip((x0, x1), flows.full.chunk(2, dim=1), strict=True)]
+        losses["warped"] = self._warped(off, triplets)
+        losses["flow"] = self._flow_error(flows, triplets)
+        seen = {"valid0": triplets.seen[:, :1], "valid1": triplets.seen[:, 1:]}
+        losses["hidden"] = hidden_loss(made.blend, seen)
+        nearness = tuple(around(x.detach().mean(dim=1, keepdim=True)) for x in off)
+        losses["blend"] = blend_loss(made.blend, (nearness[0], nearness[1]))
+        total = sum(getattr(self.weights, name) * value for name, value in losses.items())
+        assert isinstance(total, Tensor)
+        square = (made.frame.detach() - xm).square().mean(dim=(1, 2, 3))
+        figures = {name: value.detach() for name, value in losses.items()}
+        figures["psnr"] = -10.0 * square.clamp_min(1e-10).log10().mean()
+        return total, figures
+
+    def _flows(
+        self, images: tuple[Tensor, Tensor], pyramids: tuple[tuple[Tensor, ...], ...], scale: float, chance: Chance
+    ) -> Flows:
+        height, width = images[0].shape[-2:]
+        size = flow_size(height, width, scale)
+        if size == (height, width):
+            frames, levels = images, pyramids
+        else:
+            small = [resize(x, size) for x in images]
+            made = pipeline.motion_pyramid(self.model, torch.cat(small))
+            levels = tuple(zip(*(level.chunk(2) for level in made), strict=True))
+            frames = (small[0], small[1])
+        if scale < 1.0:
+            frames = (frames[0] * 2 - 1, frames[1] * 2 - 1)
+        coarse = pipeline.coarse_estimates(self.model, frames)
+        start = self._disturbed(coarse[-1], chance)
+        refined = pipeline.refined_estimates(self.model, levels, start, len(levels[0]))
+        return Flows(coarse, refined, resize_flow(refined[-1], (height, width)))
+
+    def _disturbed(self, flow: Tensor, chance: Chance) -> Tensor:
+        """A coarse flow with some of it lost and something smooth added, for some of the pairs: where it is right there
+        is nothing to correct, so that the refinement would never learn to search."""
+        share = _DISTURBED * (1.0 - 1.5 * self.spent)
+        if share <= 0.0:
+            return flow
+        count, device = len(flow), flow.device
+        kept, off = chance.uniform(0.0, 1.0, 2, count, 1, 1, 1).float().to(device)
+        chosen = chance.happens(share, count, 1, 1, 1).to(device)
+        noise = torch.randn(count, flow.shape[1], 4, 4, device=device) * off * _DISTURBANCE
+        noise = F.interpolate(noise, (flow.shape[-2], flow.shape[-1]), mode="bicubic")
+        return torch.where(chosen, flow * kept + noise, flow)
+
+    def _codes(
+        self, deepest: tuple[Tensor, Tensor, Tensor], images: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The codes that a batch is decoded from, and what the latent learns by.
+
+        The first of the batch have the codes of their true middle frame, as behind a bridge without error, the others
+        those of an empty one, as before it.
+        """
+        first, middle, last = deepest
+        part = len(middle)
+        own, commitment, drawn = self._stage.coded(
+            [torch.cat([first[:part], middle, last[:part]])], (images[0][:part], images[1][:part], images[2][:part])
+        )
+        with torch.no_grad(), tuned(Tuning()):
+            rest = slice(part, None)
+            empty = pipeline.empty_deepest(self.model, first[rest], images[0].shape[-2], images[0].shape[-1])
+            z = self.model.latent((first[rest], empty, last[rest]), images[0][rest], images[2][rest])
+            others = pipeline.nearest_codes(self.model, z)
+        return torch.cat([own, others]), commitment + drawn
+
+    def _picture_losses(self, made: Tensor, triplets: Triplets) -> dict[str, Tensor]:
+        truth = triplets.frames[1]
+        error = made - truth
+        near = F.max_pool2d(triplets.overlay.float(), 7, 1, 3)
+        weight = 1.0 + (self.weights.overlay - 1.0) * near
+        weight = weight / weight.mean()
+        losses = {
+            "pixels": (charbonnier_map(error) * weight).mean(),
+            "square": (error.float().square() * weight).mean(),
+            "bands": laplacian(made, truth),
+            "census": census(made, truth),
+        }
+        if self.lpips is not None:
+            losses["perceptual"] = perceptual(self.lpips, made, truth)
+        return losses
+
+    @staticmethod
+    def _warped(off: list[Tensor], triplets: Triplets) -> Tensor:
+        """What the nearer of the warped frames lacks, and each of them where it is known to show the same."""
+        errors = [charbonnier_map(x).mean(dim=1, keepdim=True) for x in off]
+        seen = triplets.seen.float()
+        both = errors[0] * (0.1 + seen[:, :1]) + errors[1] * (0.1 + seen[:, 1:])
+        return torch.minimum(*errors).mean() + 0.5 * both.mean()
+
+    def _flow_error(self, flows: Flows, triplets: Triplets) -> Tensor:
+        """Of all estimates, where the flow is known, in pixels of the frame; the last counts most."""
+        known = triplets.flow.isfinite().all(dim=1, keepdim=True)
+        truth = triplets.flow.nan_to_num()
+        weight = known * (0.1 + 0.9 * triplets.seen.float())
+        near = F.max_pool2d(triplets.overlay.float(), 5, 1, 2)
+        weight = weight * (1.0 + (self.weights.overlay - 1.0) * near)
+        total = truth.new_zeros(())
+        estimates = [
+            *zip((0.1, 0.2, 0.4), flows.coarse, strict=True),
+            *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=True),
+        ]
+        smaller: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        for share, flow in estimates:
+            size = (flow.shape[-2], flow.shape[-1])
+            if size not in smaller:
+                smaller[size] = _at(size, truth, weight)
+            target, its_weight = smaller[size]
+            factor = truth.shape[-1] / size[1]
+            total = total + share * endpoint_error(flow * factor, target, its_weight)
+        return total
+
+
+def _at(size: tuple[int, int], flow: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A flow at another size, in pixels of its own, and the weights there: less where several motions meet."""
+    if size == (flow.shape[-2], flow.shape[-1]):
+        return flow, weight
+    mean, square = F.interpolate(flow, size, mode="area"), F.interpolate(flow.square(), size, mode="area")
+    spread = (square - mean.square()).clamp_min(0.0)
+    agreement = 1.0 / (1.0 + torch.stack([spread[:, :2].sum(1), spread[:, 2:].sum(1)], dim=1))
+    return mean, F.interpolate(weight, size, mode="area") * agreement
