@@ -261,3 +261,18 @@ class TestRates:
         slots = slots_of(times, Fraction(1, 1000), 40, [Fraction(2397, 100)])
         assert slots is not None and slots.rate == 25 and slots.dropped == 0
         assert slots.count == round((int(times[-1]) + 40) / 40)
+
+
+@pytest.mark.parametrize("damaged", [0, 7, 19])
+def test_one_damaged_time_is_no_gap_of_hours(tmp_path: Path, damaged: int) -> None:
+    path = tmp_path / "in.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(np.full((16, 32, 3), 10 * each, np.uint8)) for each in range(20)]
+        packets = [packet for frame in [*frames, None] for packet in stream.encode(frame)]
+        for number, packet in enumerate(packets):
+            if number == damaged:
+                packet.pts += 60_000 * 25
+            container.mux(packet)
+    assert 20 <= len(list(FileSource(path).frames())) <= 22  # the first one's is not known better

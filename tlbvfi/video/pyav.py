@@ -31,6 +31,8 @@ ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _MOST_THREADS = 16
 #: Packets in a row that are tried in vain before a video counts as ended, and attempts to read any.
 _MOST_ERRORS, _MOST_FAILURES = 10_000, 100
+#: Seconds.
+_LONGEST_REORDERING = 600
 #: Decoders that know of opacity, by the names of those that do not.
 _OPACITY_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -274,12 +276,20 @@ def _decoding(stream: VideoStream) -> Callable[[Packet[Any]], list[VideoFrame]]:
     return decode
 
 
+def _is_misdated(packet: Packet[Any]) -> bool:
+    """Whether a packet is shown so long before or after it is decoded as no video has it."""
+    if packet.pts is None or packet.dts is None or packet.time_base is None:
+        return False
+    return abs(packet.pts - packet.dts) * packet.time_base > _LONGEST_REORDERING
+
+
 def readable(
     container: InputContainer,
     streams: Sequence[Any],
     on_stop: Callable[[str], object] | None = None,
 ) -> Iterator[Packet[Any]]:
-    """Packets of a file from where it stands, past what cannot be read; at the end an empty one for each stream.
+    """Packets of a file from where it stands, past what cannot be read; at the end an empty one for each stream. What
+    would be shown ages before or after it is decoded has a damaged time, and is shown when it is decoded.
 
     Args:
         on_stop: told why nothing more can be read, where that is not the end of the file.
@@ -289,6 +299,8 @@ def readable(
     while True:
         try:
             for packet in packets:
+                if _is_misdated(packet):
+                    packet.pts = packet.dts
                 yield packet
                 failures = 0
             return
