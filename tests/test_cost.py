@@ -21,16 +21,16 @@ from tlbvfi.model import TLBVFI
 # These are what is counted now, rounded up: whoever lowers a count lowers its ceiling here.
 #: Padded (height, width) -> operations and GB with kernels of our own.
 MOST_WORK = {
-    (512, 512): (994, 3.3),
-    (768, 1280): (1_006, 11.8),
-    (1280, 2048): (1_018, 31.0),
-    (2304, 3840): (1_052, 104.7),
+    (512, 512): (998, 3.3),
+    (768, 1280): (1_010, 11.8),
+    (1280, 2048): (1_022, 31.1),
+    (2304, 3840): (1_056, 104.9),
 }
 #: The same without them, where there is no Triton.
 MOST_PLAIN_WORK = {
-    (512, 512): (3_964, 9.4),
-    (1280, 2048): (4_371, 97.0),
-    (2304, 3840): (4_946, 337.5),
+    (512, 512): (3_966, 9.4),
+    (1280, 2048): (4_367, 97.0),
+    (2304, 3840): (4_924, 337.6),
 }
 #: Operations of 2048x1280 for each one of 512x512, with kernels of our own: the two flows of large maps are refined one
 #: after the other, and nothing is cut in pieces.

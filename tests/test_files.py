@@ -261,7 +261,7 @@ class TestFolders:
                 raise error
             rename(source, target)
 
-        with pytest.raises((VideoError, KeyboardInterrupt)):
+        with pytest.raises(type(error)):  # it is whoever makes the frames that it belongs to
             video.write_pictures(folder, given())
         assert names(folder) == []
         monkeypatch.setattr(os, "rename", moved)
@@ -349,8 +349,11 @@ class TestTargets:
 
     @AS_ROOT
     def test_another_user_s(self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-        for folder in [tmp_path, *tmp_path.parents[:2]]:
+        folder = tmp_path
+        while not folder.name.startswith("pytest-of-"):
             folder.chmod(0o755)
+            folder = folder.parent
+        folder.chmod(0o755)
         (tmp_path / "sticky").mkdir()
         (tmp_path / "sticky").chmod(0o1777)
         (tmp_path / "shut").mkdir(0o755)

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from .files import holds_nothing, resolved
@@ -47,8 +48,9 @@ def unwritable(path: Path) -> str | None:
 
 def unwritable_file(path: Path) -> str | None:
     """As :func:`unwritable`, of a file."""
-    if path.is_dir():
-        return "it is a folder"
+    with suppress(OSError, ValueError):  # a name that is not possible
+        if path.is_dir():
+            return "it is a folder"
     return unwritable(path)
 
 

@@ -21,7 +21,7 @@ from .colour import BT601, FULL, UNKNOWN, Colour
 from .containers import PICTURES
 from .fitting import converted
 from .orientation import Orientation, of_picture, tiff_number, without_png_exif
-from .pyav import VideoError, import_av, name_of, reason
+from .pyav import VideoError, check_file, import_av, name_of, reason
 from .samples import is_yuv, noting_alpha, to_frame, to_rgb_frame, to_tensor
 from .wholeness import check_whole, picture_frame
 
@@ -73,6 +73,7 @@ def picture_info(path: Path) -> tuple[int, int, int]:
 
 def stored_picture(path: Path) -> VideoFrame:
     """A picture file as it is stored."""
+    check_file(path)  # a pipe would be waited for
     if _compression(path) in _JPEG_IN_TIFF:
         raise VideoError(f"{name_of(path)} is a TIFF compressed as JPEG, which cannot be read; save it without that.")
     check_whole(path)
