@@ -225,6 +225,8 @@ def test_a_cut_is_held(execute: Run, two_scenes: Tensor, host: FakeHost) -> None
     assert Image.open(host.temp / picture["subfolder"] / picture["filename"]).size[0] > 100
     assert host.pictures[-1][1].size[0] > 100  # and beside the bar, where the last frame would hide it
     assert "ui" not in execute(two_scenes[:4], scene_cut=default)
+    looped = execute(two_scenes[3:5], scene_cut=default, loop=True)["result"]  # held on the way back too, which is none
+    assert looped[3] == "1" and torch.equal(looped[0][3], two_scenes[4])
 
 
 def test_still_frames_are_copied(run: Run, video: Tensor, calls: list[str]) -> None:
