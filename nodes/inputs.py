@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..tlbvfi.config import BridgeParams
 from ..tlbvfi.frames import check_storage, check_values
 from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.numbers import switch, whole_number
 from ..tlbvfi.quoting import quoted
+from ..tlbvfi.schedules import check_falling
 from ..tlbvfi.settings import Settings, presets
 from ..utils.images import check_pictures
 from . import host, models
@@ -169,12 +171,20 @@ def settings(
 
 
 def listed_schedule(schedule: Any) -> list[int]:
-    """The timesteps of an input `schedule`; ValueError, one sentence, where they are no whole numbers."""
+    """The timesteps of an input `schedule`, of which only the model knows how high they may begin.
+
+    Raises:
+        ValueError: they are no whole numbers that fall to 0, in one sentence.
+    """
     if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence):
         raise ValueError(f"schedule must be a list of timesteps, not {quoted(schedule)}.")
     if len(schedule) > MOST_TIMESTEPS:
         raise ValueError(f"schedule must hold {MOST_TIMESTEPS} timesteps at most, not {len(schedule)}.")
-    return [whole_number("each timestep of schedule", step, floats=True) for step in schedule]
+    steps = [whole_number("each timestep of schedule", step, floats=True) for step in schedule]
+    if not steps:
+        raise ValueError("schedule holds no timesteps; take them from Schedule (TLB-VFI).")
+    check_falling("schedule", steps, min(max(BridgeParams().num_timesteps, steps[0] + 1), MOST_TIMESTEPS) - 1)
+    return steps
 
 
 def check_images(images: Any, name: str) -> None:

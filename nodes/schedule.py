@@ -112,7 +112,5 @@ class SchedulePreview:
             ValueError: what is linked is no schedule, or not one of this bridge; one sentence.
         """
         known, steps = Schedule(BridgeParams()), inputs.listed_schedule(schedule)
-        if not steps:
-            raise ValueError("schedule holds no timesteps; take them from Schedule (TLB-VFI).")
         schedules.check_falling("schedule", steps, known.num_timesteps - 1)
         return (plot(steps, known.m.tolist(), known.variance.tolist()).unsqueeze(0),)
