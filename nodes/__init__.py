@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .interpolator import Interpolator
 from .loader import ModelLoader
+from .schedule import ScheduleChooser, SchedulePreview
 from .slicer import DeprecatedFramePairSlicer, FramePairSlicer
 from .video_file import VideoFileInterpolator
 from .video_interpolator import VideoInterpolator
@@ -14,6 +15,8 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "TLBVFI_InterpolateVideo": VideoFileInterpolator,
     "TLBVFI_Interpolator_V2": Interpolator,
     "TLBVFI_ModelLoader": ModelLoader,
+    "TLBVFI_Schedule": ScheduleChooser,
+    "TLBVFI_SchedulePreview": SchedulePreview,
     "TLBVFI_VideoInterpolator": VideoInterpolator,
 }
 
@@ -23,6 +26,8 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "TLBVFI_InterpolateVideo": "Interpolate Video File (TLB-VFI)",
     "TLBVFI_Interpolator_V2": "Frame Interpolator (TLB-VFI)",
     "TLBVFI_ModelLoader": "Model Loader (TLB-VFI)",
+    "TLBVFI_Schedule": "Schedule (TLB-VFI)",
+    "TLBVFI_SchedulePreview": "Schedule Preview (TLB-VFI)",
     "TLBVFI_VideoInterpolator": "Video Interpolator (TLB-VFI)",
 }
 

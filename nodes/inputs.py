@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..tlbvfi.config import BridgeParams
 from ..tlbvfi.frames import check_storage, check_values
 from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.numbers import switch, whole_number
 from ..tlbvfi.quoting import quoted
+from ..tlbvfi.schedules import check_falling
 from ..tlbvfi.settings import Settings, presets
 from ..utils.images import check_pictures
 from . import host, models
@@ -20,6 +22,8 @@ from . import host, models
 Declaration = tuple[Any, dict[str, Any]]
 
 MAX_SEED = 2**64 - 1
+#: The kind of input and output that is a list of timesteps.
+SCHEDULE = "TLBVFI_SCHEDULE"
 #: Of a schedule: more than any model has.
 MOST_TIMESTEPS = 10_000
 _DEFAULTS = Settings()
@@ -79,8 +83,11 @@ def sample_steps() -> Declaration:
 
 def schedule() -> Declaration:
     return (
-        "TLBVFI_SCHEDULE",
-        {"tooltip": "The timesteps of the diffusion one by one, instead of a number of steps."},
+        SCHEDULE,
+        {
+            "tooltip": "The timesteps of the diffusion, from Schedule (TLB-VFI). Where it is connected, it wins over "
+            "the steps of every quality and over sample_steps; the flow scale stays as quality says."
+        },
     )
 
 
@@ -158,13 +165,26 @@ def settings(
     else:
         chosen = known[quality]
     if schedule is not None:
-        if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence):
-            raise ValueError(f"schedule must be a list of timesteps, not {quoted(schedule)}.")
-        if len(schedule) > MOST_TIMESTEPS:
-            raise ValueError(f"schedule must hold {MOST_TIMESTEPS} timesteps at most, not {len(schedule)}.")
-        others["sample_steps"] = [whole_number("each timestep of schedule", step, floats=True) for step in schedule]
+        others["sample_steps"] = listed_schedule(schedule)
     tf32, offload = switch("enable_tf32", enable_tf32), switch("cpu_offload", cpu_offload)
     return replace(chosen, seed=known_seed(seed), tf32=tf32, offload=offload, **others)
+
+
+def listed_schedule(schedule: Any) -> list[int]:
+    """The timesteps of an input `schedule`, of which only the model knows how high they may begin.
+
+    Raises:
+        ValueError: they are no whole numbers that fall to 0, in one sentence.
+    """
+    if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence):
+        raise ValueError(f"schedule must be a list of timesteps, not {quoted(schedule)}.")
+    if len(schedule) > MOST_TIMESTEPS:
+        raise ValueError(f"schedule must hold {MOST_TIMESTEPS} timesteps at most, not {len(schedule)}.")
+    steps = [whole_number("each timestep of schedule", step, floats=True) for step in schedule]
+    if not steps:
+        raise ValueError("schedule holds no timesteps; take them from Schedule (TLB-VFI).")
+    check_falling("schedule", steps, min(max(BridgeParams().num_timesteps, steps[0] + 1), MOST_TIMESTEPS) - 1)
+    return steps
 
 
 def check_images(images: Any, name: str) -> None:

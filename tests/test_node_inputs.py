@@ -227,6 +227,9 @@ def test_what_is_no_schedule(call: Call, host: FakeHost) -> None:
     for schedule in ("999, 0", b"9", {9: 0}, torch.arange(3), 5, HUGE, object()):
         refused(call, host, VIDEO, "schedule must be a list of timesteps, not ", schedule=schedule)
     refused(call, host, VIDEO, "schedule must hold 10000 timesteps at most", schedule=[0] * 10**5)
+    refused(call, host, PAIRS, "schedule holds no timesteps; take them from", schedule=[])
+    for schedule in ([999, 500], [0, 1], [5, 5, 0], [999, -HUGE, 0], [HUGE, 5]):
+        refused(call, host, FILE, "schedule must fall strictly from at most ", schedule=schedule)
 
 
 @pytest.mark.parametrize(

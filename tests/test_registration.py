@@ -37,6 +37,8 @@ INPUTS = {
         "images", "model_name", "mode", "multiplier", "source_fps", "target_fps", *_HOW, *_CUSTOM, "meta_batch",
         *_DEVICE,
     ],
+    "TLBVFI_Schedule": ["kind", "steps", "timesteps"],
+    "TLBVFI_SchedulePreview": ["schedule"],
     "TLBVFI_ModelLoader": ["model_name", "quality", "use_fp16", "enable_tf32", "sample_steps", "flow_scale", "seed"],
 }  # fmt: skip
 KEYS = sorted(INPUTS)

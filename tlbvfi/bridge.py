@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import schedules
 from .config import BridgeParams
 from .quoting import quoted
 from .ranges import MIN_STEPS
@@ -73,21 +74,19 @@ class Schedule:
         """The timesteps a sampler visits, from T - 1 down to 0.
 
         Args:
-            sample_steps: a number S >= 3 of steps, spread evenly, the last two being 1 and 0; or the list itself.
+            sample_steps: a number S >= 3 of steps, as :func:`.schedules.linear` spreads them; or the list itself.
 
         Raises:
             ValueError: neither of both, fewer than 3 or more than T steps, or a list that does not fall from below T
                 to 0.
         """
-        top = self.num_timesteps - 1
         if _is_whole(sample_steps):
             sample_steps = int(sample_steps)
             if not MIN_STEPS <= sample_steps <= self.num_timesteps:
                 raise ValueError(
                     f"sample_steps must be between {MIN_STEPS} and {self.num_timesteps}, not {quoted(sample_steps)}."
                 )
-            spread = sample_steps - 2
-            return [top - -(-i * top // spread) for i in range(spread)] + [1, 0]
+            return schedules.linear(sample_steps, self.m.tolist())
         steps: list[Any] = []
         with suppress(TypeError):  # what is no list, or a tensor of one number
             steps = [] if isinstance(sample_steps, str) else [*cast("Sequence[Any]", sample_steps)]
@@ -96,9 +95,7 @@ class Schedule:
         if not all(map(_is_whole, steps)):
             raise ValueError(f"sample_steps must be whole numbers, not {quoted(steps)}.")
         steps = [int(t) for t in steps]
-        falling = all(a > b for a, b in itertools.pairwise(steps))
-        if not falling or steps[0] > top or steps[-1] != 0:
-            raise ValueError(f"sample_steps must fall strictly from at most {top} to 0, not {quoted(steps)}.")
+        schedules.check_falling("sample_steps", steps, self.num_timesteps - 1)
         return steps
 
     def factors(self, t: int, n: int) -> Factors:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args
 
 from ..numbers import frame_rate
-from ..quoting import escaped
+from ..quoting import escaped, quoted
 from ..ranges import PaddingMode, check_flow_scale
+from ..schedules import SCHEDULES, listed
 from .errors import WrongCall
 
 if TYPE_CHECKING:
@@ -189,6 +190,23 @@ def threshold(text: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"must be a number between 0 and 1, not {text!r}.")
     return value
+
+
+def schedule_below(count: int) -> Callable[[str], str | tuple[int, ...]]:
+    """The type of the name of a schedule, or of a list of timesteps below `count`."""
+
+    def schedule(text: str) -> str | tuple[int, ...]:
+        name = text.strip().lower()
+        if name in SCHEDULES:
+            return name
+        if re.search(r"[^\W\d]", text):
+            raise ValueError(
+                f"must be {', '.join(SCHEDULES)}, or a list of timesteps such as {count - 1},{count // 2},0, "
+                f"not {quoted(text)}."
+            )
+        return tuple(listed("it", text, count - 1))
+
+    return checked(schedule)
 
 
 def threshold_or_auto(text: str) -> float | str:

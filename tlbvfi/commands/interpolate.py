@@ -11,6 +11,7 @@ from ..config import BridgeParams, preset_names
 from ..files import is_special
 from ..obstacles import is_same, unwritable_file
 from ..ranges import MIN_STEPS, STILL_THRESHOLD
+from ..schedules import SCHEDULES, most_steps
 from ..timeline import MAX_DEPTH
 from ..video.containers import CONTAINERS
 from . import grammar
@@ -93,8 +94,14 @@ def _add_making(command: grammar.Arguments) -> None:
         "--flow-scale", type=grammar.flow_scale, metavar="S",
         help="size at which motion is estimated, 0.1 to 1; smaller for larger motion; None: as --quality says",
     )  # fmt: skip
-    steps = grammar.number_between(MIN_STEPS, BridgeParams().num_timesteps)
+    count = BridgeParams().num_timesteps
+    steps = grammar.number_between(MIN_STEPS, count)
     command.add_argument("--steps", type=steps, metavar="N", help="steps of the diffusion; None: as --quality says")
+    command.add_argument(
+        "--schedule", type=grammar.schedule_below(count), metavar="NAME|LIST",
+        help=f"how these steps are spread ({', '.join(SCHEDULES)}), or the timesteps, such as 999,749,500,1,0; "
+        "None: linear, as published",
+    )  # fmt: skip
     grammar.add_padding(command, "published pads as the published code does; None: as --quality says", default=None)
     command.add_argument(
         "--seed", type=grammar.number_between(0, 2**64 - 1), default=0, metavar="N", help="same seed, same frames"
@@ -142,6 +149,7 @@ def run(options: argparse.Namespace) -> None:
     _check_rates(options)
     _check_pipes(options)
     _check_cuts_picture(options)
+    _check_schedule(options)
     video.Excerpt(options.start, options.end)
     weight_file(options.model)
     with starting():
@@ -215,3 +223,17 @@ def _check_cuts_picture(options: argparse.Namespace) -> None:
     video.check_apart(path, options.source)
     if path.exists() and not is_special(path) and not options.force:
         raise ValueError(f"{path} exists already; choose another name, or give --force to replace it.")
+
+
+def _check_schedule(options: argparse.Namespace) -> None:
+    """--schedule beside --steps."""
+    if options.schedule is None or options.steps is None:
+        return
+    if not isinstance(options.schedule, str):
+        raise ValueError("--schedule lists the timesteps, and --steps says how many; give one of the two.")
+    most = most_steps(BridgeParams().num_timesteps)
+    if options.steps > most:
+        raise ValueError(
+            f"--schedule {options.schedule} takes {most} steps at most, not {options.steps}; "
+            "give fewer, or leave out --schedule."
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +13,8 @@ from typing import TextIO
 import torch
 
 from .. import __version__, video
+from ..bridge import Schedule
+from ..config import BridgeParams
 from ..device_memory import free_memory
 from ..engine import Source, Target, interpolate_video
 from ..files import put
@@ -20,6 +23,7 @@ from ..model import TLBVFI
 from ..planning import Plan, available, plan_for
 from ..quoting import escaped
 from ..scenes import DEFAULT_THRESHOLD, CutStrip, SceneDetector
+from ..schedules import timesteps
 from ..segments import Journal, interpolate_in_segments, plan_segments
 from ..settings import Settings, preset
 from ..sources import FileSource, Y4mSource
@@ -146,7 +150,15 @@ def _timeline(options: argparse.Namespace, info: video.VideoInfo) -> Timeline:
 def _settings(options: argparse.Namespace) -> Settings:
     asked = {"flow_scale": options.flow_scale, "sample_steps": options.steps, "padding": options.padding}
     changes = {name: value for name, value in asked.items() if value is not None}
-    return preset(options.quality, seed=options.seed, **changes)
+    settings = preset(options.quality, seed=options.seed, **changes)
+    if options.schedule is None:
+        return settings
+    return replace(settings, sample_steps=_timesteps(options.schedule, settings.step_count))
+
+
+def _timesteps(schedule: str | Sequence[int], steps: int) -> Sequence[int]:
+    """Those of a schedule by its name, or as listed."""
+    return timesteps(schedule, steps, Schedule(BridgeParams()).m.tolist()) if isinstance(schedule, str) else schedule
 
 
 class _Cuts:
@@ -253,13 +265,12 @@ class _Resumed:
 
 def _asked(options: argparse.Namespace, settings: Settings, device: torch.device) -> dict[str, str]:
     """All that decides the frames of a run, by the names of the command line."""
-    steps = settings.sample_steps if isinstance(settings.sample_steps, int) else len(settings.sample_steps)
     asked = {
         "IN": _identity(options.source),
         "--model": _identity(weight_file(options.model)),
         "--times or --multiplier": _factor(options),
         "--flow-scale": settings.flow_scale,
-        "--steps": steps,
+        "--steps": settings.step_count,
         "--padding": settings.padding,
         "--seed": settings.seed,
         "--device": device.type,
@@ -267,6 +278,8 @@ def _asked(options: argparse.Namespace, settings: Settings, device: torch.device
     }
     others = "fps input_fps start end interlaced loop hold_last scene_cut still dtype codec crf segment"
     asked |= {f"--{name.replace('_', '-')}": getattr(options, name) for name in others.split()}
+    if not isinstance(settings.sample_steps, int):
+        asked["--schedule"] = ",".join(map(str, settings.sample_steps))
     return {name: "none" if value is None else str(value) for name, value in asked.items()}
 
 
