@@ -586,8 +586,9 @@ def test_a_midpoint_is_its_steps(model: TLBVFI) -> None:
 
 
 def test_sizes_that_do_not_go_are_named_width_first(model: TLBVFI) -> None:
-    with pytest.raises(ValueError, match=r"^Width x height must be multiples of 128, not 200x300; "):
-        model.encode_frame(torch.zeros(1, 3, 300, 200))
+    for width, height in ((200, 300), (256, 200), (200, 256)):
+        with pytest.raises(ValueError, match=rf"^Width x height must be multiples of 128, not {width}x{height}; "):
+            model.encode_frame(torch.zeros(1, 3, height, width))
 
 
 # --- No seams ---
