@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from .cache_clearer import CacheClearer
+from .downloader import ModelDownloader
 from .interpolator import Interpolator
 from .loader import ModelLoader
+from .published import NODE_NAME
 from .slicer import DeprecatedFramePairSlicer, FramePairSlicer
 from .video_file import VideoFileInterpolator
 from .video_interpolator import VideoInterpolator
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "FramePairSlicer": FramePairSlicer,
+    "TLBVFI_ClearModelCache": CacheClearer,
+    "TLBVFI_DownloadModel": ModelDownloader,
     "TLBVFI_FramePairSlicer": DeprecatedFramePairSlicer,
     "TLBVFI_InterpolateVideo": VideoFileInterpolator,
     "TLBVFI_Interpolator_V2": Interpolator,
@@ -19,6 +24,8 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
 
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "FramePairSlicer": "Frame Pair Slicer (TLB-VFI)",
+    "TLBVFI_ClearModelCache": "Clear Model Cache (TLB-VFI)",
+    "TLBVFI_DownloadModel": NODE_NAME,
     "TLBVFI_FramePairSlicer": "Frame Pair Slicer (TLB-VFI, old key)",
     "TLBVFI_InterpolateVideo": "Interpolate Video File (TLB-VFI)",
     "TLBVFI_Interpolator_V2": "Frame Interpolator (TLB-VFI)",
