@@ -56,10 +56,9 @@ def find(model_name: str) -> Path:
         if path.is_file():
             return path
         raise ValueError(f"The weights of {model_name} are missing from this installation; {_remedy()}.")
-    if model_name == published.ENTRY:
-        found = published.local()
-    else:
-        found = host.model_path(model_name, SUFFIXES) if model_name != NO_MODEL else None
+    if model_name == published.ENTRY and (local := published.local()) is not None:
+        return local
+    found = host.model_path(model_name, SUFFIXES) if model_name not in (NO_MODEL, published.ENTRY) else None
     if found is not None:
         return Path(found)
     if NO_MODEL not in choices():
@@ -70,8 +69,8 @@ def find(model_name: str) -> Path:
 def _remedy() -> str:
     folders = " or ".join(host.model_folders(SUFFIXES))
     return (
-        f"get {PUBLISHED_FILE} by the node {published.NODE_NAME}, the entry '{published.ENTRY}' or "
-        f"`python -m tlbvfi download`, or from {PUBLISHED_AT}, into {folders}"
+        f"get {PUBLISHED_FILE} from {PUBLISHED_AT} into {folders}, by hand, the node {published.NODE_NAME}, "
+        f"the entry '{published.ENTRY}' or `python -m tlbvfi download`"
     )
 
 
@@ -81,7 +80,7 @@ def check(model_name: str) -> None:
     Raises:
         ValueError: as :func:`find`.
     """
-    if model_name == published.ENTRY and published.local() is None:
+    if _is_to_be_fetched(model_name):
         address()
     else:
         find(model_name)
@@ -94,9 +93,11 @@ def find_or_fetch(model_name: str) -> Path:
         ValueError: as :func:`find`; or nothing may be downloaded, or written there.
         tlbvfi.published.DownloadError: the download failed.
     """
-    if model_name == published.ENTRY and published.local() is None:
-        return published.fetch()
-    return find(model_name)
+    return published.fetch() if _is_to_be_fetched(model_name) else find(model_name)
+
+
+def _is_to_be_fetched(model_name: Any) -> bool:
+    return isinstance(model_name, str) and model_name == published.ENTRY and published.local() is None
 
 
 def fingerprint(model_name: str | None) -> str:
