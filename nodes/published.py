@@ -104,7 +104,11 @@ def fetch(converted: bool = False) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DownloadError(f"{_shown(target.parent)} cannot be made ({error.strerror or error}).") from None
-    download(url, target, _Watch(), weight_bytes(ModelParams()) if converted else 0)
+    try:
+        download(url, target, _Watch(), weight_bytes(ModelParams()) if converted else 0)
+    except BaseException:
+        log.info("TLB-VFI: nothing of the download, which did not come to its end, is kept.")
+        raise
     log.info("TLB-VFI: %s downloaded in %.0f s.", PUBLISHED_FILE, time.monotonic() - began)
     _note(target)
     return target
