@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..tlbvfi.config import ModelParams
 from ..tlbvfi.conversion import convert, weight_bytes
+from ..tlbvfi.files import is_special
 from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.obstacles import uncreatable, unwritable_file
 from ..tlbvfi.published import LICENCE, DownloadError, address, download
@@ -125,17 +126,23 @@ def _place(converted: bool) -> Path:
     names = [PUBLISHED_FILE, *([CONVERTED] if converted else [])]
     first = None
     for folder in there:
-        obstacles = (unwritable_file(folder / name) for name in names)
-        obstacle = next((each for each in obstacles if each is not None), None)
+        obstacle = next(filter(None, (_obstacle(folder / name) for name in names)), None)
         if obstacle is None:
             return folder
-        first = first or f"{_shown(folder / PUBLISHED_FILE)} cannot be written, because {obstacle}."
+        first = first or obstacle
     if own not in there:
-        obstacle = uncreatable(own)
+        leads_nowhere = "it is a link that leads nowhere" if own.is_symlink() else None
+        obstacle = leads_nowhere or uncreatable(own)
         if obstacle is None:
             return own
         first = first or f"The folder {_shown(own)} cannot be made, because {obstacle}."
     raise ValueError(first)
+
+
+def _obstacle(target: Path) -> str | None:
+    """Why a file cannot be put at a place, in one sentence; None where it can."""
+    reason = "it is a device or a pipe" if is_special(target) else unwritable_file(target)
+    return None if reason is None else f"{_shown(target)} cannot be written, because {reason}."
 
 
 def _converted(source: Path) -> Path:
@@ -146,8 +153,8 @@ def _converted(source: Path) -> Path:
         tlbvfi.published.DownloadError: it cannot be written.
     """
     target = source.with_name(CONVERTED)
-    if (obstacle := unwritable_file(target)) is not None:
-        raise ValueError(f"{_shown(target)} cannot be written, because {obstacle}.")
+    if (obstacle := _obstacle(target)) is not None:
+        raise ValueError(obstacle)
     log.info("TLB-VFI: converting %s to %s.", source.name, target.name)
     try:
         convert(source, target, watch=host.check_interrupted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import shutil
 import sys
@@ -308,10 +309,22 @@ def test_the_folder_that_takes_it(host: FakeHost, folder: Path, tmp_path: Path, 
     assert not (tmp_path / "unplugged").exists() and not (tmp_path / "last").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
 def test_no_folder_takes_it(host: FakeHost, folder: Path, download: Download) -> None:
-    (folder / "vimeo_unet.pth").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"cannot be written, because it is a folder\.$"):
+    for name, make, said in (
+        ("vimeo_unet.pth", Path.mkdir, "vimeo_unet.pth cannot be written, because it is a folder."),
+        ("vimeo_unet.safetensors", Path.mkdir, "vimeo_unet.safetensors cannot be written, because it is a folder."),
+        ("vimeo_unet.pth", os.mkfifo, "vimeo_unet.pth cannot be written, because it is a device or a pipe."),
+    ):
+        folder.mkdir(parents=True)
+        make(folder / name)
+        with pytest.raises(ValueError, match=re.escape(said)):
+            download(True)
+        shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"cannot be made, because it is a link that leads nowhere\.$"):
         download()
+    folder.unlink()
     shutil.rmtree(host.models)
     host.models.write_text("")
     with pytest.raises(ValueError, match=r"cannot be made, because [^\n]+ is no folder\.$"):
