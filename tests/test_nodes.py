@@ -484,7 +484,8 @@ def test_folder_registered_by_others_first(pack: ModuleType, tmp_path: Path, mod
     (tmp_path / "notes.txt").write_bytes(b"")
     folders = sys.modules["folder_paths"].folder_names_and_paths  # type: ignore[attr-defined]
     folders["interpolation"] = ([str(tmp_path)], set())
-    assert choices(pack) == [BUILT_IN, "corrupt.pth", os.path.join("older", "b.safetensors"), "shared.pth", MODEL]
+    files = ["corrupt.pth", os.path.join("older", "b.safetensors"), "shared.pth", MODEL]
+    assert choices(pack) == [BUILT_IN, *files, DOWNLOADED]
     assert folders["interpolation"] == ([str(tmp_path), str(models_folder / "interpolation")], set())
 
 
