@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from .cache_clearer import CacheClearer
+from .downloader import ModelDownloader
 from .interpolator import Interpolator
 from .loader import ModelLoader
+from .published import NODE_NAME
 from .schedule import ScheduleChooser, SchedulePreview
 from .slicer import DeprecatedFramePairSlicer, FramePairSlicer
 from .video_file import VideoFileInterpolator
@@ -11,6 +14,8 @@ from .video_interpolator import VideoInterpolator
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "FramePairSlicer": FramePairSlicer,
+    "TLBVFI_ClearModelCache": CacheClearer,
+    "TLBVFI_DownloadModel": ModelDownloader,
     "TLBVFI_FramePairSlicer": DeprecatedFramePairSlicer,
     "TLBVFI_InterpolateVideo": VideoFileInterpolator,
     "TLBVFI_Interpolator_V2": Interpolator,
@@ -22,6 +27,8 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
 
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "FramePairSlicer": "Frame Pair Slicer (TLB-VFI)",
+    "TLBVFI_ClearModelCache": "Clear Model Cache (TLB-VFI)",
+    "TLBVFI_DownloadModel": NODE_NAME,
     "TLBVFI_FramePairSlicer": "Frame Pair Slicer (TLB-VFI, old key)",
     "TLBVFI_InterpolateVideo": "Interpolate Video File (TLB-VFI)",
     "TLBVFI_Interpolator_V2": "Frame Interpolator (TLB-VFI)",

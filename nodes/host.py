@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def model_folders(suffixes: Collection[str]) -> list[str]:
     import folder_paths
 
     known = MODEL_FOLDER in folder_paths.folder_names_and_paths
-    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
+    folder_paths.add_model_folder_path(MODEL_FOLDER, own_model_folder())
     paths, listed = folder_paths.folder_names_and_paths[MODEL_FOLDER][:2]
     # An empty set stands for every file. The set may be shared with other folders, so it is replaced, not changed.
     every_file = known and not listed
@@ -57,6 +58,13 @@ def model_folders(suffixes: Collection[str]) -> list[str]:
         folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, {*listed, *suffixes})
         getattr(folder_paths, "filename_list_cache", {}).pop(MODEL_FOLDER, None)
     return list(paths)
+
+
+def own_model_folder() -> str:
+    """The one of :func:`model_folders` that is ComfyUI's own; it need not be there."""
+    import folder_paths
+
+    return os.path.join(folder_paths.models_dir, MODEL_FOLDER)
 
 
 def model_files(suffixes: Collection[str]) -> list[str]:
@@ -167,6 +175,11 @@ class ManagedModel:
             management.free_memory(wanted - there + reserved_memory(self.device), self.device, keep_loaded=[own])
         free = free_memory(self.device)
         return None if free is None else free + there
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights, wherever they are."""
+        return sum(t.numel() * t.element_size() for t in (*self.model.parameters(), *self.model.buffers()))
 
     @property
     def ready(self) -> bool:
@@ -292,6 +305,14 @@ def _picture(frame: Tensor) -> Any:
     from PIL import Image
 
     return Image.fromarray((frame.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).contiguous().cpu().numpy())
+
+
+def show_text(text: str) -> None:
+    """Show a text on the node that runs, where ComfyUI can."""
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    send, node = getattr(instance, "send_progress_text", None), getattr(instance, "last_node_id", None)
+    if callable(send) and node is not None:
+        send(text, node)
 
 
 def temporary_picture(picture: Tensor, name: str) -> dict[str, str]:

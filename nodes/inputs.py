@@ -43,7 +43,7 @@ def model_name() -> Declaration:
         models.choices(),
         {
             "tooltip": f"The weights: a file in models/{host.MODEL_FOLDER}, such as the published {PUBLISHED_FILE} "
-            f"from {models.PUBLISHED_AT}."
+            f"from {models.PUBLISHED_AT}, which the last entry downloads when the node runs, if it is not there."
         },
     )
 

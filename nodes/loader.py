@@ -64,12 +64,12 @@ class ModelLoader(models.ModelNode):
             ValueError: an input that cannot be used, named in one sentence; `tlbvfi.CheckpointError`, one of them, for
                 a file that is no TLB-VFI model.
         """
-        path, device = models.find(model_name), host.device(0)
+        device = host.device(0)
         dtype = host.precision(device, switch("use_fp16", use_fp16))
         settings = inputs.settings(
             quality, sample_steps, flow_scale, None, seed=seed, dtype=dtype, enable_tf32=enable_tf32
         )
-        managed = models.managed(path, device, dtype)
+        managed = models.managed(models.find_or_fetch(model_name), device, dtype)
         settings.check_model(managed.model)
         module = PairwiseModel(_ManagedWeights(managed, settings), settings, host.check_interrupted)
         return (host.as_model(module, device),)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,13 @@ import torch
 
 from ..tlbvfi import BUILT_IN, load_model
 from ..tlbvfi.known_models import PUBLISHED_FILE, PUBLISHED_REPOSITORY, built_in_path
-from ..tlbvfi.quoting import quoted
+from ..tlbvfi.published import address
+from ..tlbvfi.quoting import escaped, quoted
 from ..tlbvfi.weight_file import SUFFIXES
 from ..utils.model_cache import FileIdentity, ModelCache
-from . import host
+from . import host, published
+
+log = logging.getLogger(__name__)
 
 #: Where the published weights are.
 PUBLISHED_AT = f"https://huggingface.co/{PUBLISHED_REPOSITORY}"
@@ -28,13 +35,16 @@ loaded: ModelCache[host.ManagedModel] = ModelCache(capacity=2)
 
 
 def choices() -> list[str]:
-    """What the list offers, never empty: built-in models, then the files of the model folders."""
+    """What the list offers: built-in models, the files of the model folders, and at last what a run downloads.
+
+    The last one stays when it is there, as does its name in graphs.
+    """
     built_in = [label for label, name in _BUILT_IN_LABELS.items() if built_in_path(name).is_file()]
-    return [*built_in, *host.model_files(SUFFIXES)] or [NO_MODEL]
+    return [*([*built_in, *host.model_files(SUFFIXES)] or [NO_MODEL]), published.ENTRY]
 
 
 def find(model_name: str) -> Path:
-    """The weight file that a name from the list stands for.
+    """The weight file that a name from the list stands for, without any download.
 
     Raises:
         ValueError: there is none (any more); the sentence says which file to get, from where, and where to put it.
@@ -46,17 +56,48 @@ def find(model_name: str) -> Path:
         if path.is_file():
             return path
         raise ValueError(f"The weights of {model_name} are missing from this installation; {_remedy()}.")
-    found = host.model_path(model_name, SUFFIXES) if model_name != NO_MODEL else None
+    if model_name == published.ENTRY and (local := published.local()) is not None:
+        return local
+    found = host.model_path(model_name, SUFFIXES) if model_name not in (NO_MODEL, published.ENTRY) else None
     if found is not None:
         return Path(found)
-    if choices() != [NO_MODEL]:
+    if NO_MODEL not in choices():
         raise ValueError(f"The model {quoted(model_name)} is not there; choose another in model_name, or {_remedy()}.")
     raise ValueError(f"There is no interpolation model yet; {_remedy()}, then press R to refresh the list.")
 
 
 def _remedy() -> str:
     folders = " or ".join(host.model_folders(SUFFIXES))
-    return f"download {PUBLISHED_FILE} from {PUBLISHED_AT} into {folders}"
+    return (
+        f"get {PUBLISHED_FILE} from {PUBLISHED_AT} into {folders}, by hand, the node {published.NODE_NAME}, "
+        f"the entry '{published.ENTRY}' or `python -m tlbvfi download`"
+    )
+
+
+def check(model_name: str) -> None:
+    """As :func:`find`, before a run; a name that is downloaded by the run will do where that is allowed. Asks no hub.
+
+    Raises:
+        ValueError: as :func:`find`.
+    """
+    if _is_to_be_fetched(model_name):
+        address()
+    else:
+        find(model_name)
+
+
+def find_or_fetch(model_name: str) -> Path:
+    """As :func:`find`, for a run: what the name says is downloaded is, if it is not there.
+
+    Raises:
+        ValueError: as :func:`find`; or nothing may be downloaded, or written there.
+        tlbvfi.published.DownloadError: the download failed.
+    """
+    return published.fetch() if _is_to_be_fetched(model_name) else find(model_name)
+
+
+def _is_to_be_fetched(model_name: Any) -> bool:
+    return isinstance(model_name, str) and model_name == published.ENTRY and published.local() is None
 
 
 def fingerprint(model_name: str | None) -> str:
@@ -64,9 +105,12 @@ def fingerprint(model_name: str | None) -> str:
     if model_name is None:
         return str({name: fingerprint(name) for name in choices()})
     try:
-        return str(FileIdentity.of(find(model_name)))
+        identity = FileIdentity.of(find(model_name))
     except (ValueError, OSError):
         return "missing"
+    if model_name == published.ENTRY and published.fetched_here(identity):
+        return "missing"  # as it was before the run that fetched it, whose results are those of this file
+    return str(identity)
 
 
 class ModelNode:
@@ -80,7 +124,7 @@ class ModelNode:
         if model_name is None:
             return True
         try:
-            find(model_name)
+            check(model_name)
         except ValueError as error:
             return str(error)
         return True
@@ -99,6 +143,17 @@ def managed(path: Path, device: torch.device, dtype: torch.dtype, compile: bool 
     """
 
     def load() -> host.ManagedModel:
+        began = time.monotonic()
+        model = made()
+        log.info(
+            "TLB-VFI: %s loaded%s in %.1f s.",
+            escaped(path.name),
+            " and compiled" if compile else "",
+            time.monotonic() - began,
+        )
+        return model
+
+    def made() -> host.ManagedModel:
         waiting = host.offload_device(device)
         if not compile:
             return host.ManagedModel(load_model(path, device=waiting, dtype=dtype, compile=False), device)
@@ -108,3 +163,27 @@ def managed(path: Path, device: torch.device, dtype: torch.dtype, compile: bool 
         return host.ManagedModel(model.to(waiting), device)
 
     return loaded.get(FileIdentity.of(path), (device, dtype, compile), load)
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What clearing the cache came to.
+
+    Attributes:
+        count, bytes: models that are gone, and what their weights took.
+        kept, kept_bytes: those that something else still holds, such as the output of a loader.
+    """
+
+    count: int = 0
+    bytes: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
+
+
+def forget() -> Freed:
+    """Free all models in memory, and the memory that is cached for them."""
+    models = [(weakref.ref(model), model.weight_bytes) for model in loaded.clear()]
+    host.free_unused_memory()
+    gone = [size for model, size in models if model() is None]
+    kept = [size for model, size in models if model() is not None]
+    return Freed(len(gone), sum(gone), len(kept), sum(kept))

@@ -102,11 +102,11 @@ class Run:
                 them, for a file that is no TLB-VFI model.
             RuntimeError: the device has too little memory however small the pieces, in one sentence.
         """
-        path = models.find(self.model_name)
         device = host.device(self.gpu_id)
         host.check_interrupted()
         dtype = host.precision(device, self.use_fp16)
         settings = replace(self.settings, dtype=dtype)
+        path = models.find_or_fetch(self.model_name)
         try:
             with tf32(settings.tf32):  # a model that is compiled runs once here
                 managed = models.managed(path, device, dtype, self.compile)

@@ -3,97 +3,24 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.hub import SHA256, WEIGHTS, Answer, Hub, serving, use
 from tlbvfi import fetching
 from tlbvfi.commands.main import main
-from tlbvfi.fetching import Patience
 
-WEIGHTS = b"PK\x03\x04" + bytes(range(256)) * 40
-SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
-Answer = Callable[[Any], None]
 Runner = functools.partial[tuple[int, str, str]]
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Answers as Hugging Face does: the first answer states size and hash, and leads on to the file."""
-
-    protocol_version = "HTTP/1.1"
-    fault: Answer | None = None
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        type(self).asked.append(f"{self.path} {self.headers.get('Range', '')}".strip())
-        self.close_connection = True
-        if "/resolve/" not in self.path:
-            self.file()
-        elif self.fault is not None:
-            self.fault()
-        else:
-            self.lead_on()
-
-    def send(self, code: int, body: bytes = b"", **headers: object) -> None:
-        self.send_response(code)
-        for name, value in {"Content_Length": len(body), **headers}.items():
-            if value is not None:
-                self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def lead_on(self, size: int = len(WEIGHTS), digest: str = SHA256, to: str = "/cdn") -> None:
-        self.send(302, Location=to, X_Linked_Size=size, X_Linked_Etag=f'"{digest}"')
-
-    def begin(self) -> int:
-        return int(self.headers.get("Range", "bytes=0-")[6:-1])
-
-    def file(self) -> None:
-        begin = self.begin()
-        place = f"bytes {begin}-{len(WEIGHTS) - 1}/{len(WEIGHTS)}" if begin else None
-        self.send(206 if begin else 200, WEIGHTS[begin:], Content_Range=place)
-
-    def part(self, count: int) -> None:
-        """Break off after so many bytes of what is asked for."""
-        begin = self.begin()
-        place = f"bytes {begin}-{len(WEIGHTS) - 1}/{len(WEIGHTS)}" if begin else None
-        some, left = WEIGHTS[begin : begin + count], len(WEIGHTS) - begin
-        self.send(206 if begin else 200, some, Content_Range=place, Content_Length=left, ETag=SHA256)
-
-    def once(self, code: int, **headers: object) -> None:
-        if len(type(self).asked) == 1:
-            self.send(code, **headers)
-        else:
-            self.lead_on()
-
-    def drip(self, text: bytes) -> None:
-        for byte in text:
-            time.sleep(0.01)
-            self.wfile.write(bytes([byte]))
-
-    def chunked(self, whole: bool) -> None:
-        self.send(200, ETag=SHA256, Content_Length=None, Transfer_Encoding="chunked")
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(WEIGHTS), WEIGHTS) + (b"0\r\n\r\n" if whole else b"400\r\nPK"))
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    thread = threading.Thread(target=functools.partial(server.serve_forever, 0.02), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -101,13 +28,7 @@ def run(
     server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Runner:
     """Downloads into a folder from the hub on this machine: exit code, stdout, stderr."""
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(fetching, "Patience", functools.partial(Patience, 0.4, 0.2, 5000, 3, 0.01))
-    monkeypatch.setattr(Hub, "fault", None)
-    monkeypatch.setattr(Hub, "asked", [], raising=False)
+    use(server, monkeypatch, fetching)
 
     def running(*words: object) -> tuple[int, str, str]:
         code = main(["download", str(tmp_path), *map(str, words)])

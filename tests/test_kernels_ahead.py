@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 from tests.interpreted import KERNELS
 from tests.tiny import TINY
+from tlbvfi import kernel_compilation
 from tlbvfi.footprint import meta_model
 from tlbvfi.kernel_compilation import compile_kernels, noted
 from tlbvfi.kernels.device import Started, ahead, started
@@ -126,6 +129,22 @@ def test_an_integer_that_the_compiler_does_not_look_at_starts_the_same(addressed
     for free in (1, 16, 5):
         start[1,](torch.zeros(64), 7, free, BLOCK=4)
     assert len(kernel.compiled) == 1 and len(kernel.compiled[0].started) == 2
+
+
+def test_the_log_has_the_time_that_compiling_takes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for a kind of model and size, where it is worth a line."""
+    monkeypatch.setattr(kernel_compilation, "Tuning", SimpleNamespace(of=lambda device: KERNELS))
+    monkeypatch.setattr(kernel_compilation, "noted", lambda *_: [])
+    monkeypatch.setattr(kernel_compilation, "compile_noted", lambda *_: None)
+    monkeypatch.setattr(kernel_compilation, "_done", set())
+    caplog.set_level(logging.INFO)
+    model: Any = SimpleNamespace(device=torch.device("cuda"), params=TINY, dtype=torch.float16)
+    for least, lines in ((60.0, 0), (0.0, 1), (0.0, 1)):
+        monkeypatch.setattr(kernel_compilation, "_WORTH_SAYING", least)
+        compile_kernels(model, (128, 128) if least else (128, 256), 1, Settings())
+        assert caplog.text.count("Kernels compiled in 0.0 s.") == lines
 
 
 def test_nothing_is_compiled_without_a_card() -> None:

@@ -31,6 +31,7 @@ from tlbvfi.counting import LiveBytes
 NAME = "tlbvfi-pack-of-test-nodes"
 BUILT_IN = "tlbvfi-small (built-in)"
 MODEL = "tiny.safetensors"
+DOWNLOADED = "vimeo_unet.pth (download)"
 HEIGHT, WIDTH = 24, 40
 
 
@@ -396,8 +397,8 @@ def fingerprint(pack: ModuleType, name: str | None) -> str:
 
 
 def test_list_has_the_model_files(pack: ModuleType) -> None:
-    """Subfolders too, sorted, and nothing that is no model file."""
-    assert choices(pack) == [BUILT_IN, "corrupt.pth", os.path.join("older", "b.safetensors"), MODEL]
+    """Subfolders too, sorted, and nothing that is no model file; what is downloaded comes last."""
+    assert choices(pack) == [BUILT_IN, "corrupt.pth", os.path.join("older", "b.safetensors"), MODEL, DOWNLOADED]
     assert all(validate(pack, name) is True for name in choices(pack))
 
 
@@ -419,20 +420,23 @@ def test_built_in_models_come_first(pack: ModuleType, tmp_path: Path, monkeypatc
 def test_no_model_at_all(
     loaded_pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
 ) -> None:
-    """One entry that says so; a prompt with it is refused with what to get, from where, and where to put it."""
+    """An entry that says so, the first; a prompt with it is refused with what to get, from where, by what, and where to
+    put it."""
     fake_host.install(FakeHost(tmp_path), monkeypatch)
     monkeypatch.setattr(part("nodes.models"), "built_in_path", lambda name: tmp_path / name)
     folder = tmp_path / "interpolation"
     if exists:
         folder.mkdir()
-    (entry,) = choices(loaded_pack)
-    assert "no model" in entry
+    entry, last = choices(loaded_pack)
+    assert "no model" in entry and last == DOWNLOADED
+    names = loaded_pack.NODE_DISPLAY_NAME_MAPPINGS
     for name in (entry, "vimeo_unet.pth"):
         refusal = validate(loaded_pack, name)
         assert isinstance(refusal, str)
         assert_one_sentence(ValueError(refusal))
-        for fact in ("vimeo_unet.pth", "https://huggingface.co/ucfzl/TLBVFI", str(folder)):
+        for fact in ("vimeo_unet.pth", "https://huggingface.co/ucfzl/TLBVFI", str(folder), DOWNLOADED):
             assert fact in refusal
+        assert names["TLBVFI_DownloadModel"] in refusal and "python -m tlbvfi download" in refusal
     assert fingerprint(loaded_pack, entry) == "missing"
     node = loaded_pack.NODE_CLASS_MAPPINGS["TLBVFI_Interpolator_V2"]()
     with pytest.raises(ValueError, match="no interpolation model yet"):
@@ -480,7 +484,8 @@ def test_folder_registered_by_others_first(pack: ModuleType, tmp_path: Path, mod
     (tmp_path / "notes.txt").write_bytes(b"")
     folders = sys.modules["folder_paths"].folder_names_and_paths  # type: ignore[attr-defined]
     folders["interpolation"] = ([str(tmp_path)], set())
-    assert choices(pack) == [BUILT_IN, "corrupt.pth", os.path.join("older", "b.safetensors"), "shared.pth", MODEL]
+    files = ["corrupt.pth", os.path.join("older", "b.safetensors"), "shared.pth", MODEL]
+    assert choices(pack) == [BUILT_IN, *files, DOWNLOADED]
     assert folders["interpolation"] == ([str(tmp_path), str(models_folder / "interpolation")], set())
 
 

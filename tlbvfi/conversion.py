@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from .checkpoint import finite_weight, load_model, matching_model, without_count
 from .config import ModelParams
 from .files import atomic, is_special
 from .known_models import CheckpointError
+from .model import TLBVFI
 from .weight_file import SAFETENSORS, read_checkpoint, refusal, refusing
 
 #: What the metadata of a file in our layout gives as its format.
@@ -27,10 +29,21 @@ FORMAT = "tlbvfi"
 _DTYPES = (torch.float32, torch.float16)
 
 
-def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, ema: bool = True) -> None:
+def convert(
+    source: Path,
+    target: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    ema: bool = True,
+    watch: Callable[[], object] = lambda: None,
+) -> None:
     """Write a weight file in our layout: no duplicates, configuration and the source's hash in the metadata.
 
-    The target appears whole or not at all.
+    The target appears whole or not at all, and only after what was written has been read again: it loads, and its
+    weights are those of the source.
+
+    Args:
+        watch: called again and again on the way. What it raises passes through.
 
     Raises:
         CheckpointError: as :func:`tlbvfi.load_model`.
@@ -52,12 +65,19 @@ def convert(source: Path, target: Path, dtype: torch.dtype = torch.float32, *, e
     contents = read_checkpoint(source, ema=ema)
     model = matching_model(contents, source)
     with refusing(source):
-        state = {key: finite_weight(contents, key, dtype, source) for key in without_counters(model.state_dict())}
-    facts = {"source_name": source.name, "source_sha256": sha256(source), "ema": str(contents.used_ema).lower()}
+        keys = list(without_counters(model.state_dict()))
+    state = {}
+    for key in keys:
+        watch()
+        with refusing(source):
+            state[key] = finite_weight(contents, key, dtype, source)
+    facts = {"source_name": source.name, "source_sha256": sha256(source, watch), "ema": str(contents.used_ema).lower()}
     with atomic(target) as partial:
         write_weights(partial, state, contents.params, facts)
         if partial.is_file():  # and no pipe
+            watch()
             _check_loadable(partial, source, dtype)
+            _check_equal(partial, state, dtype, watch)
         shutil.copymode(source, partial)  # it is made for its owner alone
 
 
@@ -73,6 +93,22 @@ def _check_loadable(partial: Path, source: Path, dtype: torch.dtype) -> None:
         ) from None
 
 
+def _check_equal(partial: Path, state: Mapping[str, Tensor], dtype: torch.dtype, watch: Callable[[], object]) -> None:
+    """Raises OSError where a file does not hold the weights that were written to it."""
+    contents = read_checkpoint(partial)
+    for key, tensor in state.items():
+        watch()
+        if not torch.equal(finite_weight(contents, key, dtype, partial), tensor):
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: what was written is read otherwise")
+
+
+def weight_bytes(params: ModelParams) -> int:
+    """Bytes of the weights of a model in a converted file, in float32."""
+    with torch.device("meta"):
+        state = without_counters(TLBVFI(params).state_dict())
+    return sum(tensor.numel() * torch.float32.itemsize for tensor in state.values())
+
+
 def write_weights(path: Path, state: Mapping[str, Tensor], params: ModelParams, facts: Mapping[str, str]) -> None:
     """Write a state dict in our layout, with further facts for the metadata."""
     metadata = {"format": FORMAT, "config": json.dumps(params.to_dict()), **facts}
@@ -84,10 +120,11 @@ def write_weights(path: Path, state: Mapping[str, Tensor], params: ModelParams, 
         raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+def sha256(path: Path, watch: Callable[[], object] = lambda: None) -> str:
+    """The SHA-256 of a file, in hexadecimal; `watch` is called again and again."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
+            watch()
             digest.update(block)
     return digest.hexdigest()

@@ -28,6 +28,8 @@ _CHUNK = 1 << 18
 _PROGRESS = 1 << 20
 #: Longest wait that a server may ask for, in seconds.
 _LONGEST_WAIT = 30.0
+#: Seconds within which the caller hears from us, whether or not anything comes.
+_TICK = 0.2
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -76,13 +78,16 @@ def fetch(
     begins: tuple[bytes, ...],
     on_bytes: Callable[[int, int | None], object] = lambda count, size: None,
     patience: Patience | None = None,
+    besides: int = 0,
 ) -> None:
     """Fetch a file. A connection that breaks is taken up where it broke.
 
     Args:
         url: of a hub: its first answer may state size and SHA-256 (``X-Linked-Size``, ``X-Linked-Etag``) and lead on.
         begins: first bytes of such a file, one of these.
-        on_bytes: called with the number of bytes that are there, and that of the whole file.
+        on_bytes: called with the number of bytes that are there, and that of the whole file, several times a second
+            even where nothing comes. What it raises passes through, and ends the fetching.
+        besides: bytes that have to be free on the disk beside those of the file.
 
     Raises:
         FetchError: it cannot be had.
@@ -90,7 +95,7 @@ def fetch(
     """
     host = urlsplit(url).hostname or url
     with atomic(target) as partial, partial.open("r+b") as stream:
-        _Fetch(url, host, stream, partial.parent, begins, on_bytes, patience or Patience()).run()
+        _Fetch(url, host, stream, partial.parent, begins, on_bytes, patience or Patience(), besides).run()
 
 
 class _Fetch:
@@ -103,8 +108,9 @@ class _Fetch:
         begins: tuple[bytes, ...],
         on_bytes: Callable[[int, int | None], object],
         patience: Patience,
+        besides: int,
     ) -> None:
-        self._url, self._host, self._stream, self._folder = url, host, stream, folder
+        self._url, self._host, self._stream, self._folder, self._besides = url, host, stream, folder, besides
         self._begins, self._on_bytes, self._patience = begins, on_bytes, patience
         self._size: int | None = None
         self._sha256: str | None = None
@@ -128,13 +134,22 @@ class _Fetch:
                 if failures >= self._patience.tries:
                     raise FetchError(f"{self._host} {error}") from None
                 pause = self._patience.pause * 2 ** (failures - 1)
-                time.sleep(max(pause, min(error.wait, _LONGEST_WAIT)))
+                self._rest(max(pause, min(error.wait, _LONGEST_WAIT)))
         if self._sha256 is not None and self._digest.hexdigest() != self._sha256:
             raise FetchError(
                 f"what came from {self._host} is not the file (its SHA-256 is {self._digest.hexdigest()[:16]}..., "
                 f"the hub states {self._sha256[:16]}...)"
             )
         self._stream.flush()
+
+    def _rest(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._tell()
+            time.sleep(min(left, _TICK))
+
+    def _tell(self) -> None:
+        self._on_bytes(self._count, self._size)
 
     def _attempt(self) -> None:
         """Read to the end of the file, or raise."""
@@ -159,8 +174,9 @@ class _Fetch:
                 begin, in_window = now, 0
                 continue
             try:
-                item = items.get(timeout=left)
+                item = items.get(timeout=min(left, _TICK))
             except queue.Empty:
+                self._tell()
                 continue
             if isinstance(item, Exception):
                 raise item
@@ -192,8 +208,8 @@ class _Fetch:
             self._start_over()
         if not self._count and self._size is not None:
             free = shutil.disk_usage(self._folder).free
-            if free < self._size:
-                raise FetchError(f"it takes {self._size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
+            if free < (needed := self._size + self._besides):
+                raise FetchError(f"it takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
 
     def _write(self, data: bytes) -> None:
         if not self._count and not data.startswith(self._begins):
@@ -203,7 +219,7 @@ class _Fetch:
             raise FetchError(f"{self._host} sends more than the {self._size} bytes of the file")
         self._digest.update(data)
         self._stream.write(data)
-        self._on_bytes(self._count, self._size)
+        self._tell()
 
 
 class _Puller(threading.Thread):

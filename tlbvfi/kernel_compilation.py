@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from threading import Lock
 from typing import Any
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Steps of the bridge whose kernels are noted: the first, one between and the last.
 _STEPS = 3
+#: Seconds of compiling that the log has a line about.
+_WORTH_SAYING = 1.0
 _done: set[tuple[Any, ...]] = set()
 _lock = Lock()
 
@@ -42,10 +45,14 @@ def compile_kernels(model: TLBVFI, padded: tuple[int, int], batch: int, settings
         if kind in _done:
             return
         _done.add(kind)
+        began = time.monotonic()
         try:
             compile_noted(noted(model, padded, batch, settings, tuning), device)
         except Exception as error:  # they are compiled one after the other then
             log.debug("Kernels are not compiled ahead: %s", error)
+        seconds = time.monotonic() - began
+        if seconds >= _WORTH_SAYING:
+            log.info("Kernels compiled in %.1f s.", seconds)
 
 
 def noted(model: TLBVFI, padded: tuple[int, int], batch: int, settings: Settings, tuning: Tuning) -> list[Wanted]:

@@ -9,6 +9,8 @@ from .quoting import sentence
 
 #: The published weights: their file, and its repository on Hugging Face.
 PUBLISHED_FILE, PUBLISHED_REPOSITORY = "vimeo_unet.pth", "ucfzl/TLBVFI"
+#: Of the repository, where no other is asked for.
+PUBLISHED_REVISION = "main"
 #: Models inside the package: name -> file in ``tlbvfi/weights``. The first is the default.
 BUILT_IN = {"tlbvfi-small": "tlbvfi-small.safetensors"}
 #: What asks for :func:`.bench.stand_in_model` where a weight file is expected.

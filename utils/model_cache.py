@@ -55,10 +55,12 @@ class ModelCache(Generic[Model]):
             self._models.move_to_end(key)
             return self._models[key]
 
-    def clear(self) -> None:
-        """Forget every model."""
+    def clear(self) -> list[Model]:
+        """Forget every model, and return them: each stays as long as somebody else holds it."""
         with self._lock:
+            models = list(self._models.values())
             self._models.clear()
+            return models
 
     def __len__(self) -> int:
         return len(self._models)

@@ -47,7 +47,10 @@ SLICER_OUTPUTS = [
     ("next_frame", "IMAGE"),
 ]
 BUILT_IN = "tlbvfi-small (built-in)"
-MODELS = [BUILT_IN, "corrupt.pth", "from_elsewhere.pth", "older/vimeo_unet.pth", "truncated.pth", "vimeo_unet.pth"]
+MODELS = [
+    BUILT_IN, "corrupt.pth", "from_elsewhere.pth", "older/vimeo_unet.pth", "truncated.pth", "vimeo_unet.pth",
+    "vimeo_unet.pth (download)",
+]  # fmt: skip
 INTERPOLATOR_INPUTS: dict[str, tuple[Any, Options]] = {
     "prev_frame": ("IMAGE", {}),
     "next_frame": ("IMAGE", {}),
