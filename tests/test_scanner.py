@@ -18,7 +18,8 @@ BAD = {
         "import builtins\nbuiltins.exec('1')", "from builtins import eval as e\ne('1')", "__builtins__['eval']",
         "import code\ncode.InteractiveInterpreter()", "import runpy", "import types\ntypes.FunctionType(c, {})",
         "from types import CodeType", "model.eval()", "f.__code__ = g.__code__", "getattr(x, 'eval')",
-        "@eval\ndef f(): ...", "lambda: eval", "f'{eval(x)}'", "class A(B, metaclass=exec): ...",
+        "@eval\ndef f(): ...", "lambda: eval", "import typing\ntyping.get_type_hints(x)",
+        "from typing import ForwardRef", "f'{eval(x)}'", "class A(B, metaclass=exec): ...",
         "def f(x: eval('1')): ...", "def f() -> exec('1'): ...", "def f(compile): ...\ncompile('1', '', 'eval')",
         "import timeit", "eval = eval", "(e := eval)('1')",
     ],
@@ -59,7 +60,8 @@ BAD = {
     "imports by name": [
         "import importlib\nimportlib.import_module('a')", "from importlib import import_module", "import imp",
         "import pkgutil", "import importlib.util\nimportlib.util.spec_from_file_location('a', 'b')",
-        "import sys\nsys.path.insert(0, 'a')", "import sys\nsys.modules['os'].x", "from sys import modules",
+        "import sys\nsys.path.insert(0, 'a')", "import sys\nsys.modules['os'].x", "import threading\nthreading._sys.modules",
+        "from sys import modules",
         "__loader__.load_module('a')", "import zipfile\nzipfile.__loader__",
         "from importlib.machinery import SourceFileLoader",
     ],
@@ -83,6 +85,7 @@ BAD = {
         "import sys\nsetattr(sys, name, x)", "().__class__.__base__.__subclasses__()", "f.__globals__",
         "x = '__globals__'", "from operator import attrgetter", "'{0.__globals__}'.format(f)",
         "from shutil import os", "import os\nf(os)", "import os\n[os][0].x", "import torch\ngetattr(torch, a + b)",
+        "map(getattr, [x], ['system'])", "get = getattr", "print.__self__", "import os\ngetattr(*a)(os)",
     ],
     "unreadable": [
         "def f(:", "x = 1\0", f"x = {'1 + ' * 200}1", "\u0435val = 1", "x.\u0435xec", "import a as \u043es",

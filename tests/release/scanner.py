@@ -25,14 +25,16 @@ RULES: dict[str, tuple[str, ...]] = {
     "code from text": (
         "builtins", "code", "codeop", "runpy", "types.CodeType", "types.FunctionType", "timeit", "cProfile", "profile",
         "pdb", "bdb", "trace", "doctest", "torch.jit.CompilationUnit", "torch.utils.cpp_extension", "torch.package",
-        "numexpr", "sympy", "pandas.eval",
+        "numexpr", "sympy", "pandas.eval", "typing.get_type_hints", "typing.ForwardRef", "inspect.get_annotations",
+        "annotationlib",
     ),
     "other programs": (
         "subprocess", "_posixsubprocess", "os.system", "os.popen*", "os.exec*", "os.spawn*", "os.posix_spawn*",
         "os.fork*", "os.startfile", "posix", "nt", "pty", "multiprocessing", "concurrent.futures.ProcessPoolExecutor",
+        "concurrent.futures.process",
         "asyncio.create_subprocess_exec", "asyncio.create_subprocess_shell", "asyncio.subprocess", "webbrowser", "sh",
         "pexpect", "plumbum", "invoke", "fabric", "psutil.Popen", "popen2", "antigravity", "winreg", "_winapi",
-        "win32api", "win32com", "torch.multiprocessing", "torch.distributed",
+        "win32api", "win32com", "os.kill*", "torch.multiprocessing", "torch.distributed",
     ),
     "installs packages": (
         "pip", "ensurepip", "setuptools", "pkg_resources", "distutils", "venv", "virtualenv", "site", "uv", "conda",
@@ -82,12 +84,15 @@ _BUILT_IN = {
     "__builtins__": "code from text", "__loader__": "imports by name", "__spec__": "imports by name",
     "globals": "attributes by name", "locals": "attributes by name", "chr": "hidden code",
 }  # fmt: skip
+#: What takes an attribute by its name; called, it is looked at with what it is called with.
+_GETTERS = ("getattr", "setattr", "delattr", "hasattr")
 #: Attributes that are such a thing whatever they are taken of.
 _ATTRIBUTES = {
     **dict.fromkeys(("eval", "exec", "__builtins__", "__code__", "co_code", "CodeType", "FunctionType"),
                     "code from text"),
     **dict.fromkeys(("__globals__", "f_globals", "f_locals", "f_builtins", "__subclasses__", "__bases__", "__mro__",
-                     "__getattribute__", "f_back", "gi_frame", "cr_frame", "tb_frame"), "attributes by name"),
+                     "__getattribute__", "__self__", "f_back", "gi_frame", "cr_frame", "tb_frame"),
+                    "attributes by name"),
     **dict.fromkeys(("system", "popen", "Popen", "check_output", "check_call", "startfile", "getoutput", "posix_spawn",
                      *(f"exec{end}" for end in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")),
                      *(f"spawn{end}" for end in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"))), "other programs"),
@@ -246,7 +251,9 @@ class _Scan(ast.NodeVisitor):
         """Note it, if a full name is of a rule, be it through other modules."""
         parts = whole.split(".")
         for start in range(len(parts)):
-            rest = ".".join(parts[start:])
+            rest = ".".join(
+                (parts[start].removeprefix("_") if start else parts[0], *parts[start + 1 :])
+            )  # threading._sys
             for rule, names in RULES.items():
                 for name in names:
                     if start and "." not in name and start + 1 == len(parts):
@@ -300,19 +307,24 @@ class _Scan(ast.NodeVisitor):
                     self._note(node, "attributes by name", f"{whole} as a value")
 
     def _built_in(self, node: ast.Name) -> None:
+        if node.id in _GETTERS and node.id not in self._names:
+            self._note(node, "attributes by name", f"{node.id} as a value")
         rule = _BUILT_IN.get(node.id)
         own = node.id == "compile" and any(node.id in names for names in self._parameters)
         if rule and isinstance(node.ctx, ast.Load) and not own:
             self._note(node, rule, node.id)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr", "delattr", "hasattr"):
+        if isinstance(node.func, ast.Name) and node.func.id in _GETTERS:
             match node.args:
                 case [owner, ast.Constant(value=str(word)), *others]:  # the attribute itself
                     self.visit(ast.copy_location(ast.Attribute(owner, word, ast.Load()), node))
                     for other in others:
                         self.visit(other)
-                    return
+                case arguments:
+                    for part in (*arguments, *node.keywords):
+                        self.visit(part)
+            return
         if isinstance(node.func, ast.Attribute) and node.func.attr == "decode":
             for word in (*node.args, *(keyword.value for keyword in node.keywords)):
                 if isinstance(word, ast.Constant) and isinstance(word.value, str) and _ENCODINGS.search(word.value):
