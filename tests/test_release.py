@@ -25,7 +25,7 @@ STAMP = {"cnr_id": "a-pack", "ver": "1.2.3"}
 @pytest.fixture(scope="module")
 def report() -> Report:
     try:
-        return check()
+        return check(new=True)
     except NotInGit:
         pytest.skip("not a git checkout")
 
@@ -133,6 +133,7 @@ TOML = "pyproject.toml"
     ("change", "said"),
     [
         (without("LICENSE"), "LICENSE is not in the archive"),
+        (without("README.md"), "README.md is in git, and not here"),
         (without("README.md"), "README.md is not in the archive"),
         (without("requirements.txt"), "requirements.txt is missing"),
         (without("configs/vimeo_unet.yaml"), "configs/vimeo_unet.yaml is not in the archive"),
@@ -204,6 +205,9 @@ def test_a_tag_of_this_commit_and_an_older_one_are_right(checkout: Path) -> None
 def test_only_what_is_in_git_is_packed(checkout: Path, tmp_path: Path) -> None:
     (checkout / "tlbvfi" / "secret.py").touch()
     names = build(tmp_path / "node.zip", checkout)
+    assert check(checkout, use=False).missing == [
+        "tlbvfi/secret.py is here, and not in git; it would not be in the archive."
+    ]
     assert zipfile.ZipFile(tmp_path / "node.zip").namelist() == names == shipped(checkout)
     assert set(shipped(checkout, new=True)) - set(names) == {"tlbvfi/secret.py"}
 

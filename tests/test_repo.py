@@ -285,6 +285,16 @@ class TestTasks:
         assert tasks.test(["tests/test_padding.py"]) == 0
         assert called[4:] == ["pytest tests/test_padding.py"]
 
+    def test_a_release_is_checked_by_the_environment_of_the_tests(
+        self, tasks: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        called: list[object] = []
+        monkeypatch.setattr(tasks, "set_up", called.append)
+        monkeypatch.setattr(tasks, "call", lambda *command: called.append(command[1:]) or 1)
+        monkeypatch.setattr(sys, "argv", ["tasks.py", "release", "--check"])
+        assert tasks.main() == 1
+        assert called == ["dev", ("-m", "tests.release", "--check")]
+
     def test_a_second_run_installs_nothing(
         self, tasks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

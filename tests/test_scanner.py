@@ -60,7 +60,8 @@ BAD = {
     "imports by name": [
         "import importlib\nimportlib.import_module('a')", "from importlib import import_module", "import imp",
         "import pkgutil", "import importlib.util\nimportlib.util.spec_from_file_location('a', 'b')",
-        "import sys\nsys.path.insert(0, 'a')", "import sys\nsys.modules['os'].x", "import threading\nthreading._sys.modules",
+        "import sys\nsys.path.insert(0, 'a')", "import sys\nsys.modules['os'].x",
+        "import threading\nthreading._sys.modules",
         "from sys import modules",
         "__loader__.load_module('a')", "import zipfile\nzipfile.__loader__",
         "from importlib.machinery import SourceFileLoader",
@@ -145,7 +146,9 @@ def test_some_things_are_never_allowed(rule: str) -> None:
         ("a.so", b"\x7fELF"), ("a.pyc", b""), ("a.exe", b"MZ"), ("a.sh", b"rm -rf /"), ("a.pth", b""),
         ("a.ipynb", b"{}"), ("a.PY", b"eval('1')"), ("a.py", b"\xff\xfe"), ("a.zip", b"PK"), ("a.js", b"eval('1')"),
         ("a.js", b"new Function('a')"), ("a.js", b"atob(x)"), ("a.js", b"1" * 1000),
-        ("a.py", "# -*- coding: utf-7 -*-".encode("utf-16")),
+        ("a.py", "a = 1".encode("utf-16")), ("a.py", b"# coding: utf-7"),
+        ("a.py", b"#!/x\n# vim: fileencoding=latin-1"),
+        ("a.py", b"# coding: none"), ("a.py", b"x = " + b"(" * 300), ("a.py", b"x = " + b"-\\\n" * 100_000 + b"1"),
     ],
 )  # fmt: skip
 def test_files_that_nobody_can_read(tmp_path: Path, name: str, content: bytes) -> None:

@@ -26,23 +26,35 @@ def git(root: Path, *words: str) -> str:
 
 def tracked(root: Path = ROOT, *, new: bool = False) -> list[str]:
     """The files in git that exist, by their paths from the root; on demand those too that a commit would add."""
+    return [name for name in _indexed(root, new=new) if (root / name).is_file()]
+
+
+def _indexed(root: Path, *, new: bool = False) -> list[str]:
     words = ["--others", "--exclude-standard"] if new else []
-    names = git(root, "ls-files", "--cached", *words, "-z").split("\0")
-    return sorted({name for name in names if name and (root / name).is_file()})
+    return sorted({name for name in git(root, "ls-files", "--cached", *words, "-z").split("\0") if name})
 
 
-def shipped(root: Path = ROOT, *, new: bool = False) -> list[str]:
-    """Those of :func:`tracked` that are packed."""
-    names = tracked(root, new=new)
+def _left(root: Path, names: list[str]) -> list[str]:
+    """Those that `.comfyignore` leaves."""
     ignore = root / ".comfyignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
     ignored = PathSpec.from_lines("gitignore", lines)
     return [name for name in names if not ignored.match_file(name)]
 
 
-def build(target: Path, root: Path = ROOT) -> list[str]:
+def shipped(root: Path = ROOT, *, new: bool = False) -> list[str]:
+    """Those of :func:`tracked` that are packed."""
+    return _left(root, tracked(root, new=new))
+
+
+def absent(root: Path = ROOT) -> list[str]:
+    """Files in git that would be packed, and are not here."""
+    return [name for name in _left(root, _indexed(root)) if not (root / name).is_file()]
+
+
+def build(target: Path, root: Path = ROOT, *, new: bool = False) -> list[str]:
     """Write the archive; returns what is in it."""
-    names = shipped(root)
+    names = shipped(root, new=new)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             archive.write(root / name, name)

@@ -55,8 +55,12 @@ class Report:
     allowed: list[str] = field(default_factory=list)
 
 
-def check(root: Path = ROOT, *, use: bool = True) -> Report:
-    """Everything, of a checkout; `use` for loading what is packed and making a frame with it, which takes seconds.
+def check(root: Path = ROOT, *, use: bool = True, new: bool = False) -> Report:
+    """Everything, of a checkout.
+
+    Args:
+        use: load what is packed and make frames with it, which takes seconds.
+        new: as if all that is here were in git.
 
     Raises:
         NotInGit: it is no checkout.
@@ -64,9 +68,12 @@ def check(root: Path = ROOT, *, use: bool = True) -> Report:
     report = Report()
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
         packed = Path(folder, "node.zip")
-        report.names = archive.build(packed, root)
+        report.names = archive.build(packed, root, new=new)
         report.size = packed.stat().st_size
         report.missing += contents(report.names, report.size)
+        report.missing += [f"{name} is in git, and not here." for name in archive.absent(root)]
+        others = sorted(set(archive.shipped(root, new=True)) - set(report.names))
+        report.missing += [f"{name} is here, and not in git; it would not be in the archive." for name in others]
         values = _metadata(report, root)
         _scanned(report, root)
         report.missing += undeclared_imports(report.names, values, root)
@@ -76,7 +83,7 @@ def check(root: Path = ROOT, *, use: bool = True) -> Report:
             alone = Path(folder, "custom_nodes", "pack")
             zipfile.ZipFile(packed).extractall(alone)
             keys = _used(report, alone)
-            report.missing += graphs(root, keys, values)
+            report.missing += graphs(root, keys, values) if keys else []
     return report
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,8 +190,10 @@ def _scan_file(name: str, path: Path) -> Iterator[Finding]:
         return
     try:
         text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        yield Finding(name, 0, "unreadable", "not text")
+        if suffix == ".py" and _encoding(path) not in ("utf-8", "utf-8-sig"):  # Python would read another text
+            raise ValueError
+    except (ValueError, SyntaxError):
+        yield Finding(name, 0, "unreadable", "not text in UTF-8")
         return
     if suffix == ".py":
         yield from scan_python(name, text)
@@ -202,17 +205,22 @@ def _scan_file(name: str, path: Path) -> Iterator[Finding]:
                 yield Finding(name, number, "unreadable", "a very long line")
 
 
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        return tokenize.detect_encoding(file.readline)[0]
+
+
 def scan_python(name: str, text: str) -> Iterator[Finding]:
     """What a Python source is able to do."""
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        yield Finding(name, 0, "unreadable", "not Python")
+        found = _Scan(name, ast.parse(text)).found()
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        yield Finding(name, 0, "unreadable", "not Python, or too deep to be read")
         return
+    yield from found
     for number, line in enumerate(text.splitlines(), 1):
         if len(line) > _LONGEST_LINE:
             yield Finding(name, number, "unreadable", "a very long line")
-    yield from _Scan(name, tree).found()
 
 
 class _Scan(ast.NodeVisitor):
