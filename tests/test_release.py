@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -46,6 +47,15 @@ class TestThisPack:
         section = page.partition("\n## Release\n")[2].partition("\n## ")[0]
         assert set(report.placeholders) <= {"tool.comfy.PublisherId", "project.urls.Repository"}
         assert all(f"`{path.rpartition('.')[2]}`" in section for path in report.placeholders)
+
+
+def test_the_comfyui_of_the_tests_is_given_what_is_packed(tmp_path: Path, report: Report) -> None:
+    from tests.comfyui.server import install_pack
+
+    install_pack(ROOT, tmp_path / "pack")
+    found = [Path(folder, name) for folder, _, names in os.walk(tmp_path / "pack", followlinks=True) for name in names]
+    names = {path.relative_to(tmp_path / "pack").as_posix() for path in found if path.suffix != ".pyc"}
+    assert names == set(report.names)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +143,7 @@ TOML = "pyproject.toml"
     ("change", "said"),
     [
         (without("LICENSE"), "LICENSE is not in the archive"),
+        (new("LICENSE"), "LICENSE is empty"),
         (without("README.md"), "README.md is in git, and not here"),
         (without("README.md"), "README.md is not in the archive"),
         (without("requirements.txt"), "requirements.txt is missing"),

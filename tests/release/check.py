@@ -71,6 +71,9 @@ def check(root: Path = ROOT, *, use: bool = True, new: bool = False) -> Report:
         report.names = archive.build(packed, root, new=new)
         report.size = packed.stat().st_size
         report.missing += contents(report.names, report.size)
+        report.missing += [
+            f"{name} is empty." for name in _WANTED if name in report.names and not (root / name).stat().st_size
+        ]
         report.missing += [f"{name} is in git, and not here." for name in archive.absent(root)]
         others = sorted(set(archive.shipped(root, new=True)) - set(report.names))
         report.missing += [f"{name} is here, and not in git; it would not be in the archive." for name in others]

@@ -24,7 +24,7 @@ Json = Mapping[str, Any]
 #: Numbers without zeros before them, as semver has them.
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", re.ASCII)
 _NAME = re.compile(r"[a-z](?:[-_.]?[a-z0-9])*", re.ASCII)
-_PUBLISHER = re.compile(r"[a-z0-9](?:-?[a-z0-9])*", re.ASCII)
+_PUBLISHER = re.compile(r"[A-Za-z0-9](?:[-_]?[A-Za-z0-9])*", re.ASCII)
 _COMFYUI = re.compile(r"(?:<|>|<=|>=|~=|<>|!=)\d+(?:\.\d+){0,2}", re.ASCII)
 #: One value that the registry does not know empties its whole list.
 _CLASSIFIER = re.compile(
@@ -37,7 +37,7 @@ _PICTURES = (".svg", ".png", ".jpg", ".jpeg", ".gif")
 _LARGEST_PICTURE = 100_000
 #: Sides of an icon at most, and the shape of a banner.
 _ICON, _BANNER = 400, (21, 9)
-_NAMES_OF_PLACEHOLDERS = re.compile(r"your|example|placeholder|todo|changeme|<|>|\.\.\.", re.I)
+_STANDS_IN = re.compile(r"(?:^|[-_])(?:your|example|placeholder|todo|changeme|publisher)(?:$|[-_])", re.I)
 
 
 def read(root: Path = ROOT) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _requirements(values: Json, root: Path) -> Iterator[str]:
 def _comfy(values: Json, root: Path) -> Iterator[str]:
     comfy = value_of(values, "tool.comfy") or {}
     publisher = comfy.get("PublisherId", "")
-    if not _PUBLISHER.fullmatch(publisher) or _NAMES_OF_PLACEHOLDERS.search(publisher):
+    if not _PUBLISHER.fullmatch(publisher) or _STANDS_IN.search(publisher):
         yield f"tool.comfy.PublisherId is {publisher!r}, and not the id of a publisher."
     if not comfy.get("DisplayName", "").strip():
         yield "tool.comfy.DisplayName is missing."
