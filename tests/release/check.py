@@ -78,6 +78,8 @@ def check(root: Path = ROOT, *, use: bool = True, new: bool = False) -> Report:
         others = sorted(set(archive.shipped(root, new=True)) - set(report.names))
         report.missing += [f"{name} is here, and not in git; it would not be in the archive." for name in others]
         values = _metadata(report, root)
+        known = archive.tracked(root, new=new)
+        report.missing += [f"{name} is not in git." for name in metadata.pictures(values) if name not in known]
         _scanned(report, root)
         report.missing += undeclared_imports(report.names, values, root)
         report.missing += version(values, root)
@@ -113,6 +115,8 @@ def _metadata(report: Report, root: Path) -> dict[str, Any]:
         report.missing.append(f"pyproject.toml cannot be read: {error}.")
         return {}
     report.missing += metadata.problems(values, root)
+    if list(metadata.of_another_type(values)):
+        return {}
     report.placeholders = {path: metadata.value_of(values, path) for path in metadata.placeholders(values)}
     return values
 

@@ -26,6 +26,7 @@ VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", re.ASCII)
 _NAME = re.compile(r"[a-z](?:[-_.]?[a-z0-9])*", re.ASCII)
 _PUBLISHER = re.compile(r"[A-Za-z0-9](?:[-_]?[A-Za-z0-9])*", re.ASCII)
 _COMFYUI = re.compile(r"(?:<|>|<=|>=|~=|<>|!=)\d+(?:\.\d+){0,2}", re.ASCII)
+_PYTHON = re.compile(r"(?:[<>]=?|[~!]=)\d+(?:\.\d+)*(?:, *(?:[<>]=?|[~!]=)\d+(?:\.\d+)*)*", re.ASCII)
 #: One value that the registry does not know empties its whole list.
 _CLASSIFIER = re.compile(
     r"Operating System :: (OS Independent|Microsoft :: Windows( :: .+)?|POSIX :: Linux( :: .+)?|MacOS( :: .+)?)"
@@ -33,8 +34,14 @@ _CLASSIFIER = re.compile(
 )
 _REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+(\[[a-z0-9,-]+\])?[<>=!~][^/@#]*")
 _REPOSITORY = re.compile(r"https://github\.com/(?P<path>[A-Za-z0-9-]+/[A-Za-z0-9._-]+?)")
-_PICTURES = (".svg", ".png", ".jpg", ".jpeg", ".gif")
 _LARGEST_PICTURE = 100_000
+#: What a value is, where there is one; lists and tables are of text.
+_TYPES: dict[str, type] = {
+    **{f"project.{key}": str for key in ("name", "version", "description", "requires-python", "readme")},
+    **{f"project.{key}": list for key in ("classifiers", "dependencies", "dynamic")},
+    **{f"tool.comfy.{key}": str for key in ("PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui")},
+    "project.urls": dict, "tool.comfy.includes": list, "tool.release.placeholders": list,
+}  # fmt: skip
 #: Sides of an icon at most, and the shape of a banner.
 _ICON, _BANNER = 400, (21, 9)
 _STANDS_IN = re.compile(r"(?:^|[-_])(?:your|example|placeholder|todo|changeme|publisher)(?:$|[-_])", re.I)
@@ -52,6 +59,12 @@ def value_of(values: Json, path: str) -> Any:
     return found
 
 
+def pictures(values: Json) -> list[str]:
+    """The paths of the icon and the banner in the repository."""
+    urls = (value_of(values, f"tool.comfy.{key}") for key in ("Icon", "Banner"))
+    return [url.partition("/main/")[2] for url in urls if isinstance(url, str) and "/main/" in url]
+
+
 def placeholders(values: Json) -> list[str]:
     """Where a value stands in for one that only the owner knows: what `tool.release.placeholders` names."""
     return list(value_of(values, "tool.release.placeholders") or [])
@@ -59,6 +72,9 @@ def placeholders(values: Json) -> list[str]:
 
 def problems(values: Json, root: Path = ROOT) -> Iterator[str]:
     """What is missing or wrong, a sentence each."""
+    if wrong := list(of_another_type(values)):
+        yield from wrong
+        return
     yield from _project(values, root)
     yield from _urls(values)
     yield from _classifiers(values)
@@ -67,6 +83,22 @@ def problems(values: Json, root: Path = ROOT) -> Iterator[str]:
     for path in placeholders(values):
         if value_of(values, path) is None:
             yield f"tool.release.placeholders names {path}, which is not there."
+
+
+def of_another_type(values: Json) -> Iterator[str]:
+    """What cannot be looked at any further."""
+    for path in ("project", "tool", "tool.comfy", "tool.release"):
+        if not isinstance(value_of(values, path), (dict, type(None))):
+            yield f"{path} is no table."
+    for path, kind in _TYPES.items():
+        found = value_of(values, path)
+        parts = found if isinstance(found, list) else found.values() if isinstance(found, dict) else []
+        if found is not None and (not isinstance(found, kind) or not all(isinstance(part, str) for part in parts)):
+            yield f"{path} is {found!r}, which is of another type."
+    models = value_of(values, "tool.comfy.Models") or []
+    for model in models if isinstance(models, list) else [models]:
+        if not isinstance(model, dict) or not all(isinstance(part, str) for part in model.values()):
+            yield f"tool.comfy.Models: {model!r} is not a location and a model_url."
 
 
 def _project(values: Json, root: Path) -> Iterator[str]:
@@ -79,10 +111,18 @@ def _project(values: Json, root: Path) -> Iterator[str]:
     if project.get("dynamic"):
         yield "project.dynamic: the registry reads only what is written in pyproject.toml."
     for key in ("description", "requires-python", "readme"):
-        if not project.get(key):
+        if not project.get(key, "").strip():
             yield f"project.{key} is missing."
+    if (readme := project.get("readme")) and readme != "README.md":
+        yield f"project.readme is {readme!r}, and not README.md."
+    if (python := project.get("requires-python")) and not _PYTHON.fullmatch(python):
+        yield f"project.requires-python is {python!r}, and not such as >=3.10."
     licence = project.get("license")
-    if not isinstance(licence, dict) or len(licence) != 1 or not all(licence.values()):
+    if (
+        not isinstance(licence, dict)
+        or len(licence) != 1
+        or not all(isinstance(v, str) and v for v in licence.values())
+    ):
         yield 'project.license is to be { text = "…" } or { file = "…" }.'
     elif licence.get("file") and not (root / licence["file"]).is_file():
         yield f"project.license names {licence['file']}, which is not there."
@@ -125,10 +165,10 @@ def _requirements(values: Json, root: Path) -> Iterator[str]:
 def _comfy(values: Json, root: Path) -> Iterator[str]:
     comfy = value_of(values, "tool.comfy") or {}
     publisher = comfy.get("PublisherId", "")
-    if not _PUBLISHER.fullmatch(publisher) or _STANDS_IN.search(publisher):
+    if len(publisher) > 100 or not _PUBLISHER.fullmatch(publisher) or _STANDS_IN.search(publisher):
         yield f"tool.comfy.PublisherId is {publisher!r}, and not the id of a publisher."
-    if not comfy.get("DisplayName", "").strip():
-        yield "tool.comfy.DisplayName is missing."
+    if not comfy.get("DisplayName", "").strip() or not comfy["DisplayName"].isprintable():
+        yield "tool.comfy.DisplayName is missing, or not one line."
     wanted = comfy.get("requires-comfyui", "")
     if not all(_COMFYUI.fullmatch(part.strip()) for part in wanted.split(",")):
         yield f"tool.comfy.requires-comfyui is {wanted!r}, and not such as >=1.2.3,<2.0.0."
@@ -150,8 +190,8 @@ def _picture(values: Json, key: str, root: Path) -> Iterator[str]:
     path = root / url.removeprefix(begin)
     if not url.startswith(begin) or not path.is_file():
         yield f"tool.comfy.{key} is {url!r}, and not {begin}… of a file that is there."
-    elif path.suffix.lower() not in _PICTURES or path.stat().st_size > _LARGEST_PICTURE:
-        yield f"tool.comfy.{key}: {path.name} is not a picture of less than {_LARGEST_PICTURE // 1000} kB."
+    elif path.suffix != ".png" or path.stat().st_size > _LARGEST_PICTURE:  # others may be, and would need a reader
+        yield f"tool.comfy.{key}: {path.name} is not a PNG of less than {_LARGEST_PICTURE // 1000} kB."
     else:
         width, height = picture_size(path)
         if key == "Icon" and not (0 < width == height <= _ICON):
