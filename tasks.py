@@ -8,6 +8,8 @@
     python tasks.py fuzz           set up, then try 10,000 generated inputs, others each time; --cases N, --seed N
     python tasks.py mutants        set up, then break the code on purpose, in a copy, one line at a time, and see that
                                    the tests notice; FILE... or NAME... for some of it
+    python tasks.py release --check
+                                   set up, then build what the ComfyUI registry would get, and say what it lacks
 
 Needs Python 3.10 or newer and nothing else. All of it stays in this folder: the environment in .venv, and the
 ComfyUI that the end-to-end tests run in .cache (or in the folder named by TLBVFI_COMFYUI).
@@ -154,8 +156,13 @@ def mutants(arguments: list[str]) -> int:
     return call(PYTHON, "-m", "tests.mutants.run", *arguments)
 
 
+def release(arguments: list[str]) -> int:
+    set_up("dev")
+    return call(PYTHON, "-m", "tests.release", *arguments)
+
+
 def main() -> int:
-    tasks = {"demo": demo, "test": test, "cuda": cuda, "fuzz": fuzz, "mutants": mutants}
+    tasks = {"demo": demo, "test": test, "cuda": cuda, "fuzz": fuzz, "mutants": mutants, "release": release}
     if len(sys.argv) < 2 or sys.argv[1] not in tasks:
         print(__doc__.strip())
         return 0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2

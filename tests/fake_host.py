@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -231,6 +230,8 @@ def load_pack(name: str) -> ModuleType:
 @contextmanager
 def loaded_pack(name: str, models: Path) -> Iterator[ModuleType]:
     """The pack under a name, beside a fake ComfyUI while it loads."""
+    import pytest  # not at the top: what is shipped is tried without it
+
     with pytest.MonkeyPatch.context() as patch:
         install(FakeHost(models), patch)
         pack = load_pack(name)

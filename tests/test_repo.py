@@ -8,14 +8,16 @@ import re
 import subprocess
 import sys
 import zipfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from pathspec import PathSpec
 
 import tlbvfi
+from tests.release import archive, check, metadata
+from tlbvfi.known_models import PUBLISHED_FILE, PUBLISHED_REPOSITORY
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,15 +35,12 @@ def project() -> dict[str, Any]:
     return values
 
 
-def files() -> list[Path]:
+def files(listing: Callable[..., list[str]] = archive.tracked) -> list[Path]:
     """What git would have in a commit: every file that is not ignored."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
-        result = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        return [ROOT / name for name in listing(new=True)]
+    except archive.NotInGit:
         pytest.skip("not a git checkout")
-    names = [name for name in result.stdout.decode().split("\0") if name]
-    return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -60,25 +59,23 @@ class TestProject:
         assert re.fullmatch(r"\d+\.\d+\.\d+", tlbvfi.__version__)
 
     def test_what_the_registry_asks_for(self, project: dict[str, Any]) -> None:
-        name = project["project"]["name"]
-        assert re.fullmatch(r"[a-z](?:[-_.]?[a-z0-9])*", name)
-        assert len(name) < 100
-        assert "comfyui" not in name.lower()
-        assert project["project"]["urls"]["Repository"].startswith("https://")
-        assert {"PublisherId", "DisplayName", "requires-comfyui"} <= project["tool"]["comfy"].keys()
-        # One value that the registry does not know empties its whole list.
-        known = re.compile(
-            r"Operating System :: (Microsoft|POSIX|MacOS|OS Independent)"
-            r"|Environment :: (GPU :: (NVIDIA CUDA|AMD ROCm|Intel Arc|Apple Metal)|NPU :: Huawei Ascend)$"
-        )
-        for classifier in project["project"]["classifiers"]:
-            assert known.match(classifier) or not classifier.startswith(("Operating System", "Environment"))
+        assert not list(metadata.problems(project))
 
-    def test_requirements_are_the_dependencies_without_torch(self, project: dict[str, Any]) -> None:
-        lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-        listed = [line for line in lines if line and not line.startswith("#")]
+    def test_the_model_that_it_names_is_the_published_one(self, project: dict[str, Any]) -> None:
+        (model,) = project["tool"]["comfy"]["Models"]
+        assert model["location"] == f"/interpolation/{PUBLISHED_FILE}"
+        assert model["model_url"] == f"https://huggingface.co/{PUBLISHED_REPOSITORY}/resolve/main/{PUBLISHED_FILE}"
+
+    def test_pages_name_the_repository_as_it_does(self, project: dict[str, Any]) -> None:
+        repository = project["project"]["urls"]["Repository"]
+        for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("web/docs/*.md")]:
+            for link in re.findall(
+                r"https://github\.com/[\w-]+/ComfyUI-TLBVFI[\w-]*", page.read_text(encoding="utf-8")
+            ):
+                assert link == repository, page
+
+    def test_no_torch_is_asked_for_in_a_version_that_comfyui_may_not_have(self, project: dict[str, Any]) -> None:
         dependencies = project["project"]["dependencies"]
-        assert listed == [entry for entry in dependencies if not entry.startswith("torch")]
         assert [entry for entry in dependencies if entry.startswith("torch")] == ["torch>=2.4"]
 
     def test_what_tests_run_with_is_pinned(self, project: dict[str, Any]) -> None:
@@ -175,35 +172,13 @@ class TestFiles:
             if "training" not in path.parts:
                 assert foreign.search(path.read_text(encoding="utf-8")) is None, path
 
-    def test_shipped_code_has_none_of_what_the_registry_forbids(self) -> None:
-        """No eval or exec, no subprocess, no unsafe loading; these are also the patterns its scanners look for."""
-        forbidden = re.compile(
-            r"(?<![\w.])(?:eval|exec)\(|\bsubprocess\b|os\.system|weights_only\s*=\s*False|sys\.path\.(?:insert|append)"
-            r"|\bpickle\.loads?\(|importlib\.import_module|yaml\.(?:unsafe_)?load\("
-        )
-        for name in shipped():
-            if name.endswith(".py"):
-                found = forbidden.search((ROOT / name).read_text(encoding="utf-8"))
-                assert found is None, f"{name}: {found and found.group()}"
-
-
-def shipped() -> list[str]:
-    """What the registry's archive holds: the files in git that .comfyignore leaves."""
-    ignored = PathSpec.from_lines("gitignore", (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines())
-    names = [path.relative_to(ROOT).as_posix() for path in files()]
-    return [name for name in names if not ignored.match_file(name)]
-
 
 def test_the_registry_s_archive() -> None:
-    names = shipped()
-    tops = {PurePosixPath(name).parts[0] for name in names}
-    assert tops <= {
-        "__init__.py", "nodes", "utils", "tlbvfi", "configs", "workflows", "web", "locales",
-        "pyproject.toml", "requirements.txt", "README.md", "LICENSE",
-    }  # fmt: skip
-    assert {"__init__.py", "tlbvfi/__init__.py", "configs/vimeo_unet.yaml", "LICENSE", "requirements.txt"} <= set(names)
+    names = [path.relative_to(ROOT).as_posix() for path in files(archive.shipped)]
+    assert not list(check.contents(names, 0))
     assert {f"tlbvfi/weights/{name}" for name in tlbvfi.BUILT_IN.values()} <= set(names)
-    assert not [name for name in names if name.startswith("tlbvfi/training")]
+    assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("web/**/*") if path.is_file()} <= set(names)
+    assert not [name for name in names if name.startswith(("docs/", "tests/"))]
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +284,16 @@ class TestTasks:
         assert called == ["ruff check", "ruff format", "mypy", "pytest -n"]
         assert tasks.test(["tests/test_padding.py"]) == 0
         assert called[4:] == ["pytest tests/test_padding.py"]
+
+    def test_a_release_is_checked_by_the_environment_of_the_tests(
+        self, tasks: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        called: list[object] = []
+        monkeypatch.setattr(tasks, "set_up", called.append)
+        monkeypatch.setattr(tasks, "call", lambda *command: called.append(command[1:]) or 1)
+        monkeypatch.setattr(sys, "argv", ["tasks.py", "release", "--check"])
+        assert tasks.main() == 1
+        assert called == ["dev", ("-m", "tests.release", "--check")]
 
     def test_a_second_run_installs_nothing(
         self, tasks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,6 @@ process that it started itself.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import websocket
+from pathspec import PathSpec
 
 from tests.patience import Patience, Stalled
 
@@ -414,20 +414,22 @@ def install_pack(source: Path, target: Path) -> None:
     `.comfyignore` names."""
     ignore = source / ".comfyignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
-    stripped = [line.strip().strip("/") for line in lines]
-    ignored = [".*", "__pycache__", *(line for line in stripped if line and not line.startswith("#"))]
-    _install_folder(source, target, ignored)
+    _install_folder(source, target, PathSpec.from_lines("gitignore", [*lines, ".*"]))
 
 
-def _install_folder(source: Path, target: Path, ignored: Sequence[str]) -> None:
-    """`ignored` has patterns of paths below `source`."""
+def _install_folder(source: Path, target: Path, ignored: PathSpec, below: str = "") -> None:
+    """`ignored` has patterns of paths in the pack, `below` is the way to `source` in it."""
     target.mkdir(parents=True)
     for entry in source.iterdir():
-        if any(fnmatch.fnmatch(entry.name, pattern) for pattern in ignored):
+        name = f"{below}{entry.name}/" if entry.is_dir() else f"{below}{entry.name}"
+        if entry.name == "__pycache__" or ignored.match_file(name):
             continue
-        prefix = f"{entry.name}/"
-        inside = [pattern.removeprefix(prefix) for pattern in ignored if pattern.startswith(prefix)]
-        if inside:
-            _install_folder(entry, target / entry.name, ["__pycache__", *inside])
+        if entry.is_dir() and any(ignored.match_file(f"{name}{found}") for found in _inside(entry)):
+            _install_folder(entry, target / entry.name, ignored, name)
         else:
             link_or_copy(entry, target / entry.name)
+
+
+def _inside(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        yield path.relative_to(folder).as_posix() + "/" * path.is_dir()

@@ -1,0 +1,1 @@
+"""What goes to the ComfyUI registry, and whether it is ready: `python tasks.py release --check`."""
