@@ -131,11 +131,8 @@ ALLOWED: dict[tuple[str, str], str] = {
         "nodes/host.py",
         "torch as a value",
     ): "counts the devices of ComfyUI's kind (torch.cuda, torch.xpu)",
+    ("nodes/host.py", "sys.modules"): "finds ComfyUI's server, to show a text on the node that runs",
     ("tlbvfi/bench/clock.py", "torch as a value"): "waits for a device by its kind (torch.mps, torch.xpu)",
-    (
-        "tlbvfi/commands/download.py",
-        "os.environ",
-    ): "HF_ENDPOINT, HF_HUB_OFFLINE: as Hugging Face's tools read them",
     ("tlbvfi/commands/main.py", "sys as a value"): "replaces closed standard streams of the command line",
     ("tlbvfi/commands/models.py", "torch as a value"): "a dtype by its name, one of those in the grammar",
     ("tlbvfi/commands/process.py", "ctypes"): "asks the C library to give freed memory back; the command line alone",
@@ -145,6 +142,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("tlbvfi/fetching.py", "ssl"): "tells a certificate that is not trusted from other errors",
     ("tlbvfi/fetching.py", "urllib.error"): "fetches a weight file when asked to",
     ("tlbvfi/fetching.py", "urllib.request"): "fetches a weight file when asked to",
+    ("tlbvfi/published.py", "os.environ"): "HF_ENDPOINT, HF_HUB_OFFLINE: as Hugging Face's tools read them",
     ("tlbvfi/late_imports.py", "importlib.import_module"): "modules of this package, when they are first asked for",
 }
 
