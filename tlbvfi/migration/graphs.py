@@ -276,7 +276,7 @@ class Wire:
 
     @property
     def id(self) -> Id:
-        return self._get(0)  # type: ignore[no-any-return]
+        return self._get(0)
 
     @property
     def source(self) -> Link:
@@ -383,6 +383,13 @@ class UiGraph(Graph):
         self._scope["nodes"][:] = list(self._nodes.values())
         left = {id(wire.raw) for wire in self._wires.values()}
         self._scope["links"][:] = [raw for raw in self._scope["links"] if Wire.of(raw) is None or id(raw) in left]
+        inner = [self._scope.get("inputs"), self._scope.get("outputs")]
+        edges = [slot for side in inner if isinstance(side, list) for slot in side if isinstance(slot, dict)]
+        outputs = [slot for box in self._nodes.values() for slot in _slots(box, "outputs")]
+        for slots, name in ((edges, "linkIds"), (outputs, "links")):
+            for slot in slots:
+                if isinstance(known := slot.get(name), list) and any(map(self._is_gone, known)):
+                    slot[name] = [each for each in known if not self._is_gone(each)]
         extra = self._scope.get("extra")
         for holder in [self._scope, *([extra] if isinstance(extra, dict) else [])]:
             for reroute in holder["reroutes"] if isinstance(holder.get("reroutes"), list) else []:
@@ -494,20 +501,16 @@ class UiGraph(Graph):
         else:
             places, name = _slots(self._nodes.get(source.node, {}), "outputs"), "links"
         if isinstance(places, list) and 0 <= source.slot < len(places) and isinstance(places[source.slot], dict):
-            known = places[source.slot].get(name)
-            places[source.slot][name] = [*known, number] if isinstance(known, list) else [number]
+            slot = places[source.slot]
+            if not isinstance(slot.get(name), list):
+                slot[name] = []
+            slot[name].append(number)
 
     def _cut(self, wire: Wire) -> None:
-        """Take a link away, wherever it is known."""
+        """Take a link away; :meth:`settle` has all else that knows of it forget it."""
         self._wires.pop(wire.id, None)
         self._going.get(wire.source.node, {}).pop(wire.id, None)
         self._gone.add(wire.id)
-        outputs = _slots(self._nodes.get(wire.source.node, {}), "outputs")
-        inner = [self._scope.get("inputs"), self._scope.get("outputs")]
-        for slot in [*outputs, *(each for side in inner if isinstance(side, list) for each in side)]:
-            for name in ("links", "linkIds"):
-                if isinstance(slot, dict) and isinstance(slot.get(name), list):
-                    slot[name] = [each for each in slot[name] if each != wire.id]
         for slot in _slots(self._nodes.get(wire.target[0], {}), "inputs"):
             if slot.get("link") == wire.id:
                 slot["link"] = None

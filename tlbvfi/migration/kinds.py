@@ -231,6 +231,7 @@ def older_pair(values: Sequence[Any]) -> dict[str, Any] | None:
     """The values of a :data:`PAIR` by name, where they are in an older order, which has a number of steps fourth."""
     if len(values) < 7 or not (_is_int(values[1]) and _is_bool(values[2]) and all(map(_is_number, values[3:5]))):
         return None
+    order: tuple[str, ...]
     if _is_bool(values[5]) and _is_number(values[6]):
         order = (*_BEFORE, *_AFTER)
     elif len(values) > 7 and _is_number(values[5]) and _is_bool(values[6]) and _is_number(values[7]):
