@@ -102,12 +102,13 @@ class Graph(ABC):
         return link
 
     @abstractmethod
-    def replace(self, node: Id, kind: Kind, inputs: Json, outputs: Mapping[int, int]) -> None:
+    def replace(self, node: Id, kind: Kind, inputs: Json, outputs: Mapping[int, int] | None) -> None:
         """Have another node stand in the place of one, under its id.
 
         Args:
             inputs: of the new one; others have their defaults.
-            outputs: which output of the new one goes where one of the old one went; the others' links are cut.
+            outputs: which output of the new one goes where one of the old one went; the others' links are cut. None:
+                all go on as they are.
         """
 
     @abstractmethod
@@ -177,12 +178,12 @@ class ApiGraph(Graph):
             if isinstance(link, Link):
                 self._users.setdefault(str(link.node), {})[node, name] = None
 
-    def replace(self, node: Id, kind: Kind, inputs: Json, outputs: Mapping[int, int]) -> None:
+    def replace(self, node: Id, kind: Kind, inputs: Json, outputs: Mapping[int, int] | None) -> None:
         self.changed = self.report.changed = True
         entry = self._graph[str(node)]
         for slot, user, name in self.users(node):
-            if slot in outputs:
-                self._graph[str(user)]["inputs"][name] = [str(node), outputs[slot]]
+            if outputs is None or slot in outputs:
+                self._graph[str(user)]["inputs"][name] = [str(node), slot if outputs is None else outputs[slot]]
             else:
                 del self._graph[str(user)]["inputs"][name]
         entry["class_type"], entry["inputs"] = kind.key, self._stored(kind, inputs)
@@ -335,13 +336,14 @@ class UiGraph(Graph):
             found.append((wire.source.slot, target, str(slots[into].get("name")) if 0 <= into < len(slots) else ""))
         return found
 
-    def replace(self, node: Id, kind: Kind, inputs: Json, outputs: Mapping[int, int]) -> None:
+    def replace(self, node: Id, kind: Kind, inputs: Json, outputs: Mapping[int, int] | None) -> None:
         self.changed = self.report.changed = True
         box = self._nodes[node]
         before = [wire for _, wire in self._incoming(box)]
         for wire in self._outgoing(node):
-            if wire.source.slot in outputs:
-                wire.set(2, outputs[wire.source.slot])
+            slot = wire.source.slot
+            if outputs is None or slot in outputs:
+                wire.set(2, slot if outputs is None else outputs[slot])
             else:
                 self._cut(wire)
         if box.get("title") == box["type"]:

@@ -48,7 +48,7 @@ def apply(graph: Graph) -> None:
         _video(graph, node)
     for node in graph.of(OLD_SLICER):
         graph.say(f"{_named(graph, node)} is now {SLICER}.")
-        graph.replace(node, SLICER_KIND, _fitting(graph, node, SLICER_KIND, graph.inputs(node)), _same(6))
+        graph.replace(node, SLICER_KIND, _fitting(graph, node, SLICER_KIND, graph.inputs(node)), None)
     for node in graph.of(PAIR):
         if graph.is_older(node):
             _pair(graph, node)
@@ -69,10 +69,6 @@ def _named(graph: Graph, node: Id) -> str:
     return name[0].upper() + name[1:]
 
 
-def _same(outputs: int) -> dict[int, int]:
-    return {slot: slot for slot in range(outputs)}
-
-
 def _pair(graph: Graph, node: Id) -> None:
     """Values of an older order, or by name, in the present order."""
     inputs = graph.inputs(node)
@@ -81,7 +77,7 @@ def _pair(graph: Graph, node: Id) -> None:
     if inputs.get("tile_size"):
         graph.say(f"{_named(graph, node)} has no tile_size any more: what does not fit is evaluated in strips.")
     graph.say(f"{_named(graph, node)} has its values in the present order.")
-    graph.replace(node, PAIR_KIND, _fitting(graph, node, PAIR_KIND, inputs), _same(1))
+    graph.replace(node, PAIR_KIND, _fitting(graph, node, PAIR_KIND, inputs), None)
 
 
 def _steps(graph: Graph, node: Id, value: Any) -> int:
