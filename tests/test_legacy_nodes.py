@@ -73,25 +73,22 @@ def test_a_batch(pack: ModuleType, clip: Tensor, doubled: Tensor, times: int) ->
 
 
 def test_a_batch_with_settings(pack: ModuleType, clip: Tensor) -> None:
-    """Steps and flow scale count, and so does how often the gap is halved."""
-    settings = {"sample_steps": 20, "flow_scale": 1.0, "enable_tf32": False, "cpu_offload": False}
+    """Steps and flow scale count."""
+    settings = {"sample_steps": 20, "flow_scale": 0.25, "enable_tf32": False, "cpu_offload": False}
     wanted, *_ = run(
-        pack, "TLBVFI_VideoInterpolator", images=clip[:2], multiplier=4, quality="custom", **settings, **OFF
+        pack, "TLBVFI_VideoInterpolator", images=clip[:2], multiplier=2, quality="custom", **settings, **OFF
     )
-    result, count = run(pack, BATCH, images=clip[:2], times_to_interpolate=2, **settings)
-    assert count == 5 and torch.equal(result, wanted)
-    result, count = run(pack, BATCH, images=clip[:2], times_to_interpolate=2, include_source_frames=False, **settings)
-    assert count == 3 and torch.equal(result, wanted[1:-1])
+    result, count = run(pack, BATCH, images=clip[:2], **settings)
+    assert count == 3 and torch.equal(result, wanted)
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_a_pair(pack: ModuleType, clip: Tensor, last: bool) -> None:
+def test_a_pair(pack: ModuleType, clip: Tensor) -> None:
     """Without its end, unless it is the last one; pairs put together are the frames of each gap once."""
     (wanted,) = run(pack, "TLBVFI_Interpolator_V2", prev_frame=clip[:1], next_frame=clip[1:2], times_to_interpolate=2)
-    (result,) = run(
-        pack, PAIR, frame_pair=clip[:2], times_to_interpolate=2, gpu_id=0, is_last_pair=last, save_images=True
-    )
-    assert len(result) == 4 + last and torch.equal(result, wanted[: 4 + last])
+    for last in (False, True):
+        inputs = {"times_to_interpolate": 2, "gpu_id": 0, "is_last_pair": last, "save_images": last}
+        (result,) = run(pack, PAIR, frame_pair=clip[:2], **inputs)
+        assert len(result) == 4 + last and torch.equal(result, wanted[: 4 + last])
 
 
 def test_one_frame_passes_through(pack: ModuleType, clip: Tensor) -> None:

@@ -450,6 +450,28 @@ def test_links_from_and_to_the_edge_of_a_subgraph() -> None:
     assert [box["type"] for box in after["nodes"]] == [VIDEO, VIDEO, COMBINE]
 
 
+@pytest.mark.parametrize("key", ["TLBVFI_VFI_TF32", "TLBVFI_ChunkProcessor"])
+def test_widgets_on_the_box_of_a_subgraph(key: str) -> None:
+    """A node stays where the box shows a widget that the present one has not; one that has to go loses it there."""
+    old = Old()
+    old.add(key)
+    outer = in_subgraph(old.ui())
+    shown = [["1", "gpu_id"], ["1", "times_to_interpolate"], ["9", "x"], 3]
+    outer["nodes"][0]["properties"] = {"proxyWidgets": shown}
+    result = migrate(json.dumps(outer).encode())
+    stays = key == "TLBVFI_VFI_TF32"
+    left = json.loads(result.data)["nodes"][0]["properties"]["proxyWidgets"]
+    assert result.changed is not stays and left == (shown if stays else [shown[0], *shown[2:]])
+    assert stays or any("no longer shows times_to_interpolate" in line for line in result.lines)
+
+
+def test_a_group_node_with_older_nodes_is_named() -> None:
+    groups = {"a": {"nodes": [{"type": "TLBVFI_ChunkProcessor"}]}, "b": {"nodes": [{"type": "x"}]}, "c": 3}
+    graph = {"nodes": [], "links": [], "extra": {"groupNodes": groups}}
+    (line,) = migrate(json.dumps(graph).encode()).lines
+    assert line == "The group node 'a' stays: it holds TLBVFI_ChunkProcessor; convert it to nodes first."
+
+
 # What is no graph
 
 

@@ -8,9 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..quoting import quoted
+from ..quoting import named, quoted
 from . import rules
 from .graphs import ApiGraph, Graph, Ids, Json, Report, UiGraph
+from .kinds import JOINERS, PROCESSOR, SAVER
 
 #: Of a file: far more than any graph has.
 MOST_BYTES = 2**28
@@ -45,10 +46,12 @@ def migrate(data: bytes) -> Migrated:
             rules.apply(graph)
         for graph in graphs:
             rules.joiners_left(graph)
+        report.lines += _group_nodes(value)
         if not report.changed:
             return Migrated(data, tuple(report.lines), False)
         for graph in graphs:
             graph.settle()
+        report.lines += _hidden(value, graphs)
         return Migrated(_written(text, value), tuple(report.lines), True)
     except RecursionError:
         raise ValueError("it is nested too deeply for a graph") from None
@@ -151,6 +154,46 @@ def _exposed(scopes: list[Json]) -> dict[str, dict[str, set[str]]]:
             properties = node.get("properties")
             shown = properties.get("proxyWidgets") if isinstance(properties, dict) else None
             for entry in shown if isinstance(shown, list) else ():
-                if isinstance(entry, list) and len(entry) >= 2 and all(isinstance(each, str) for each in entry[:2]):
+                if _names(entry):
                     found.setdefault(node["type"], {}).setdefault(entry[0], set()).add(entry[1])
     return found
+
+
+def _hidden(value: Json, graphs: list[Graph]) -> list[str]:
+    """Take widgets that are no more off the boxes of graphs that show them; lines for the report."""
+    changed = {graph.id: graph.widgets for graph in graphs if isinstance(graph, UiGraph)}
+    lines = []
+    for scope in [scope for scope, _ in _scopes(value)] if "nodes" in value else []:
+        for node in scope["nodes"]:
+            properties, widgets = node.get("properties"), changed.get(node["type"], {})
+            shown = properties.get("proxyWidgets") if isinstance(properties, dict) else None
+            if not isinstance(shown, list) or not widgets:
+                continue
+            lost = [entry for entry in shown if _names(entry) and entry[1] not in widgets.get(entry[0], {entry[1]})]
+            if lost:
+                properties["proxyWidgets"] = [entry for entry in shown if entry not in lost]
+                names = ", ".join(named(entry[1]) for entry in lost)
+                lines.append(f"Node {quoted(node['id'])} no longer shows {names}, which the nodes in it do not have.")
+    return lines
+
+
+def _names(entry: Any) -> bool:
+    """Whether an entry names a node and a widget."""
+    return isinstance(entry, list) and len(entry) >= 2 and all(isinstance(each, str) for each in entry[:2])
+
+
+def _group_nodes(value: Json) -> list[str]:
+    """Lines for nodes of nodes, as front ends had them before subgraphs, that hold nodes which are not there."""
+    extra = value.get("extra")
+    groups = extra.get("groupNodes") if isinstance(extra, dict) else None
+    lines = []
+    for name, group in groups.items() if isinstance(groups, dict) else ():
+        nodes = group.get("nodes") if isinstance(group, dict) else None
+        keys = {node["type"] for node in nodes} if _are_typed(nodes) else set()
+        if held := sorted(keys & {PROCESSOR, SAVER, *JOINERS}):
+            lines.append(f"The group node {quoted(name)} stays: it holds {', '.join(held)}; convert it to nodes first.")
+    return lines
+
+
+def _are_typed(nodes: Any) -> bool:
+    return isinstance(nodes, list) and all(isinstance(n, dict) and isinstance(n.get("type"), str) for n in nodes)

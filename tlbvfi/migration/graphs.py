@@ -86,6 +86,10 @@ class Graph(ABC):
     def users(self, node: Id) -> list[tuple[int, Id, str]]:
         """Where the outputs of a node go: slot, node, name of the input."""
 
+    @abstractmethod
+    def is_used(self, node: Id) -> bool:
+        """Whether an output of a node goes anywhere."""
+
     def exposed(self, node: Id) -> set[str]:
         """Widgets of a node that are shown on the box of the graph which it is in."""
         return set()
@@ -165,12 +169,26 @@ class ApiGraph(Graph):
         return "tile_size" in inputs or not {"use_fp16", "seed"} <= set(inputs)
 
     def users(self, node: Id) -> list[tuple[int, Id, str]]:
-        found: list[tuple[int, Id, str]] = []
-        for user, name in self._users.get(str(node), {}):
-            link = self.inputs(user).get(name) if user in self._graph else None
-            if isinstance(link, Link) and link.node == str(node):
-                found.append((link.slot, user, name))
-        return found
+        known = self._users.get(str(node), {})
+        return [(self._slot(*use), *use) for use in list(known) if self._is_use(node, *use)]
+
+    def is_used(self, node: Id) -> bool:
+        known = self._users.get(str(node), {})
+        while known:
+            use = next(iter(known))
+            if self._is_use(node, *use):
+                return True
+            del known[use]
+        return False
+
+    def _is_use(self, node: Id, user: str, name: str) -> bool:
+        """Whether an input still comes from a node."""
+        inputs = self._graph.get(user, {}).get("inputs")
+        link = _api_link(inputs.get(name)) if isinstance(inputs, dict) else None
+        return link is not None and link.node == str(node)
+
+    def _slot(self, user: str, name: str) -> int:
+        return int(self._graph[user]["inputs"][name][1])
 
     def _know(self, node: str) -> None:
         """Take note of where a node's inputs come from."""
@@ -295,12 +313,15 @@ class UiGraph(Graph):
         """exposed: widgets on the box of this graph, by node."""
         super().__init__(report, where)
         self._scope, self._ids, self._exposed = scope, ids, exposed
+        self.id = str(scope.get("id"))
         self._nodes: dict[Id, Json] = {node["id"]: node for node in scope["nodes"]}
         self._wires = {wire.id: wire for raw in scope["links"] if (wire := Wire.of(raw)) is not None}
         self._going: dict[Id, dict[Id, Wire]] = {}
         for wire in self._wires.values():
             self._going.setdefault(wire.source.node, {})[wire.id] = wire
         self._gone: set[Id] = set()
+        #: Widgets of nodes that are others now, or gone.
+        self.widgets: dict[str, set[str]] = {}
         self._last_order = max((_number(node.get("order")) for node in scope["nodes"]), default=-1)
         self._as_objects = "last_link_id" not in scope or any(isinstance(raw, dict) for raw in scope["links"])
 
@@ -335,6 +356,9 @@ class UiGraph(Graph):
             slots = _slots(self._nodes.get(target, {}), "inputs")
             found.append((wire.source.slot, target, str(slots[into].get("name")) if 0 <= into < len(slots) else ""))
         return found
+
+    def is_used(self, node: Id) -> bool:
+        return bool(self._going.get(node))
 
     def replace(self, node: Id, kind: Kind, inputs: Json, outputs: Mapping[int, int] | None) -> None:
         self.changed = self.report.changed = True
@@ -377,6 +401,7 @@ class UiGraph(Graph):
         for wire in [wire for _, wire in self._incoming(box)] + self._outgoing(node):
             self._cut(wire)
         del self._nodes[node]
+        self.widgets[str(node)] = set()
 
     def settle(self) -> None:
         """Lists of nodes and links without those that are gone, and an order in which nodes can run."""
@@ -446,6 +471,7 @@ class UiGraph(Graph):
     def _fill(self, box: Json, kind: Kind, inputs: Json, properties: Json) -> None:
         """Slots and values of a box."""
         box["type"] = kind.key
+        self.widgets[str(box["id"])] = {each.name for each in kind.inputs if each.widget}
         sockets = [each for each in kind.inputs if not each.widget]
         box["inputs"] = [
             {"name": each.name, **({"shape": 7} if each.optional else {}), "type": each.type, "link": None}

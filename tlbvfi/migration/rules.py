@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..numbers import frame_rate
-from ..quoting import quoted
+from ..quoting import named, quoted
 from .graphs import Graph, Id, Json, Link
 from .kinds import (
     COMBINE_KIND,
@@ -203,7 +203,9 @@ def _pair_of_a_video(graph: Graph, images: Any) -> tuple[Id, Id, int] | None:
 def _whole_video(graph: Graph, saver: Id, pair: Id, slicer: Id, times: int) -> None:
     """Have the video node stand for the interpolator of a pair whose chunk was saved, and for the slicer before it."""
     inputs = graph.inputs(pair)
-    wanted = {"multiplier": 2**times, "images": graph.inputs(slicer)["images"], **_settings(graph, pair, inputs)}
+    wanted = {"multiplier": 2**times, **_settings(graph, pair, inputs)}
+    if isinstance(images := graph.inputs(slicer).get("images"), Link):
+        wanted["images"] = images
     wanted = _fitting(graph, pair, VIDEO_KIND, wanted)
     if all(user == saver or graph.key(user) == "Reroute" for _, user, _ in graph.users(pair)):
         graph.say(f"{_named(graph, pair)} is now {VIDEO_KIND.key}, which takes the whole video at once.")
@@ -212,7 +214,7 @@ def _whole_video(graph: Graph, saver: Id, pair: Id, slicer: Id, times: int) -> N
         video = graph.add(VIDEO_KIND, wanted, pair)
         graph.say(f"{_named(graph, video)} is new and takes the whole video at once.")
         graph.replace(saver, COMBINE_KIND, {**graph.inputs(saver), "images": Link(video, 0)}, {})
-    if not graph.users(slicer):
+    if not graph.is_used(slicer):
         graph.say(f"{_named(graph, slicer)} is taken out, with what counted the pairs no longer linked to it.")
         graph.remove(slicer)
 
@@ -327,4 +329,5 @@ def _say_what_is_cut(graph: Graph, node: Id) -> None:
     """Say where the outputs of a node that makes chunks went, apart from others of the kind."""
     for _, user, name in graph.users(node):
         if graph.key(user) not in (PROCESSOR, SAVER, *JOINERS, ""):
-            graph.say(f"{_named(graph, user)}: {name or 'an input'} is no longer linked; it came from the chunks.")
+            which = named(name) if name else "an input"
+            graph.say(f"{_named(graph, user)}: {which} is no longer linked; it came from the chunks.")
