@@ -63,12 +63,11 @@ def test_a_video(pack: ModuleType, clip: Tensor, doubled: Tensor) -> None:
     assert torch.equal(result, doubled)
 
 
-@pytest.mark.parametrize("times", [0, 1])
-def test_a_batch(pack: ModuleType, clip: Tensor, doubled: Tensor, times: int) -> None:
-    """With and without the frames of the video; 0 is as 1."""
-    result, count = run(pack, BATCH, images=clip, times_to_interpolate=times)
+def test_a_batch(pack: ModuleType, clip: Tensor, doubled: Tensor) -> None:
+    """With and without the frames of the video; 0 times is as 1."""
+    result, count = run(pack, BATCH, images=clip, times_to_interpolate=0)
     assert count == 5 and torch.equal(result, doubled)
-    result, count = run(pack, BATCH, images=clip, times_to_interpolate=times, include_source_frames=False)
+    result, count = run(pack, BATCH, images=clip, times_to_interpolate=1, include_source_frames=False)
     assert count == 2 and torch.equal(result, doubled[1::2])
 
 

@@ -189,11 +189,8 @@ def _group_nodes(value: Json) -> list[str]:
     lines = []
     for name, group in groups.items() if isinstance(groups, dict) else ():
         nodes = group.get("nodes") if isinstance(group, dict) else None
-        keys = {node["type"] for node in nodes} if _are_typed(nodes) else set()
+        listed = nodes if isinstance(nodes, list) else []
+        keys = {str(node.get("type")) for node in listed if isinstance(node, dict)}
         if held := sorted(keys & {PROCESSOR, SAVER, *JOINERS}):
             lines.append(f"The group node {quoted(name)} stays: it holds {', '.join(held)}; convert it to nodes first.")
     return lines
-
-
-def _are_typed(nodes: Any) -> bool:
-    return isinstance(nodes, list) and all(isinstance(n, dict) and isinstance(n.get("type"), str) for n in nodes)
