@@ -48,6 +48,9 @@ class Interpolator(ModelNode):
                 "prev_frame": ("IMAGE", {"tooltip": "The frame before; a batch of B frames makes B pairs."}),
                 "next_frame": ("IMAGE", {"tooltip": "The frame after, of the same size; as many as in prev_frame."}),
                 "model_name": inputs.model_name(),
+            },
+            # Optional, so that prompts from before there were such inputs stay valid.
+            "optional": {
                 "times_to_interpolate": (
                     "INT",
                     {
@@ -66,9 +69,6 @@ class Interpolator(ModelNode):
                 "cpu_offload": inputs.cpu_offload(),
                 "gpu_id": inputs.gpu_id(),
                 "seed": inputs.seed(),
-            },
-            # Optional, so that prompts from before there were such inputs stay valid.
-            "optional": {
                 "compile": inputs.compile_model(),
                 "quality": inputs.quality(inputs.CUSTOM),
                 "schedule": inputs.schedule(),
@@ -80,14 +80,14 @@ class Interpolator(ModelNode):
         prev_frame: Tensor,
         next_frame: Tensor,
         model_name: str,
-        times_to_interpolate: int,
-        use_fp16: bool,
-        enable_tf32: bool,
-        sample_steps: int,
-        flow_scale: float,
-        cpu_offload: bool,
-        gpu_id: int,
-        seed: int,
+        times_to_interpolate: int = 0,
+        use_fp16: bool = True,
+        enable_tf32: bool = True,
+        sample_steps: int = 10,
+        flow_scale: float = 0.5,
+        cpu_offload: bool = True,
+        gpu_id: int = 0,
+        seed: int = 0,
         compile: bool = False,
         quality: str = inputs.CUSTOM,
         schedule: Any = None,

@@ -38,6 +38,8 @@ class FramePairSlicer:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The frames of a video, two or more."}),
+            },
+            "optional": {
                 "pair_index": (
                     "INT",
                     {
@@ -49,10 +51,10 @@ class FramePairSlicer:
                         "frames minus two.",
                     },
                 ),
-            }
+            },
         }
 
-    def slice(self, images: Tensor, pair_index: int) -> tuple[Tensor, int, int, bool, Tensor, Tensor]:
+    def slice(self, images: Tensor, pair_index: int = 0) -> tuple[Tensor, int, int, bool, Tensor, Tensor]:
         """Pick a pair. The three images are views of `images` (N, H, W, C): (2, H, W, C) and twice (1, H, W, C).
 
         Raises:

@@ -37,7 +37,7 @@ def shown(frame: torch.Tensor) -> Output:
     return Output(Fraction(0), frame)
 
 
-COMMANDS = ("interpolate", "plan", "convert", "demo", "bench", "download")
+COMMANDS = ("interpolate", "plan", "convert", "demo", "bench", "download", "migrate")
 
 
 @pytest.fixture
@@ -559,7 +559,9 @@ def test_the_example_of_a_command_is_in_its_help_and_beside_its_usage_errors_and
     run: Runner, command: str
 ) -> None:
     example = run(command, "--help")[1].splitlines()[-1]
-    code, out, err = run(command, "--no-such-option", *("a", "b")[: 2 if command in ("interpolate", "convert") else 0])
+    code, out, err = run(
+        command, "--no-such-option", *("a", "b")[: 2 if command in ("interpolate", "convert", "migrate") else 0]
+    )
     assert (code, out) == (2, "")
     assert err.splitlines()[1:] == [example]
     shown = example.removeprefix("Example: python -m tlbvfi ").split()

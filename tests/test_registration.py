@@ -26,7 +26,15 @@ INPUTS = {
     "FramePairSlicer": ["images", "pair_index"],
     "TLBVFI_ClearModelCache": ["trigger"],
     "TLBVFI_DownloadModel": ["convert"],
+    "TLBVFI_BatchInterpolator_V2": [
+        "images", "model_name", "times_to_interpolate", "enable_tf32", "sample_steps", "flow_scale", "cpu_offload",
+        "gpu_id", "include_source_frames",
+    ],
+    "TLBVFI_FrameFromBatch": ["images", "index", "clamp_index"],
     "TLBVFI_FramePairSlicer": ["images", "pair_index"],
+    "TLBVFI_Interpolator": [
+        "frame_pair", "model_name", "times_to_interpolate", "gpu_id", "is_last_pair", "save_images",
+    ],
     "TLBVFI_Interpolator_V2": [
         "prev_frame", "next_frame", "model_name", "times_to_interpolate", "use_fp16", "enable_tf32", "sample_steps",
         "flow_scale", "cpu_offload", "gpu_id", "seed", "compile", "quality", "schedule",
@@ -35,6 +43,7 @@ INPUTS = {
         "video", "model_name", "mode", "multiplier", "target_fps", *_HOW, "filename_prefix", "format", "codec", "crf",
         *_CUSTOM, *_DEVICE,
     ],
+    "TLBVFI_VFI_TF32": ["images", "model_name", "times_to_interpolate", "gpu_id"],
     "TLBVFI_VideoInterpolator": [
         "images", "model_name", "mode", "multiplier", "source_fps", "target_fps", *_HOW, *_CUSTOM, "meta_batch",
         *_DEVICE,
@@ -62,7 +71,13 @@ def test_keys_and_names(pack: ModuleType) -> None:
     assert sorted(names) == KEYS
     assert len(set(names.values())) == len(KEYS)
     deprecated = [key for key, node in pack.NODE_CLASS_MAPPINGS.items() if getattr(node, "DEPRECATED", False)]
-    assert deprecated == ["TLBVFI_FramePairSlicer"]
+    assert deprecated == [
+        "TLBVFI_BatchInterpolator_V2",
+        "TLBVFI_FrameFromBatch",
+        "TLBVFI_FramePairSlicer",
+        "TLBVFI_Interpolator",
+        "TLBVFI_VFI_TF32",
+    ]
 
 
 @pytest.mark.parametrize("key", KEYS)

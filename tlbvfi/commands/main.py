@@ -13,13 +13,13 @@ from enum import IntEnum
 from typing import NoReturn, TextIO
 
 from .. import __version__
-from . import bench, convert, demo, download, interpolate, plan
+from . import bench, convert, demo, download, interpolate, migrate, plan
 from .errors import RunError, WrongCall, told
 from .grammar import Parser
 from .signals import INTERRUPTED, Ending, handle
 
 #: In the order in which the help lists them.
-COMMANDS = (interpolate, plan, convert, demo, bench, download)
+COMMANDS = (interpolate, plan, convert, demo, bench, download, migrate)
 EXAMPLE = f"interpolate {interpolate.EXAMPLE}"
 
 
