@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .example_clip import ExampleClip
 from .interpolator import Interpolator
 from .loader import ModelLoader
 from .slicer import DeprecatedFramePairSlicer, FramePairSlicer
@@ -10,6 +11,7 @@ from .video_interpolator import VideoInterpolator
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "FramePairSlicer": FramePairSlicer,
+    "TLBVFI_ExampleClip": ExampleClip,
     "TLBVFI_FramePairSlicer": DeprecatedFramePairSlicer,
     "TLBVFI_InterpolateVideo": VideoFileInterpolator,
     "TLBVFI_Interpolator_V2": Interpolator,
@@ -19,6 +21,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
 
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "FramePairSlicer": "Frame Pair Slicer (TLB-VFI)",
+    "TLBVFI_ExampleClip": "Example Clip (TLB-VFI)",
     "TLBVFI_FramePairSlicer": "Frame Pair Slicer (TLB-VFI, old key)",
     "TLBVFI_InterpolateVideo": "Interpolate Video File (TLB-VFI)",
     "TLBVFI_Interpolator_V2": "Frame Interpolator (TLB-VFI)",

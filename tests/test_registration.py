@@ -24,6 +24,7 @@ _CUSTOM = ["sample_steps", "flow_scale", "still_threshold", "multipliers", "inte
 _DEVICE = ["cpu_offload", "gpu_id", "compile"]
 INPUTS = {
     "FramePairSlicer": ["images", "pair_index"],
+    "TLBVFI_ExampleClip": ["frame_count", "width", "first_frame"],
     "TLBVFI_FramePairSlicer": ["images", "pair_index"],
     "TLBVFI_Interpolator_V2": [
         "prev_frame", "next_frame", "model_name", "times_to_interpolate", "use_fp16", "enable_tf32", "sample_steps",
