@@ -48,7 +48,7 @@ class ExampleClip:
                 "frame_count": (
                     "INT",
                     {
-                        "default": 9,
+                        "default": 24,
                         "min": 1,
                         "max": FRAMES,
                         "step": 1,
