@@ -182,9 +182,7 @@ class TestGraph:
         nodes = {node["id"]: name(node) for node in saved["nodes"] if node["type"] not in graphs.NOTES}
         slots = {node["id"]: node for node in saved["nodes"]}
         expected = WIRES[path.stem]
-        assert sorted(nodes.values()) == sorted(
-            {wire[0] for wire in expected} | {wire[2] for wire in expected}
-        )
+        assert sorted(nodes.values()) == sorted({wire[0] for wire in expected} | {wire[2] for wire in expected})
         wires = [
             (
                 nodes[source],

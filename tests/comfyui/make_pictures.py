@@ -128,7 +128,7 @@ PICTURES: dict[str, Callable[[Studio], list[Panel]]] = {
     "Frame Interpolate of ComfyUI": core_node,
     "VideoHelperSuite - video with sound": lambda studio: gap(studio, 6, "frame 6", "frame 7"),
     VHS_LONG: vhs_batches,
-    "VideoHelperSuite - slow motion between two frames": lambda studio: slow_motion(studio)[:3],
+    "VideoHelperSuite - slow motion between two frames": lambda studio: slow_motion(studio)[::2],
 }
 
 
@@ -163,7 +163,7 @@ def save(picture: Image.Image, path: Path) -> None:
 def main(names: list[str]) -> None:
     assert PICTURES.keys() == GRAPHS.keys()
     with tempfile.TemporaryDirectory() as models, pytest.MonkeyPatch.context() as patch:
-        fake_host.install(fake_host.FakeHost(Path(models)), patch)
+        fake_host.install(fake_host.FakeHost(Path(models), temp=Path(models)), patch)
         studio = Studio(fake_host.load_pack("_pack_of_the_pictures"))
         for name in names or PICTURES:
             save(composed(name, PICTURES[name](studio)), FOLDER / f"{name}.jpg")

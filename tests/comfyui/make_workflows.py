@@ -1,8 +1,8 @@
 """The shipped graphs, made: `python -m tests.comfyui.make_workflows` writes `workflows/*.json` anew.
 
-Slots, widgets and defaults of our nodes come from the classes, so that a new input needs no more than another run. Those
-of ComfyUI's and VideoHelperSuite's nodes are in other_nodes.json. Nodes stand in columns, columns in groups, and notes
-above them all.
+Slots, widgets and defaults of our nodes come from the classes, so that a new input needs no more than another run.
+Those of ComfyUI's and VideoHelperSuite's nodes are in other_nodes.json. Nodes stand in columns, columns in groups, and
+notes above them all.
 """
 
 from __future__ import annotations
