@@ -24,8 +24,8 @@ from tests import fake_host
 from tests.comfyui.make_workflows import CLIP, FIRST, FOLDER, GRAPHS, LONG, PAIR, VHS_LONG, VIDEO, WHOLE
 from tlbvfi import BUILT_IN
 
-#: Sides of the whole, heights of the two lines of text, and pixels between the panels.
-WIDTH, HEIGHT, HEAD, FOOT, GAP = 560, 340, 38, 26, 4
+#: Sides of the whole, height and size of the captions, and pixels between the panels. The browser shows it at 40 %.
+WIDTH, HEIGHT, FOOT, FONT, GAP = 480, 300, 40, 23, 4
 LARGEST = 40_000
 BACK, TEXT, NEW = (24, 26, 30), (235, 235, 235), (120, 220, 140)
 MODEL = f"{next(iter(BUILT_IN))} (built-in)"
@@ -99,7 +99,8 @@ def seamless_loop(studio: Studio) -> list[Panel]:
 
 def comparison(studio: Studio) -> list[Panel]:
     fast, quality = studio.between(8), studio.between(8, quality="quality")
-    return [("fast", fast), ("quality", quality), ("8 x difference", (8 * (fast - quality).abs()).clamp(0, 1))]
+    difference = (8 * (fast - quality).abs()).clamp(0, 1)  # hardly seen else
+    return [("fast", fast), ("quality", quality), ("difference", difference)]
 
 
 def slow_motion(studio: Studio) -> list[Panel]:
@@ -112,7 +113,7 @@ def core_node(studio: Studio) -> list[Panel]:
 
 
 def vhs_batches(studio: Studio) -> list[Panel]:
-    return gap(studio, 7, "end of batch 1", "begin of batch 2")
+    return gap(studio, 7, "batch 1", "batch 2")
 
 
 #: The panels of each graph; "new" ones have their caption in green.
@@ -132,22 +133,21 @@ PICTURES: dict[str, Callable[[Studio], list[Panel]]] = {
 }
 
 
-def composed(title: str, panels: list[Panel]) -> Image.Image:
-    """The panels in a row, the middle of each picture's left part, between the title and their captions."""
+def composed(panels: list[Panel]) -> Image.Image:
+    """The panels in a row, of each picture the part about the rabbit, above their captions."""
     whole = Image.new("RGB", (WIDTH, HEIGHT), BACK)
     draw = ImageDraw.Draw(whole)
-    draw.text((WIDTH // 2, HEAD // 2), title, TEXT, ImageFont.load_default(20), anchor="mm")
-    width, height = (WIDTH - GAP * (len(panels) - 1)) // len(panels), HEIGHT - HEAD - FOOT
+    width, height = (WIDTH - GAP * (len(panels) - 1)) // len(panels), HEIGHT - FOOT
     for index, (caption, frame) in enumerate(panels):
         picture = Image.fromarray((frame.numpy() * 255).round().astype(np.uint8))
         scale = height / picture.height
         picture = picture.resize((round(picture.width * scale), height), Image.Resampling.LANCZOS)
-        left = min(max(round(160 * scale) - width // 2, 0), picture.width - width)  # about the rabbit
+        left = min(max(round(160 * scale) - width // 2, 0), picture.width - width)
         x = index * (width + GAP)
-        whole.paste(picture.crop((left, 0, left + width, height)), (x, HEAD))
+        whole.paste(picture.crop((left, 0, left + width, height)), (x, 0))
         colour = NEW if caption in ("new", "held") else TEXT
         place = (x + width // 2, HEIGHT - FOOT // 2)
-        draw.text(place, caption, colour, ImageFont.load_default(15), anchor="mm")
+        draw.text(place, caption, colour, ImageFont.load_default(FONT), anchor="mm")
     return whole
 
 
@@ -166,7 +166,7 @@ def main(names: list[str]) -> None:
         fake_host.install(fake_host.FakeHost(Path(models), temp=Path(models)), patch)
         studio = Studio(fake_host.load_pack("_pack_of_the_pictures"))
         for name in names or PICTURES:
-            save(composed(name, PICTURES[name](studio)), FOLDER / f"{name}.jpg")
+            save(composed(PICTURES[name](studio)), FOLDER / f"{name}.jpg")
 
 
 if __name__ == "__main__":
