@@ -140,7 +140,7 @@ def test_the_cut_is_told_and_held(comfy: ComfyServer) -> None:
 
 def test_loop_graph_runs(comfy: ComfyServer) -> None:
     """An animation with as many new frames as there are others, the last gap among them."""
-    prompt = prompt_of(comfy, "Loop without a jump", TLBVFI_ExampleClip=LITTLE)
+    prompt = prompt_of(comfy, "Loop without a jump", TLBVFI_ExampleClip={**LITTLE, "first_frame": 4})
     with Image.open(result(comfy, prompt, "SaveAnimatedWEBP")) as animation:
         assert (animation.n_frames, animation.size, animation.info["loop"]) == (6, (96, 54), 0)
         assert animation.info["duration"] == 20
