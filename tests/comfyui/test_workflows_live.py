@@ -143,6 +143,7 @@ def test_loop_graph_runs(comfy: ComfyServer) -> None:
     prompt = prompt_of(comfy, "Loop without a jump", TLBVFI_ExampleClip={**LITTLE, "first_frame": 4})
     with Image.open(result(comfy, prompt, "SaveAnimatedWEBP")) as animation:
         assert (animation.n_frames, animation.size, animation.info["loop"]) == (6, (96, 54), 0)
+        animation.load()  # reads how long a frame is shown
         assert animation.info["duration"] == 20
 
 
