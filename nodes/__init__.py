@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .cache_clearer import CacheClearer
 from .downloader import ModelDownloader
+from .example_clip import ExampleClip
 from .interpolator import Interpolator
 from .legacy import LegacyBatchInterpolator, LegacyFrameFromBatch, LegacyInterpolator, LegacyVideoInterpolator
 from .loader import ModelLoader
@@ -18,6 +19,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "TLBVFI_BatchInterpolator_V2": LegacyBatchInterpolator,
     "TLBVFI_ClearModelCache": CacheClearer,
     "TLBVFI_DownloadModel": ModelDownloader,
+    "TLBVFI_ExampleClip": ExampleClip,
     "TLBVFI_FrameFromBatch": LegacyFrameFromBatch,
     "TLBVFI_FramePairSlicer": DeprecatedFramePairSlicer,
     "TLBVFI_InterpolateVideo": VideoFileInterpolator,
@@ -35,6 +37,7 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "TLBVFI_BatchInterpolator_V2": "TLB-VFI Batch Interpolator (old)",
     "TLBVFI_ClearModelCache": "Clear Model Cache (TLB-VFI)",
     "TLBVFI_DownloadModel": NODE_NAME,
+    "TLBVFI_ExampleClip": "Example Clip (TLB-VFI)",
     "TLBVFI_FrameFromBatch": "TLB-VFI Frame From Batch (old)",
     "TLBVFI_FramePairSlicer": "Frame Pair Slicer (TLB-VFI, old key)",
     "TLBVFI_InterpolateVideo": "Interpolate Video File (TLB-VFI)",

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..tlbvfi import TLBVFI
 from ..tlbvfi.numbers import frame_rate
 from ..tlbvfi.quoting import quoted, sentence
+from ..tlbvfi.video import Waveform
 
 log = logging.getLogger(__name__)
 
@@ -469,6 +470,14 @@ def video_file(path: Path) -> Any:
     from comfy_api.latest import InputImpl
 
     return InputImpl.VideoFromFile(str(path))
+
+
+def video_of(images: Tensor, fps: Fraction, sound: Waveform | None) -> Any:
+    """Frames (N, H, W, 3) and their sound as a VIDEO."""
+    from comfy_api.latest import InputImpl, Types
+
+    audio = None if sound is None else {"waveform": sound.samples[None], "sample_rate": sound.rate}
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=fps))
 
 
 def free_unused_memory() -> None:

@@ -48,6 +48,16 @@ class VideoFromFile:
 
 
 @dataclass
+class VideoFromComponents:
+    """ComfyUI's VIDEO that is in memory."""
+
+    components: Any
+
+    def get_components(self) -> Any:
+        return self.components
+
+
+@dataclass
 class FakeHost:
     """What the fake ComfyUI was told and asked.
 
@@ -163,7 +173,10 @@ class FakeHost:
         vars(comfy).update(model_management=management, model_patcher=patcher, utils=utils)
         arguments, api, latest = (ModuleType(n) for n in ("comfy.cli_args", "comfy_api", "comfy_api.latest"))
         arguments.args = SimpleNamespace(disable_metadata=self.disable_metadata)  # type: ignore[attr-defined]
-        latest.InputImpl = SimpleNamespace(VideoFromFile=VideoFromFile)  # type: ignore[attr-defined]
+        latest.InputImpl = SimpleNamespace(  # type: ignore[attr-defined]
+            VideoFromFile=VideoFromFile, VideoFromComponents=VideoFromComponents
+        )
+        latest.Types = SimpleNamespace(VideoComponents=SimpleNamespace)  # type: ignore[attr-defined]
         vars(api).update(latest=latest)
         return {m.__name__: m for m in (arguments, api, latest, comfy, management, patcher, utils, folder_paths)}
 

@@ -31,6 +31,7 @@ INPUTS = {
         "gpu_id", "include_source_frames",
     ],
     "TLBVFI_FrameFromBatch": ["images", "index", "clamp_index"],
+    "TLBVFI_ExampleClip": ["frame_count", "width", "first_frame"],
     "TLBVFI_FramePairSlicer": ["images", "pair_index"],
     "TLBVFI_Interpolator": [
         "frame_pair", "model_name", "times_to_interpolate", "gpu_id", "is_last_pair", "save_images",

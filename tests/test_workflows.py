@@ -8,15 +8,15 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from tests import fake_host
-from tests.comfyui import graphs
-from tests.fake_host import REPOSITORY, FakeHost
+from tests.comfyui import graphs, make_workflows
+from tests.fake_host import REPOSITORY
 
 WORKFLOWS = sorted(REPOSITORY.joinpath("workflows").glob("*.json"))
 SLICER, PAIR, VIDEO, FILE, LOADER = (
@@ -26,9 +26,20 @@ SLICER, PAIR, VIDEO, FILE, LOADER = (
     "TLBVFI_InterpolateVideo",
     "TLBVFI_ModelLoader",
 )
-Wire = tuple[str, str, str, str]  # node, output, node, input
+EXAMPLE = "TLBVFI_ExampleClip"
+Wire = tuple[str, str, str, str]  # node, output, node, input; a node by its title, where it has one
 CLIP: set[Wire] = {("LoadVideo", "VIDEO", "GetVideoComponents", "video")}
 SAVED: set[Wire] = {("CreateVideo", "VIDEO", "SaveVideo", "video")}
+#: From the example clip through the interpolator.
+FROM_EXAMPLE: set[Wire] = {
+    (EXAMPLE, "frames", VIDEO, "images"),
+    (EXAMPLE, "fps", VIDEO, "source_fps"),
+}
+TO_VIDEO: set[Wire] = {
+    (VIDEO, "frames", "CreateVideo", "images"),
+    (VIDEO, "fps", "CreateVideo", "fps"),
+    *SAVED,
+}
 OF_THE_PAIR: set[Wire] = {
     (SLICER, "prev_frame", PAIR, "prev_frame"),
     (SLICER, "next_frame", PAIR, "next_frame"),
@@ -43,79 +54,110 @@ OF_VHS: set[Wire] = {
     (VIDEO, "fps", "VHS_VideoCombine", "frame_rate"),
 }
 WIRES: dict[str, set[Wire]] = {
-    "tlbvfi_core_frame_interpolate": {
+    make_workflows.FIRST: FROM_EXAMPLE | TO_VIDEO,
+    make_workflows.WHOLE: {
         *CLIP,
-        ("GetVideoComponents", "images", "FrameInterpolate", "images"),
-        (LOADER, "interp_model", "FrameInterpolate", "interp_model"),
-        ("FrameInterpolate", "IMAGE", "CreateVideo", "images"),
+        ("GetVideoComponents", "images", VIDEO, "images"),
+        ("GetVideoComponents", "fps", VIDEO, "source_fps"),
         ("GetVideoComponents", "audio", "CreateVideo", "audio"),
+        *TO_VIDEO,
+    },
+    make_workflows.LONG: {("LoadVideo", "VIDEO", FILE, "video")},
+    "AI video - 16 to 60 fps": {(EXAMPLE, "frames", VIDEO, "images"), *TO_VIDEO},
+    "Scene cuts": FROM_EXAMPLE | TO_VIDEO | {(VIDEO, "cut_indices", "Where the cuts are", "source")},
+    "Loop without a jump": {
+        *FROM_EXAMPLE,
+        (VIDEO, "frames", "SaveAnimatedWEBP", "images"),
+        (VIDEO, "fps", "SaveAnimatedWEBP", "fps"),
+    },
+    "Compare two qualities": {
+        (EXAMPLE, "frames", "fast", "images"),
+        (EXAMPLE, "fps", "fast", "source_fps"),
+        (EXAMPLE, "frames", "quality", "images"),
+        (EXAMPLE, "fps", "quality", "source_fps"),
+        ("fast", "frames", "ImageStitch", "image1"),
+        ("quality", "frames", "ImageStitch", "image2"),
+        ("ImageStitch", "IMAGE", "CreateVideo", "images"),
         *SAVED,
     },
-    "tlbvfi_core_video": {
-        *CLIP,
-        ("GetVideoComponents", "images", SLICER, "images"),
+    "Slow motion between two frames": {
+        (EXAMPLE, "frames", SLICER, "images"),
         *OF_THE_PAIR,
         (PAIR, "interpolated_frames", "CreateVideo", "images"),
         *SAVED,
     },
-    "tlbvfi_video_file": {("LoadVideo", "VIDEO", FILE, "video")},
-    "tlbvfi_videohelpersuite": {
-        ("VHS_LoadVideo", "IMAGE", SLICER, "images"),
-        *OF_THE_PAIR,
-        (PAIR, "interpolated_frames", "VHS_VideoCombine", "images"),
+    "Frame Interpolate of ComfyUI": {
+        (EXAMPLE, "frames", "FrameInterpolate", "images"),
+        (LOADER, "interp_model", "FrameInterpolate", "interp_model"),
+        ("FrameInterpolate", "IMAGE", "CreateVideo", "images"),
+        *SAVED,
     },
-    "tlbvfi_videohelpersuite_long": {
+    "VideoHelperSuite - video with sound": OF_VHS,
+    make_workflows.VHS_LONG: {
         *OF_VHS,
         ("VHS_BatchManager", "meta_batch", "VHS_LoadVideo", "meta_batch"),
         ("VHS_BatchManager", "meta_batch", VIDEO, "meta_batch"),
         ("VHS_BatchManager", "meta_batch", "VHS_VideoCombine", "meta_batch"),
     },
-    "tlbvfi_videohelpersuite_video": OF_VHS,
-    "tlbvfi_whole_video": {
-        *CLIP,
-        ("GetVideoComponents", "images", VIDEO, "images"),
-        ("GetVideoComponents", "fps", VIDEO, "source_fps"),
-        (VIDEO, "frames", "CreateVideo", "images"),
-        (VIDEO, "fps", "CreateVideo", "fps"),
-        ("GetVideoComponents", "audio", "CreateVideo", "audio"),
-        *SAVED,
+    "VideoHelperSuite - slow motion between two frames": {
+        ("VHS_LoadVideo", "IMAGE", SLICER, "images"),
+        *OF_THE_PAIR,
+        (PAIR, "interpolated_frames", "VHS_VideoCombine", "images"),
     },
 }
 #: What makes a graph give more frames than it is given.
 WISHES: dict[str, dict[str, Any]] = {
     PAIR: {"times_to_interpolate": 3, "quality": "custom"},
-    VIDEO: {"mode": "multiplier", "multiplier": 2, "hold_last": True},
+    VIDEO: {"mode": "multiplier", "multiplier": 2, "quality": "fast", "hold_last": True},
     FILE: {"mode": "target fps", "target_fps": "60", "hold_last": True},
     LOADER: {"quality": "fast"},
+}
+#: What is otherwise in a graph, by the node's title where it has one.
+OTHER_WISHES: dict[str, dict[str, dict[str, Any]]] = {
+    "AI video - 16 to 60 fps": {VIDEO: {"mode": "target fps", "source_fps": "16", "target_fps": "60"}},
+    "Loop without a jump": {VIDEO: {"loop": True, "hold_last": False}},
+    "Compare two qualities": {"quality": {"quality": "quality"}},
 }
 #: Above a node's position is its title.
 TITLE = 30
 Json = dict[str, Any]
 
 
-@pytest.fixture
-def object_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Json]]:
+@pytest.fixture(scope="module")
+def object_info(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Json]:
     """What ComfyUI would tell of our nodes, from the classes themselves."""
-    models = tmp_path / "models"
-    (models / "interpolation").mkdir(parents=True)
-    (models / "interpolation" / "vimeo_unet.pth").touch()
-    fake_host.install(FakeHost(models), monkeypatch)
-    pack = fake_host.load_pack("_pack_of_the_graphs")
-    yield {key: told(node) for key, node in pack.NODE_CLASS_MAPPINGS.items()}
-    fake_host.forget_pack("_pack_of_the_graphs")
-
-
-def told(node: Any) -> Json:
-    """The parts of /object_info that a saved graph depends on."""
-    return {
-        "input": json.loads(json.dumps(node.INPUT_TYPES())),
-        "output": list(node.RETURN_TYPES),
-        "output_name": list(node.RETURN_NAMES),
-    }
+    return make_workflows.our_nodes(tmp_path_factory.mktemp("models"))
 
 
 def test_all_graphs_are_known() -> None:
-    assert [path.stem for path in WORKFLOWS] == sorted(WIRES)
+    assert [path.stem for path in WORKFLOWS] == sorted(WIRES) == sorted(make_workflows.GRAPHS)
+
+
+def test_they_are_as_they_are_made(object_info: dict[str, Json]) -> None:
+    """After a change of a node or of a graph: `python -m tests.comfyui.make_workflows`."""
+    made = make_workflows.made(object_info)
+    assert {path.stem: path.read_text(encoding="utf-8") for path in WORKFLOWS} == made
+
+
+def test_titles_are_file_names() -> None:
+    """On every system, and for people."""
+    for name in make_workflows.GRAPHS:
+        assert re.fullmatch(r"[A-Z][A-Za-z0-9]*(?: (?:-|[A-Za-z0-9]+))*", name) and len(name) <= 60
+
+
+def test_the_first_one_needs_nothing() -> None:
+    """No file but those of the pack, and no node but ours and ComfyUI's."""
+    saved = graphs.read(REPOSITORY / "workflows" / f"{make_workflows.FIRST}.json")
+    kinds = {node["type"] for node in saved["nodes"]} - set(graphs.NOTES)
+    assert kinds == {EXAMPLE, VIDEO, "CreateVideo", "SaveVideo"}
+    text = json.dumps([node["widgets_values"] for node in saved["nodes"] if node["type"] not in graphs.NOTES])
+    assert not re.search(r"\.(?:mp4|mov|webm|png|pth|safetensors)\b", text)
+
+
+def test_nothing_else_lies_there() -> None:
+    """Every picture belongs to a graph."""
+    assert {path.stem for path in REPOSITORY.joinpath("workflows").glob("*.jpg")} == set(make_workflows.GRAPHS)
+    assert {path.suffix for path in REPOSITORY.joinpath("workflows").iterdir()} == {".json", ".jpg"}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -137,17 +179,16 @@ class TestGraph:
     def test_is_wired(self, path: Path) -> None:
         """Each node is there once, and what it gets it gets from where it should."""
         saved = graphs.read(path)
-        nodes = {node["id"]: node for node in saved["nodes"] if node["type"] not in graphs.NOTES}
+        nodes = {node["id"]: name(node) for node in saved["nodes"] if node["type"] not in graphs.NOTES}
+        slots = {node["id"]: node for node in saved["nodes"]}
         expected = WIRES[path.stem]
-        assert sorted(node["type"] for node in nodes.values()) == sorted(
-            {wire[0] for wire in expected} | {wire[2] for wire in expected}
-        )
+        assert sorted(nodes.values()) == sorted({wire[0] for wire in expected} | {wire[2] for wire in expected})
         wires = [
             (
-                nodes[source]["type"],
-                nodes[source]["outputs"][out]["name"],
-                nodes[target]["type"],
-                nodes[target]["inputs"][into]["name"],
+                nodes[source],
+                slots[source]["outputs"][out]["name"],
+                nodes[target],
+                slots[target]["inputs"][into]["name"],
             )
             for _, source, out, target, into, _ in saved["links"]
         ]
@@ -163,12 +204,29 @@ class TestGraph:
 
     def test_repeats_itself(self, object_info: dict[str, Json], path: Path) -> None:
         """It gives more frames, the same ones each time it is queued, by the model that is always there."""
-        (node,) = [node for node in graphs.read(path)["nodes"] if node["type"] in WISHES]
-        values = graphs.widget_values(node, object_info[node["type"]])
-        wish = WISHES[node["type"]]
-        assert {name: values[name] for name in wish} == wish
-        assert values["model_name"] == object_info[node["type"]]["input"]["required"]["model_name"][0][0]
-        assert [value for value in node["widgets_values"] if value in graphs.CONTROL_MODES] == ["fixed"]
+        nodes = [node for node in graphs.read(path)["nodes"] if node["type"] in WISHES]
+        assert nodes
+        for node in nodes:
+            values = graphs.widget_values(node, object_info[node["type"]])
+            wish = {**WISHES[node["type"]], **OTHER_WISHES.get(path.stem, {}).get(name(node), {})}
+            assert {name: values[name] for name in wish} == wish
+            assert values["model_name"] == object_info[node["type"]]["input"]["required"]["model_name"][0][0]
+            assert [value for value in node["widgets_values"] if value in graphs.CONTROL_MODES] == ["fixed"]
+
+    def test_has_a_picture(self, path: Path) -> None:
+        """The template browser shows the picture of the same name."""
+        picture = path.with_suffix(".jpg")
+        assert picture.stat().st_size <= 40_000
+        with Image.open(picture) as image:
+            assert image.format == "JPEG" and image.width > image.height > 100
+
+    def test_says_whose_a_node_is(self, object_info: dict[str, Json], path: Path) -> None:
+        """So that a front end can offer to install the pack that a node is from."""
+        project = make_workflows.project_name()
+        for node in graphs.read(path)["nodes"]:
+            if node["type"] not in graphs.NOTES:
+                assert node["properties"]["Node name for S&R"] == node["type"]
+                assert (node["properties"]["cnr_id"] == project) == (node["type"] in object_info)
 
     def test_has_notes_that_can_be_read(self, path: Path) -> None:
         """A note says what to do, and no node lies on another or outside all groups but the notes."""
@@ -195,6 +253,11 @@ class TestGraph:
             for word in re.findall(r"\*\*([a-z][a-z0-9_]*)\*\*", note["widgets_values"][0])
         }
         assert said and said <= names
+
+
+def name(node: Json) -> str:
+    """What a node is called here."""
+    return str(node.get("title") or node["type"])
 
 
 def box(node: Json) -> tuple[float, float, float, float]:
@@ -268,7 +331,7 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize("graph", ["tlbvfi_core_video", "tlbvfi_whole_video", "tlbvfi_video_file"])
+@pytest.mark.parametrize("graph", ["Slow motion between two frames", make_workflows.WHOLE, make_workflows.LONG])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_a_node_is_found(object_info: dict[str, Json], graph: str, damage: Callable[[Json], None]) -> None:
     """The check of a node refuses what a front end would load into the wrong widgets."""
@@ -282,7 +345,7 @@ def test_damage_to_a_node_is_found(object_info: dict[str, Json], graph: str, dam
 
 def test_a_rate_is_a_text(object_info: dict[str, Json]) -> None:
     """The widget of an input of several types holds what the widget that it names holds."""
-    node = interpolator("tlbvfi_whole_video")
+    node = interpolator(make_workflows.WHOLE)
     (rate,) = [widget for widget in graphs.widgets(object_info[VIDEO]) if widget.name == "source_fps"]
     assert rate.kind == "STRING"
     node["widgets_values"][3] = 24
@@ -293,7 +356,7 @@ def test_a_rate_is_a_text(object_info: dict[str, Json]) -> None:
 @pytest.mark.parametrize("field", ["source", "slot", "type", "number"])
 def test_damage_to_a_link_is_found(field: str) -> None:
     """The check of the structure refuses links that do not fit their ends."""
-    saved = copy.deepcopy(graphs.read(REPOSITORY / "workflows" / "tlbvfi_core_video.json"))
+    saved = copy.deepcopy(graphs.read(REPOSITORY / "workflows" / "Slow motion between two frames.json"))
     place, value = {"source": (1, 99), "slot": (2, 9), "type": (5, "LATENT"), "number": (0, 77)}[field]
     saved["links"][2][place] = value
     saved["last_link_id"] = 77
@@ -304,7 +367,7 @@ def test_damage_to_a_link_is_found(field: str) -> None:
 @pytest.mark.parametrize(("slot", "fits"), [(2, True), (1, False)])
 def test_links_to_an_input_of_several_types(slot: int, fits: bool) -> None:
     """One of the types may come in: a rate that is a number, not sound."""
-    saved = graphs.read(REPOSITORY / "workflows" / "tlbvfi_whole_video.json")
+    saved = graphs.read(REPOSITORY / "workflows" / f"{make_workflows.WHOLE}.json")
     nodes = {node["id"]: node for node in saved["nodes"]}
     (link,) = [link for link in saved["links"] if nodes[link[3]]["inputs"][link[4]]["name"] == "source_fps"]
     outputs = nodes[link[1]]["outputs"]

@@ -66,7 +66,7 @@ def read(clip: Path, excerpt: Excerpt) -> BatchSource:
     """The part of the clip to interpolate."""
     stop = None if excerpt.count is None else excerpt.first + excerpt.count
     frames = islice(video.read_frames(clip), excerpt.first, stop)
-    return BatchSource([_fitted(frame, excerpt.width) for frame in frames], video.probe(clip).fps)
+    return BatchSource([fitted(frame, excerpt.width) for frame in frames], video.probe(clip).fps)
 
 
 def run(
@@ -98,7 +98,7 @@ def run(
     return Result(folder / "demo.mp4", picture, frames, frames - count, TIMELINE.rate(source.info.fps))
 
 
-def _fitted(frame: Tensor, width: int | None) -> Tensor:
+def fitted(frame: Tensor, width: int | None) -> Tensor:
     """frame (H, W, 3), scaled down to `width` (sides even)."""
     if width is None or frame.shape[1] <= width:
         return frame

@@ -19,6 +19,8 @@ from typing import Any
 Json = dict[str, Any]
 NodeInfo = Mapping[str, Any]  # one entry of /object_info
 
+#: The type of an input that takes all.
+ANYTHING = "*"
 NOTES = ("Note", "MarkdownNote")
 CONTROL_MODES = ("fixed", "increment", "decrement", "randomize")
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload")
@@ -159,7 +161,7 @@ def check_structure(graph: Json) -> None:
             if end not in nodes or slot >= len(nodes[end][slots]):
                 raise GraphError(f"link {number} ends at a slot that does not exist")
         begin, finish = nodes[source]["outputs"][out], nodes[target]["inputs"][into]
-        if kind != finish["type"] or begin["type"] not in kind.split(","):
+        if kind != finish["type"] or (kind != ANYTHING and begin["type"] not in kind.split(",")):
             raise GraphError(f"link {number} is {kind}, its slots are {begin['type']} and {finish['type']}")
         if number not in begin["links"] or number != finish["link"]:
             raise GraphError(f"link {number} is not known to its slots")

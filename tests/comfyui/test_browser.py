@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.comfyui import graphs
+from tests.comfyui.make_workflows import FIRST, LONG, WHOLE
 from tests.comfyui.test_workflows_live import ELSEWHERE, FPS, FRAMES, PACK, WORKFLOWS, Video, talkie
 from tests.patience import Patience
 
@@ -144,7 +145,7 @@ def page(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def load(page: Page, name: str) -> None:
     """Open a graph as the template browser does."""
     page.run(
-        "const answer = await app.api.fetchApi(`/workflow_templates/${a[0]}/${a[1]}.json`);"
+        "const answer = await app.api.fetchApi(`/workflow_templates/${a[0]}/${encodeURIComponent(a[1])}.json`);"
         "await app.loadGraphData(await answer.json(), true, true, a[1])",
         PACK,
         name,
@@ -173,7 +174,7 @@ def test_opens(page: Page, comfy: ComfyServer, path: Path) -> None:
             assert controls == ["fixed"] * ("seed" in expected)
 
 
-@pytest.mark.parametrize("name", ["tlbvfi_core_video", "tlbvfi_video_file", "tlbvfi_whole_video"])
+@pytest.mark.parametrize("name", ["Slow motion between two frames", FIRST, LONG, WHOLE, "Compare two qualities"])
 def test_queues_what_the_tests_queue(page: Page, comfy: ComfyServer, name: str) -> None:
     """The prompt that the page makes of a graph is the one that `graphs.to_prompt` makes."""
     load(page, name)
@@ -211,7 +212,7 @@ def test_a_rate_is_typed_or_linked(page: Page, kind: str, name: str) -> None:
 def test_a_run_shows_itself(page: Page, comfy: ComfyServer, talkie: Path) -> None:
     """Queued from the page, a graph moves the bar, shows frames on the way, and gives a video."""
     shutil.copy2(talkie, comfy.workspace / "input")
-    load(page, "tlbvfi_whole_video")
+    load(page, WHOLE)
     page.run(
         "app.graph.nodes.find(node => node.type === 'LoadVideo').widgets[0].value = a[0];"
         "window.seen = {bar: [], pictures: 0, results: {}, error: null, done: false};"

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.comfyui import graphs
+from tests.comfyui import graphs, make_workflows
 from tests.comfyui.install import Installation
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACK = "ComfyUI-TLBVFI-TF32"
 WORKFLOWS = sorted(REPOSITORY.joinpath("workflows").glob("*.json"))
+EXAMPLE = "TLBVFI_ExampleClip"
 #: Nodes that this ComfyUI does not have: another pack's, and those of a newer one.
 ELSEWHERE = ("VHS_", "FrameInterpolate")
 
@@ -93,12 +96,60 @@ def test_fits_the_nodes(comfy: ComfyServer, path: Path) -> None:
 
 
 def test_the_template_browser_lists_them(comfy: ComfyServer) -> None:
+    """Each graph under its name, and the picture that is asked for with it."""
     assert sorted(comfy.get("/workflow_templates")[PACK]) == [path.stem for path in WORKFLOWS]
+    for path in WORKFLOWS:
+        picture = comfy.request(f"/api/workflow_templates/{PACK}/{quote(path.stem)}.jpg")
+        assert picture == path.with_suffix(".jpg").read_bytes()
+
+
+#: Of the example clip, so that a graph runs in a moment.
+LITTLE = {"frame_count": 3, "width": 96}
+#: Graphs that run as they are: what is made smaller, and the rate, number, height and width of the frames made.
+AT_ONCE: dict[str, tuple[dict[str, dict[str, Any]], tuple[int, int, int, int]]] = {
+    make_workflows.FIRST: ({}, (50, 6, 54, 96)),
+    "AI video - 16 to 60 fps": ({}, (60, 12, 54, 96)),
+    "Scene cuts": ({EXAMPLE: {"first_frame": 34}}, (50, 6, 54, 96)),
+    "Compare two qualities": ({}, (10, 6, 54, 2 * 96 + 4)),
+    "Slow motion between two frames": ({"TLBVFI_Interpolator_V2": {"times_to_interpolate": 1}}, (8, 3, 54, 96)),
+}
+
+
+@pytest.mark.parametrize("graph", AT_ONCE)
+def test_a_graph_runs_on_a_fresh_install(comfy: ComfyServer, graph: str) -> None:
+    """With nothing put into the input folder and no model downloaded: on the clip and by the model of the pack."""
+    changes, (rate, count, height, width) = AT_ONCE[graph]
+    prompt = prompt_of(comfy, graph, **{**changes, EXAMPLE: {**LITTLE, **changes.get(EXAMPLE, {})}})
+    video = Video(result(comfy, prompt, "SaveVideo"))
+    assert (video.rate, len(video.frames)) == (rate, count)
+    assert {frame.shape for frame in video.frames} == {(height, width, 3)}
+    changed = [not np.array_equal(*pair) for pair in zip(video.frames, video.frames[1:], strict=False)]
+    assert any(changed)
+
+
+def test_the_cut_is_told_and_held(comfy: ComfyServer) -> None:
+    """The graph of scene cuts shows where they are, and melts nothing there."""
+    prompt = prompt_of(comfy, "Scene cuts", TLBVFI_ExampleClip={**LITTLE, "first_frame": 34})
+    run = comfy.run(prompt)
+    assert run.status == "success", run.error.get("exception_message")
+    assert run.outputs[number_of(prompt, "PreviewAny")]["text"] == ["2"]
+    (file,) = comfy.output_files(run, number_of(prompt, "SaveVideo"))
+    before, held, after = (frame.astype(float) for frame in Video(file).frames[2:5])
+    assert np.abs(held - before).mean() < 3 < np.abs(after - before).mean()
+
+
+def test_loop_graph_runs(comfy: ComfyServer) -> None:
+    """An animation with as many new frames as there are others, the last gap among them."""
+    prompt = prompt_of(comfy, "Loop without a jump", TLBVFI_ExampleClip={**LITTLE, "first_frame": 4})
+    with Image.open(result(comfy, prompt, "SaveAnimatedWEBP")) as animation:
+        assert (animation.n_frames, animation.size, animation.info["loop"]) == (6, (96, 54), 0)
+        animation.load()  # reads how long a frame is shown
+        assert animation.info["duration"] == 20
 
 
 def test_whole_video_graph_runs(comfy: ComfyServer, talkie: Path) -> None:
     """From a clip with sound to one of twice the rate that is as long."""
-    prompt = prompt_of(comfy, "tlbvfi_whole_video", LoadVideo={"file": talkie})
+    prompt = prompt_of(comfy, make_workflows.WHOLE, LoadVideo={"file": talkie})
     video = Video(result(comfy, prompt, "SaveVideo"))
     assert (video.rate, len(video.frames)) == (2 * FPS, 2 * FRAMES)
     assert video.seconds_of_sound == pytest.approx(FRAMES / FPS, abs=0.05)
@@ -106,17 +157,28 @@ def test_whole_video_graph_runs(comfy: ComfyServer, talkie: Path) -> None:
 
 def test_video_file_graph_runs(comfy: ComfyServer, talkie: Path) -> None:
     """From a clip with sound to a file of 60 frames per second that is as long."""
-    prompt = prompt_of(comfy, "tlbvfi_video_file", LoadVideo={"file": talkie})
+    prompt = prompt_of(comfy, make_workflows.LONG, LoadVideo={"file": talkie})
     video = Video(result(comfy, prompt, "TLBVFI_InterpolateVideo"))
     assert (video.rate, len(video.frames)) == (60, 60 * FRAMES // FPS)
     assert video.seconds_of_sound == pytest.approx(FRAMES / FPS, abs=0.05)
+
+
+def test_the_example_clip_is_a_video_with_sound(comfy: ComfyServer) -> None:
+    """Its VIDEO goes where one from Load Video goes: from memory, with its sound, into a file."""
+    prompt = prompt_of(comfy, make_workflows.LONG)
+    number, loader = number_of(prompt, "TLBVFI_InterpolateVideo"), number_of(prompt, "LoadVideo")
+    prompt[loader] = {"class_type": EXAMPLE, "inputs": {**LITTLE, "first_frame": 5}}
+    prompt[number]["inputs"].update(video=[loader, 2], target_fps="50")
+    video = Video(result(comfy, prompt, "TLBVFI_InterpolateVideo"))
+    assert (video.rate, len(video.frames)) == (50, 6)
+    assert video.seconds_of_sound == pytest.approx(3 / 25, abs=0.05)
 
 
 def test_videohelpersuite_graph_runs(with_vhs: ComfyServer, clip: Path) -> None:
     """From VideoHelperSuite's loader through both nodes to a video of its own."""
     prompt = prompt_of(
         with_vhs,
-        "tlbvfi_videohelpersuite",
+        "VideoHelperSuite - slow motion between two frames",
         VHS_LoadVideo={"video": clip},
         TLBVFI_Interpolator_V2={"times_to_interpolate": 1},
     )
@@ -128,8 +190,8 @@ def test_videohelpersuite_batches(with_vhs: ComfyServer, talkie: Path) -> None:
     """A whole video, and the same in batches: the same frames, as many as there are without, and sound with both."""
     videos = []
     for graph, batches in (
-        ("tlbvfi_videohelpersuite_video", {}),
-        ("tlbvfi_videohelpersuite_long", {"VHS_BatchManager": {"frames_per_batch": 4}}),
+        ("VideoHelperSuite - video with sound", {}),
+        (make_workflows.VHS_LONG, {"VHS_BatchManager": {"frames_per_batch": 4}}),
     ):
         saved_as = {"VHS_VideoCombine": {"filename_prefix": graph}}
         prompt = prompt_of(with_vhs, graph, VHS_LoadVideo={"video": talkie}, **batches, **saved_as)

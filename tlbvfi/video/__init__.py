@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from .passing import PassedOn
     from .pictures import check_picture, read_picture, write_picture, write_pictures
     from .reading import VideoInfo, count_frames, probe, read_frames, read_marked
-    from .sound import Waveform
+    from .sound import Waveform, read_waveform
     from .writing import write_video
     from .y4m import read_header, read_y4m, write_y4m
 
@@ -53,6 +53,7 @@ __all__ = [
     "read_header",
     "read_marked",
     "read_picture",
+    "read_waveform",
     "read_y4m",
     "write_picture",
     "write_pictures",
@@ -70,7 +71,7 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not there stays an er
             "passing": ("PassedOn",),
             "pictures": ("check_picture", "read_picture", "write_picture", "write_pictures"),
             "reading": ("VideoInfo", "count_frames", "probe", "read_frames", "read_marked"),
-            "sound": ("Waveform",),
+            "sound": ("Waveform", "read_waveform"),
             "writing": ("write_video",),
             "y4m": ("read_header", "read_y4m", "write_y4m"),
         },

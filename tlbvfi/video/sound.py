@@ -7,9 +7,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .excerpt import Excerpt
@@ -51,6 +53,24 @@ class Waveform:
                 f"Sound of {shape} samples at {self.rate} Hz cannot be written; it is (channels, samples) with 1 to "
                 f"{max(_LAYOUTS)} channels and a positive rate."
             )
+
+
+def read_waveform(file: Path, start: Fraction, end: Fraction) -> Waveform | None:
+    """The first sound track from `start` to `end` seconds, silent where it has none there; None where there is none."""
+    with import_av().open(str(file)) as container:
+        if not container.streams.audio:
+            return None
+        track = container.streams.audio[0]
+        samples = torch.zeros(track.channels, round((end - start) * track.rate))
+        resampler = import_av().AudioResampler("fltp", track.layout, track.rate)
+        for frame in container.decode(track):
+            at = round((frame.time or 0) * track.rate) - round(start * track.rate)
+            for part in resampler.resample(frame):
+                values = torch.from_numpy(part.to_ndarray())
+                first, last = max(at, 0), min(at + values.shape[1], samples.shape[1])
+                if first < last:
+                    samples[:, first:last] = values[:, first - at : last - at]
+    return Waveform(samples, track.rate)
 
 
 class Encoder:
