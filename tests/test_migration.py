@@ -15,9 +15,9 @@ import pytest
 
 from tests import fake_host
 from tests.comfyui import graphs
+from tests.comfyui.make_workflows import told
 from tests.fake_host import REPOSITORY, FakeHost
 from tests.old_graphs import MEANT, STORED
-from tests.test_workflows import told
 from tlbvfi.commands.main import main
 from tlbvfi.migration import migrate
 from tlbvfi.migration.kinds import COMBINE_KIND, STEPS
@@ -417,7 +417,7 @@ def test_the_node_that_saves_is_as_in_the_example() -> None:
     """Its slots and values are those of a graph that VideoHelperSuite's own front end stored."""
     (example,) = [
         box
-        for box in graphs.read(REPOSITORY / "workflows" / "tlbvfi_videohelpersuite_video.json")["nodes"]
+        for box in graphs.read(REPOSITORY / "workflows" / "VideoHelperSuite - video with sound.json")["nodes"]
         if box["type"] == COMBINE
     ]
     shown = [slot["name"] for slot in example["inputs"] if slot["name"] in {each.name for each in COMBINE_KIND.inputs}]

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.comfyui import graphs, make_workflows
 from tests.fake_host import REPOSITORY
+from tests.release import metadata
 
 WORKFLOWS = sorted(REPOSITORY.joinpath("workflows").glob("*.json"))
 SLICER, PAIR, VIDEO, FILE, LOADER = (
@@ -222,7 +223,7 @@ class TestGraph:
 
     def test_says_whose_a_node_is(self, object_info: dict[str, Json], path: Path) -> None:
         """So that a front end can offer to install the pack that a node is from."""
-        project = make_workflows.project_name()
+        project = metadata.read()["project"]["name"]
         for node in graphs.read(path)["nodes"]:
             if node["type"] not in graphs.NOTES:
                 assert node["properties"]["Node name for S&R"] == node["type"]

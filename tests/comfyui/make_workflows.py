@@ -8,7 +8,6 @@ notes above them all.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ import pytest
 from tests import fake_host
 from tests.comfyui import graphs
 from tests.comfyui.graphs import Json, NodeInfo
+from tests.release import metadata, stamps
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "workflows"
@@ -139,7 +139,7 @@ class Graph:
                 slot["widget"] = {"name": name}
             inputs.append(slot)
         outputs = [{"name": n, "type": t} for n, t in zip(info["output_name"], info["output"], strict=True)]
-        properties = {"cnr_id": project_name(), "Node name for S&R": kind}
+        properties = {"Node name for S&R": kind, **stamps.wanted(metadata.read())}
         return whole(kind, sorted(inputs, key=lambda slot: "widget" in slot), outputs, properties, SIZES[kind], stored)
 
     @staticmethod
@@ -234,13 +234,6 @@ def whole(
         "properties": properties,
         "widgets_values": values,
     }
-
-
-def project_name() -> str:
-    """The name of the pack in the registry."""
-    found = re.search(r'^name = "(.+)"$', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.M)
-    assert found is not None
-    return found.group(1)
 
 
 # Parts that several graphs have
@@ -665,6 +658,15 @@ GRAPHS = {
 }
 
 
+def told(node: Any) -> Json:
+    """The parts of /object_info that a saved graph depends on."""
+    return {
+        "input": json.loads(json.dumps(node.INPUT_TYPES())),
+        "output": list(node.RETURN_TYPES),
+        "output_name": list(node.RETURN_NAMES),
+    }
+
+
 def our_nodes(models: Path) -> dict[str, Json]:
     """Our nodes as /object_info tells of them, as far as a saved graph depends on it.
 
@@ -674,14 +676,7 @@ def our_nodes(models: Path) -> dict[str, Json]:
     with pytest.MonkeyPatch.context() as patch:
         fake_host.install(fake_host.FakeHost(models), patch)
         pack = fake_host.load_pack("_pack_of_the_graphs")
-        nodes = {
-            key: {
-                "input": json.loads(json.dumps(node.INPUT_TYPES())),
-                "output": list(node.RETURN_TYPES),
-                "output_name": list(node.RETURN_NAMES),
-            }
-            for key, node in pack.NODE_CLASS_MAPPINGS.items()
-        }
+        nodes = {key: told(node) for key, node in pack.NODE_CLASS_MAPPINGS.items()}
     fake_host.forget_pack("_pack_of_the_graphs")
     return nodes
 

@@ -122,7 +122,7 @@ _SCRIPT = re.compile(
 )
 _LONGEST_LINE = 400
 #: What a pack may consist of. The first are read by people, the others by nothing that runs them.
-_TEXTS, _DATA = {".py", ".md", ".json", ".yaml", ".toml", ".txt", ".js", ".css", ""}, {".safetensors"}
+_TEXTS, _DATA = {".py", ".md", ".json", ".yaml", ".toml", ".txt", ".js", ".css", ""}, {".safetensors", ".jpg", ".mp4"}
 
 #: What is shipped and may be, by its file and what it is, with the reason.
 ALLOWED: dict[tuple[str, str], str] = {
