@@ -123,6 +123,11 @@ def test_a_budget_gets_the_fastest_plan_that_fits() -> None:
         assert chosen.peak_bytes <= way.peak_bytes and chosen.strip_rows >= way.strip_rows and not chosen.graphs
 
 
+def test_no_fewer_rows_than_a_budget_asks_for() -> None:
+    some = candidates(2160, 3840, torch.float16, 1.0, TINY)[2]
+    assert tlbvfi.plan(2160, 3840, flow_scale=1.0, params=TINY, budget=some.peak_bytes).strip_rows == some.strip_rows
+
+
 @pytest.mark.parametrize("budget", [-1, float("nan"), float("inf")])
 def test_budgets_that_are_none(budget: float) -> None:
     with pytest.raises(ValueError, match="budget must be a number of bytes, or None for no limit"):

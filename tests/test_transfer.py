@@ -7,6 +7,8 @@ for.
 
 from __future__ import annotations
 
+import errno
+import tempfile
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +27,7 @@ from tlbvfi.model import TLBVFI, convert_precision
 from tlbvfi.padding import padding_for
 from tlbvfi.planning import candidates
 from tlbvfi.rows.cuts import WHOLE, Strips
-from tlbvfi.transfer import HostCopies, HostCopy, Offloaded, _Filed
+from tlbvfi.transfer import HostCopies, HostCopy, Offloaded, _Filed, pinned_size
 
 #: What makes a tensor of numbers of the host, or numbers of a tensor.
 _FROM_NUMBERS = {"torch.tensor", "torch.as_tensor", "torch.from_numpy", "torch.Tensor.new_tensor"}
@@ -225,3 +227,32 @@ def test_a_temporary_file_is_read_to_its_end_or_its_early_end_is_said(layout: to
     filed._file.truncate(7)
     with pytest.raises(OSError, match="ended early"):
         filed.restore()
+
+
+def test_a_temporary_file_that_takes_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Narrow:
+        def __init__(self, **_: object) -> None:
+            self._file = real(buffering=0)
+            self.close, self.seek, self.readinto = self._file.close, self._file.seek, self._file.readinto
+
+        def write(self, view: memoryview) -> int:
+            return self._file.write(view[:3]) or 0
+
+    real = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", Narrow)
+    tensor = torch.randn(2, 5)
+    assert torch.equal(_Filed(tensor).restore(), tensor)
+
+
+def test_where_there_is_no_room_for_a_temporary_file_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    tensor = torch.randn(2, 5)
+    assert torch.equal(HostCopies(torch.device("cpu")).offload(tensor.clone()).restore(), tensor)
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048)])
+def test_pinned_memory_is_a_power_of_two(size: int, taken: int) -> None:
+    assert pinned_size(torch.empty(size, dtype=torch.uint8)) == taken
