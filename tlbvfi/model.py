@@ -64,7 +64,7 @@ class TLBVFI(nn.Module):
     def finalize(self) -> TLBVFI:
         """Make a model with weights ready for inference (:mod:`.modules.preparation`), without gradients."""
         prepare(self)
-        return self.train(False).requires_grad_(False)  # eval() by a name that no scanner takes for Python's
+        return self.train(False).requires_grad_(False)
 
     def _check_frames(self, *frames: Tensor) -> None:
         shape = frames[0].shape
