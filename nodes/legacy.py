@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..tlbvfi.frames import check_dense
 from ..tlbvfi.numbers import switch, whole_number
 from ..tlbvfi.quoting import quoted
 from ..tlbvfi.settings import Settings
@@ -245,6 +246,8 @@ class LegacyFrameFromBatch:
         Raises:
             ValueError: no images, or no such frame; one sentence.
         """
+        if isinstance(images, Tensor):
+            check_dense(images, "images")
         check_pictures(images, "images")
         count, wanted = len(images), whole_number("index", index, floats=True)
         if switch("clamp_index", clamp_index):

@@ -257,8 +257,10 @@ def _waveform(sound: Any, seconds: Fraction) -> Waveform | None:
     rate = whole_number(
         "The sample_rate of video's sound", sound.get("sample_rate"), 1, HIGHEST_SAMPLE_RATE, floats=True
     )
-    if samples.layout != torch.strided or samples.device.type == "meta":
-        raise ValueError(f"The sound of video must be a dense tensor, not {samples.layout} on {samples.device}.")
+    if samples.layout != torch.strided or samples.is_quantized or samples.device.type == "meta":
+        raise ValueError(
+            f"The sound of video must be a dense tensor, not {samples.layout} of {samples.dtype} on {samples.device}."
+        )
     samples = samples[0, :, : ceil(seconds * rate)].float().cpu()
     if not samples.isfinite().all():
         raise ValueError("The sound of video holds NaN or infinity; repair the node or file it comes from.")

@@ -207,6 +207,7 @@ def test_what_are_no_images(call: Call, host: FakeHost, name: str) -> None:
 @pytest.mark.parametrize("name", ["nested", "sparse", "meta", "no frames", "a list", "text"])
 def test_what_the_slicer_refuses(call: Call, host: FakeHost, name: str) -> None:
     refused(call, host, SLICER, "images ", images=ODD_IMAGES[name])
+    refused(call, host, "TLBVFI_FrameFromBatch", "images ", images=ODD_IMAGES[name])
 
 
 def test_the_frame_with_nan_is_named(call: Call, host: FakeHost) -> None:
@@ -293,6 +294,7 @@ def test_what_is_no_video(call: Call, host: FakeHost, video: Any) -> None:
         {"waveform": torch.zeros(1, 2, 9)}, {"waveform": torch.full((1, 2, 9), math.nan), "sample_rate": 9},
         {"waveform": torch.empty(1, 2, 9, device="meta"), "sample_rate": 9},
         {"waveform": torch.zeros(1, 2, 9).to_sparse(), "sample_rate": 9},
+        {"waveform": torch.quantize_per_tensor(torch.zeros(1, 2, 9), 0.1, 0, torch.quint8), "sample_rate": 9},
     ],
     ids=kind,
 )  # fmt: skip
