@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tests.cuda.report import Row, Sheet
-from tests.cuda.setting import GIB, Setting, read_json, warnings_said
+from tests.cuda.setting import GIB, Setting, warnings_said
 from tlbvfi.planning import Plan
 from tlbvfi.precision import tf32
 
 BUDGETS = (8.0, 6.0, 4.0, 3.4)
-#: Budgets of the child process that takes the other allocator.
+#: Those of the other allocator.
 _OTHER_BUDGETS = (8.0, 4.0, 3.4)
 #: A plan may be so many times what was reserved, and not less than what was allocated.
 _ABOVE = 1.15
 _OTHER = "cudaMallocAsync"
+OTHER_ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": f"backend:{_OTHER}"}
 
 
 def run(setting: Setting, sheet: Sheet) -> None:
@@ -27,12 +27,13 @@ def run(setting: Setting, sheet: Sheet) -> None:
         setting.go_on(needed=2.0)
         _held(setting, budget, size, scale, sheet)
     _held_to_plans(setting, sheet)
-    _by_the_other_allocator(setting, sheet)
 
 
-def run_small(setting: Setting, sheet: Sheet) -> None:
-    """What the child process runs."""
-    sheet.check(setting.rehearse or _allocator(setting) == _OTHER, f"the allocator is {_allocator(setting)}")
+def run_other(setting: Setting, sheet: Sheet) -> None:
+    """The same by CUDA's own allocator, as ComfyUI has by default; it is chosen before the process begins."""
+    there = _allocator(setting)
+    if not setting.rehearse and not sheet.check(there == _OTHER, f"the allocator is {there}, not {_OTHER}"):
+        return
     for budget, size, scale in _cases(_OTHER_BUDGETS):
         setting.go_on(needed=2.0)
         _held(setting, budget, size, scale, sheet)
@@ -122,24 +123,3 @@ def _figures(plan: Plan, memory: dict[str, float]) -> Row:
         "planned / allocated": planned / (memory["allocated"] or planned),
         "planned / reserved": planned / (memory["reserved"] or planned),
     }  # fmt: skip
-
-
-def _by_the_other_allocator(setting: Setting, sheet: Sheet) -> None:
-    """The same in a child process that has CUDA's own allocator, as ComfyUI has by default."""
-    folder = setting.out / "other-allocator"
-    words = ["-m", "tests.cuda.check", "--parts", "5b", "--out", str(folder), "--minutes", f"{setting.left / 60:.2f}"]
-    words += ["--rehearse"] if setting.rehearse else []
-    setting.go_on(needed=2.0 if setting.rehearse else 15.0)
-    setting.clean()
-    code = setting.call(
-        *words, name="other-allocator", most=60, PYTORCH_CUDA_ALLOC_CONF=f"backend:{_OTHER}"
-    )  # fmt: skip
-    sheet.check(code is not None, f"the runs by {_OTHER} did not end in time")
-    report = folder / "report.json"
-    if not sheet.check(report.is_file(), f"the runs by {_OTHER} left no report, see other-allocator.txt"):
-        return
-    found: dict[str, Any] = read_json(report)["parts"].get("5b", {})
-    for title, rows in found.get("tables", {}).items():
-        for row in rows:
-            sheet.row(title, **row)
-    sheet.failures += found.get("failures", [])

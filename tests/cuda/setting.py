@@ -58,6 +58,9 @@ class Way:
     kernels: bool
 
 
+#: How near frames of different ways have to be, in float16 and of a peak of 1: they round differently, and as codes of
+#: random weights lie close, a few of these are others.
+ALIKE_DB = 35.0
 WAYS = (
     Way("graphs + kernels", True, True),
     Way("kernels", False, True),
@@ -219,14 +222,14 @@ class Setting:
         the work itself. It must be given its inputs in one place, and take nothing from the host."""
         if self.device.type != "cuda":
             return work, work()
-        side = torch.cuda.Stream(self.device)
+        side = _side_stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(2):
                 work()
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             results = work()
         graph.replay()
         return graph.replay, results
@@ -270,6 +273,12 @@ def warnings_said() -> Iterator[list[str]]:
         yield said
     finally:
         logger.removeHandler(listener)
+
+
+@lru_cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Always the same, as libraries keep memory for each."""
+    return torch.cuda.Stream(device)
 
 
 @lru_cache(maxsize=2)
