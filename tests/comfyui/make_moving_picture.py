@@ -1,7 +1,7 @@
 """The moving picture of the README, `docs/smooth.webp`: `python -m tests.comfyui.make_moving_picture`.
 
-The example clip at half its speed: its own frames, and beside them four times as many, by the Video Interpolator with the
-built-in model. Takes a minute on a CPU.
+The example clip at half its speed: its own frames, and beside them four times as many, made by the Video Interpolator
+with the built-in model. Takes a minute on a CPU.
 """
 
 from __future__ import annotations
