@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import settings_table
-from tests.settings_table import FLOW_SCALES, PAGE, SIZES, card_row, measured, memory_row, written
+from tests.settings_table import FLOW_SCALES, PAGE, SIZES, TAKEN, card_row, measured, memory_row, written
 
 LINES = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
 
@@ -14,6 +14,7 @@ def test_the_page_has_what_sizes_take() -> None:
     """Two rows, as counting all takes long. `python -m tests.settings_table` writes the page anew."""
     assert memory_row(832, 480, 0.5) in LINES
     assert card_row(1920, 1080, 1.0) in LINES
+    assert f"where {TAKEN:g} GiB of the card belong" in PAGE.read_text(encoding="utf-8")
 
 
 def test_times_are_those_of_the_page_that_measured_them() -> None:
