@@ -13,9 +13,7 @@ from tests.cuda.setting import GIB, Setting, warnings_said
 from tlbvfi.planning import Plan
 from tlbvfi.precision import tf32
 
-BUDGETS = (8.0, 6.0, 4.0, 3.4)
-#: Those of the other allocator.
-_OTHER_BUDGETS = (8.0, 4.0, 3.4)
+BUDGETS = (8.0, 4.0, 3.4)
 #: A plan may be so many times what was reserved, and not less than what was allocated.
 _ABOVE = 1.15
 _OTHER = "cudaMallocAsync"
@@ -23,7 +21,7 @@ OTHER_ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": f"backend:{_OTHER}"}
 
 
 def run(setting: Setting, sheet: Sheet) -> None:
-    for budget, size, scale in _cases(BUDGETS):
+    for budget, size, scale in _cases():
         setting.go_on(needed=2.0)
         _held(setting, budget, size, scale, sheet)
     _held_to_plans(setting, sheet)
@@ -34,14 +32,14 @@ def run_other(setting: Setting, sheet: Sheet) -> None:
     there = _allocator(setting)
     if not setting.rehearse and not sheet.check(there == _OTHER, f"the allocator is {there}, not {_OTHER}"):
         return
-    for budget, size, scale in _cases(_OTHER_BUDGETS):
+    for budget, size, scale in _cases():
         setting.go_on(needed=2.0)
         _held(setting, budget, size, scale, sheet)
 
 
-def _cases(budgets: tuple[float, ...]) -> Iterator[tuple[float, str, float]]:
+def _cases() -> Iterator[tuple[float, str, float]]:
     """GiB, sizes and flow scales, the smallest budget first; of 4K at flow scale 1 only the largest holds."""
-    for budget, size, scale in product(sorted(budgets), ("1080p", "4K"), (0.5, 1.0)):
+    for budget, size, scale in product(sorted(BUDGETS), ("1080p", "4K"), (0.5, 1.0)):
         if size != "4K" or scale < 1 or budget == BUDGETS[0]:
             yield budget, size, scale
 
@@ -58,7 +56,7 @@ def _held(setting: Setting, budget: float, size: str, scale: float, sheet: Sheet
             row["refused"] = "by the plan"
             sheet.notes.append(f"{case}: {error}")
             return
-        row["s a frame"], memory, refused = _run(setting, plan, size, scale, round(budget * GIB))
+        row["s for 3 frames"], memory, refused = _run(setting, plan, size, scale, round(budget * GIB))
     except Exception as error:  # not enough memory, or whatever a card raises
         row["refused"] = True
         sheet.check(False, f"{case}: {type(error).__name__}: {error}")
@@ -69,7 +67,8 @@ def _held(setting: Setting, budget: float, size: str, scale: float, sheet: Sheet
     if setting.rehearse:
         return
     planned, used, reserved = plan.peak_bytes / GIB, memory["allocated"], memory["reserved"]
-    sheet.check(reserved <= budget, f"{case}: {reserved:.2f} GiB were reserved")
+    # The other allocator keeps beyond its limit what it has, as long as the card has room.
+    sheet.check(reserved <= budget or allocator == _OTHER, f"{case}: {reserved:.2f} GiB were reserved")
     sheet.check(used <= planned, f"{case}: planned are {planned:.2f} GiB, {used:.2f} were allocated")
     # What graphs take by the other allocator is the driver's, and not in what PyTorch says of it.
     near = planned <= _ABOVE * reserved or allocator == _OTHER
@@ -77,11 +76,12 @@ def _held(setting: Setting, budget: float, size: str, scale: float, sheet: Sheet
 
 
 def _run(setting: Setting, plan: Plan, size: str, scale: float, most: int) -> tuple[float, dict[str, float], list[str]]:
-    """Seconds of a new frame by a plan that is held to so many bytes, memory, and what was said of refusals."""
+    """Seconds of three new frames by a plan that is held to so many bytes, memory, and what was said of refusals."""
     way = setting.ways()[0]
     with setting.held_to(most), warnings_said() as said, tf32(True):
-        new = setting.new_frames(setting.model(), setting.sizes[size], way, scale, plan)
-        count = 2 if plan.strips.frugal else setting.unsettled(way)
+        # A plan is for runs that make three frames of a gap or more, which take most; graphs are there from the second.
+        new = setting.new_frames(setting.model(), setting.sizes[size], way, scale, plan, times=2)
+        count = 1 if plan.strips.frugal else 2
         seconds = [_next_seconds(setting, new) for _ in range(count)][-1]
         memory = setting.memory()
         del new

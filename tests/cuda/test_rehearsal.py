@@ -36,7 +36,6 @@ def written(report: Report) -> dict[str, Any]:
 def test_parts_run_to_their_end(setting: Setting, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "_CASES", speed._CASES[1:2])
     monkeypatch.setattr(stages, "_SIZES", stages._SIZES[:1])
-    monkeypatch.setattr(budgets, "_OTHER_BUDGETS", (4.0,))
     monkeypatch.setattr(endurance, "_EVERY", 5)
     monkeypatch.setattr(budgets, "BUDGETS", (4.0,))
     monkeypatch.setitem(PARTS, "6", Part("Endurance", endurance.run, 60))
