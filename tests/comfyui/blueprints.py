@@ -1,9 +1,9 @@
 """The pack's subgraph blueprints, which ComfyUI's node library offers as nodes: `subgraphs/*.json`.
 
 ComfyUI serves `custom_nodes/*/subgraphs/*.json` at /global_subgraphs. Such a file is a saved graph of one node, whose
-type is the id of the subgraph beside it. Widgets of the nodes inside stand on that node because inputs of the subgraph
-are linked to them, which every front end with blueprints knows; the property `proxyWidgets`, which does the same, is gone
-from newer ones.
+type is the id of the subgraph beside it. Widgets of nodes inside stand on that node because inputs of the subgraph are
+linked to them. Every front end with blueprints knows that, while the property `proxyWidgets` for the same is gone from
+newer ones.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.comfyui import graphs
 from tests.comfyui.graphs import Json, NodeInfo
 from tests.comfyui.make_workflows import BLUE, GREEN, REPOSITORY, VIDEO, YELLOW, Graph
 
 FOLDER = REPOSITORY / "subgraphs"
 SMOOTH = "Smooth a video"
 DESCRIPTION = (
-    "A video with more frames per second, as long as it was and with its sound: so many times as many, or exactly those "
-    "of a rate. Its frames are in memory at once."
+    "A video with more frames per second, as long as it was and with its sound: so many times as many, or exactly "
+    "those of a rate. Its frames are in memory at once."
 )
 NOTE = (
     "Smooth a video",
     "## What happens here\n\n"
     "The frames of the video go through **Video Interpolator (TLB-VFI)** and, at the new **fps** and with the sound of "
     "before, into a video again.\n\n"
-    "- **mode** *multiplier*: so many frames for one, as **multiplier** says. *target fps*: exactly those of the rate in "
-    "**target_fps**.\n"
-    "- The small built-in model is chosen under **model_name**; a published one lies in `ComfyUI/models/interpolation`.\n"
+    "- **mode** *multiplier*: so many frames for one, as **multiplier** says. *target fps*: exactly those of the rate "
+    "in **target_fps**.\n"
+    "- The small built-in model is chosen under **model_name**; the published one belongs into "
+    "`ComfyUI/models/interpolation`.\n"
     "- All other settings are at the node itself.",
 )
 #: Ids of the boxes at whose slots a subgraph begins and ends.
@@ -76,8 +78,6 @@ def bounding(left: float, top: float, ports: Sequence[Any]) -> list[float]:
 
 def stored(node: Json, ours: Mapping[str, NodeInfo], name: str) -> Any:
     """The value of a widget of one of our nodes, as the box around it shows it too."""
-    from tests.comfyui import graphs
-
     return graphs.widget_values(node, ours[node["type"]])[name]
 
 
@@ -168,6 +168,24 @@ def blueprint(title: str, description: str, g: Graph, ours: Mapping[str, NodeInf
         "config": {},
         "extra": {"BlueprintDescription": description},
         "version": 0.4,
+    }
+
+
+def inside(file: Json) -> Json:
+    """The graph inside a blueprint, with nothing linked to its beginning and end."""
+    (subgraph,) = json.loads(json.dumps(file))["definitions"]["subgraphs"]
+    ends = {link["id"] for link in subgraph["links"] if BEGIN == link["origin_id"] or END == link["target_id"]}
+    for node in subgraph["nodes"]:
+        for each in node["inputs"]:
+            each["link"] = None if each["link"] in ends else each["link"]
+        for each in node["outputs"]:
+            each["links"] = [link for link in each["links"] if link not in ends]
+    state = subgraph["state"]
+    return {
+        "nodes": subgraph["nodes"],
+        "links": [list(link.values()) for link in subgraph["links"] if link["id"] not in ends],
+        "last_node_id": state["lastNodeId"],
+        "last_link_id": state["lastLinkId"],
     }
 
 

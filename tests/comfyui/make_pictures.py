@@ -22,8 +22,20 @@ from torch import Tensor
 
 from tests import fake_host
 from tests.comfyui.make_workflows import (
-    CLIP, FIRST, FOLDER, GRAPHS, LONG, PAIR, PLOT, SCHEDULE, SCHEDULES, STUDY, VHS_LONG, VIDEO, WHOLE,
-)  # fmt: skip
+    CLIP,
+    FIRST,
+    FOLDER,
+    GRAPHS,
+    LONG,
+    PAIR,
+    PLOT,
+    SCHEDULE,
+    SCHEDULES,
+    STUDY,
+    VHS_LONG,
+    VIDEO,
+    WHOLE,
+)
 from tlbvfi import BUILT_IN
 
 #: Sides of the whole, height and size of the captions, and pixels between the panels. The browser shows it at 40 %.

@@ -527,12 +527,12 @@ def schedule_study(g: Graph) -> None:
         ),
         about(
             "What the steps do",
-            "The plots show which timesteps of the diffusion a schedule visits; below are the frames, and the first one "
-            "minus the last one.",
+            "The plots show which timesteps of the diffusion a schedule visits; on the right are the frames side by "
+            "side, and the first one minus the last one.",
             "- **The difference is black** with the built-in model: two steps and fifty give frames that no eye tells "
             "apart, so fewer cost nothing. Another model may need them; here you see it.\n"
             "- **schedule** wins over the steps of **quality** and over **sample_steps**.\n"
-            "- **seed**: keep it the same in all of them. Another seed changes a frame as much as another schedule does.",
+            "- **seed**: keep it the same in all of them. Another seed changes a frame as much as another schedule.",
         ),
         PAIR_SETTINGS,
     )
