@@ -6,6 +6,7 @@ ComfyUI's environment; without it the tests that need it are skipped.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.comfyui import graphs, make_workflows
+from tests.comfyui import blueprints, graphs, make_workflows
 from tests.comfyui.install import Installation
 
 if TYPE_CHECKING:
@@ -125,6 +126,56 @@ def test_a_graph_runs_on_a_fresh_install(comfy: ComfyServer, graph: str) -> None
     assert {frame.shape for frame in video.frames} == {(height, width, 3)}
     changed = [not np.array_equal(*pair) for pair in zip(video.frames, video.frames[1:], strict=False)]
     assert any(changed)
+
+
+def test_schedules_are_studied(comfy: ComfyServer) -> None:
+    """The plots, the frames side by side, and their difference, which no eye sees."""
+    prompt = prompt_of(comfy, make_workflows.STUDY, TLBVFI_ExampleClip=LITTLE, FramePairSlicer={"pair_index": 1})
+    run = comfy.run(prompt)
+    assert run.status == "success", run.error.get("exception_message")
+    pictures = []
+    for number, node in prompt.items():
+        if node["class_type"] == "PreviewImage":
+            (path,) = comfy.output_files(run, number)
+            with Image.open(path) as picture:
+                pictures.append(np.asarray(picture.convert("RGB")))
+    *plots, frames, difference = pictures
+    assert len({plot.tobytes() for plot in plots}) == 3
+    assert (frames.shape, difference.shape) == ((54, 3 * 96 + 2 * 4, 3), (54, 96, 3))
+    assert difference.max() <= 1 < np.ptp(frames)
+
+
+def test_a_prompt_of_before_runs(comfy: ComfyServer) -> None:
+    """With a number of steps that the list does not have, typed or linked, and inputs that there are no more."""
+    prompt = prompt_of(comfy, "Slow motion between two frames", TLBVFI_ExampleClip=LITTLE)
+    save, number = number_of(prompt, "SaveVideo"), number_of(prompt, "TLBVFI_Interpolator_V2")
+    older = {name: prompt[number]["inputs"][name] for name in ("prev_frame", "next_frame", "model_name")}
+    older.update(times_to_interpolate=1, enable_tf32=True, flow_scale=0.5, tile_size=0, cpu_offload=True, gpu_id=0)
+    prompt["steps"] = {"class_type": "PrimitiveInt", "inputs": {"value": 15}}
+    videos = []
+    for steps in (15, ["steps", 0]):
+        prompt[number]["inputs"] = {**older, "sample_steps": steps}
+        prompt[save]["inputs"]["filename_prefix"] = f"before_{len(videos)}"
+        videos.append(Video(result(comfy, prompt, "SaveVideo")))
+    typed, linked = videos
+    assert len(typed.frames) == 3
+    assert all(np.array_equal(*each) for each in zip(typed.frames, linked.frames, strict=True))
+
+
+def test_the_blueprint_is_offered_and_runs(comfy: ComfyServer) -> None:
+    """What the node library is told of it is the file, and what is in it makes a smooth video with its sound."""
+    ((number, entry),) = comfy.get("/global_subgraphs").items()
+    assert (entry["name"], entry["info"]["node_pack"]) == (blueprints.SMOOTH, f"custom_nodes.{PACK}")
+    saved = json.loads(comfy.get(f"/global_subgraphs/{number}")["data"])
+    assert saved == graphs.read(blueprints.FOLDER / f"{blueprints.SMOOTH}.json")
+    prompt = graphs.to_prompt(blueprints.inside(saved), comfy.object_info())
+    prompt["clip"] = {"class_type": EXAMPLE, "inputs": {**LITTLE, "first_frame": 5}}
+    prompt[number_of(prompt, "GetVideoComponents")]["inputs"]["video"] = ["clip", 2]
+    saving = {"video": [number_of(prompt, "CreateVideo"), 0], "filename_prefix": "smooth", "format": "auto"}
+    prompt["save"] = {"class_type": "SaveVideo", "inputs": {**saving, "codec": "auto"}}
+    video = Video(result(comfy, prompt, "SaveVideo"))
+    assert (video.rate, len(video.frames)) == (50, 6)
+    assert video.seconds_of_sound == pytest.approx(3 / 25, abs=0.05)
 
 
 def test_the_cut_is_told_and_held(comfy: ComfyServer) -> None:
