@@ -40,8 +40,8 @@ def step_choices() -> list[int]:
 
 
 class StepChoices(list[int]):
-    """The numbers of steps to choose from, of a node that prompts of before give any number, or link one: ComfyUI runs
-    what is in the list, and links what is not unlike it."""
+    """The numbers of steps to choose from, of a node that prompts of before give any number: ComfyUI, which runs what
+    is in the list, runs those too."""
 
     def __contains__(self, value: object) -> bool:
         try:
@@ -49,9 +49,6 @@ class StepChoices(list[int]):
         except ValueError:
             return False
         return True
-
-    def __ne__(self, other: object) -> bool:
-        return other != "INT" and super().__ne__(other)
 
     def __str__(self) -> str:  # what ComfyUI says that a value is not in
         return f"{list(self)} or the whole numbers from {MIN_STEPS} to {_most_steps()}"
