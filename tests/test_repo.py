@@ -155,7 +155,8 @@ class TestReadme:
 class TestFiles:
     def test_the_root_holds_only_what_belongs_there(self) -> None:
         allowed = {
-            "__init__.py", "nodes", "tlbvfi", "configs", "utils", "tests", "workflows", "web", "locales", "docs",
+            "__init__.py", "nodes", "tlbvfi", "configs", "utils", "tests", "workflows", "subgraphs", "web", "locales",
+            "docs",
             "pyproject.toml", "README.md", "requirements.txt", "LICENSE", "tasks.py",
         }  # fmt: skip
         roots = {path.relative_to(ROOT).parts[0] for path in files()}
