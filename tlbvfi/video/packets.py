@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .fields import SecondFields
 from .pyav import readable
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Packets:
         shown, decoded: when each is shown and decoded.
         lasts: for how long, 0 where nobody says.
         places: their places among all packets of the file.
-        hidden: whether a frame is only for others to be made of.
+        hidden: whether a frame is only for others to be made of, or the second field of the one before.
     """
 
     time_base: Fraction
@@ -47,6 +48,13 @@ class Packets:
         """When each is shown, where that is not stated when it is decoded, where that is not stated either
         :func:`is_known` is false."""
         return _numbers([d if s is None else s for s, d in zip(self.shown, self.decoded, strict=True)])
+
+    def lengthen(self) -> None:
+        """Let the packet before the last one, of which that is the second field, last as long as both."""
+        first, second = self.shown[-2:]
+        apart = 0 if first is None or second is None else second - first
+        if not apart or 2 * self.lasts[-2] < 3 * apart:
+            self.lasts[-2] += self.lasts[-1]
 
     def usual_lasts(self) -> NDArray[np.int64]:
         """How long each lasts, without the silence up to the next one that some files count to it."""
@@ -90,6 +98,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
     streams = [stream, *container.streams.audio, *container.streams.subtitles]
     result = {each.index: Packets(each.time_base or Fraction(1)) for each in streams}
     vp8 = stream.codec_context.name == "vp8"
+    fields, found_fields = SecondFields(stream), False
     for place, packet in enumerate(readable(container, streams)):
         if not packet.size:
             continue
@@ -99,6 +108,12 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
         found.lasts.append(packet.duration or 0)
         found.places.append(place)
         is_main = packet.stream.index == stream.index
+        second = is_main and fields.is_second(packet)
         hidden = is_main and (packet.is_discard or (vp8 and not bytes(packet)[0] & _VP8_SHOWN))
-        found.hidden.append(hidden)
+        found.hidden.append(hidden or second)
+        if second:
+            found_fields = True
+            found.lengthen()
+    if found_fields and "matroska" in container.format.name:  # which states no times of decoding: FFmpeg guesses wrong
+        result[stream.index].decoded = [None] * len(result[stream.index].decoded)
     return result

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from ..files import resolved
 from ..quoting import escaped
 from .damage import Account
+from .fields import SecondFields
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -192,7 +193,8 @@ def decoded(
     if stream.codec_context.name == "libdav1d":  # which gives up good frames together with bad ones otherwise
         stream.codec_context.options = {"max_frame_delay": "1"}
     account = account or Account()
-    account.start(stream.codec_context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
+    ahead = min((os.cpu_count() or 1) + 1, _MOST_THREADS)
+    account.start(stream.codec_context.name, ahead, SecondFields(stream).is_second)
     source = readable(container, [stream], on_stop=account.stop) if packets is None else packets
     frames = _frames(stream, source, account)
     has_no_order = container.format.name == "avi" and stream.codec_context.name in REORDERED  # times are of decoding

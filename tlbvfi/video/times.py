@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .fields import SecondFields
 from .jumps import Shifts, shifts_of
 from .packets import Packets, all_packets, is_known
 from .pyav import REORDERED, File, VideoError, decoded, name_of, opened, readable, time_of
@@ -241,6 +242,8 @@ def _even_entries(stream: VideoStream) -> int | None:
     """How many frames the index of an MP4 has, where all are decoded at even times; None for any other file."""
     entries = getattr(stream, "index_entries", None)
     if stream.container.format.name.split(",")[0] != "mov" or not entries or len(entries) != stream.frames:
+        return None
+    if SecondFields(stream).possible:  # two entries for one frame
         return None
     if len(entries) > 1:
         steps = np.diff(np.array([entry.timestamp for entry in entries], np.int64))
