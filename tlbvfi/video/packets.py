@@ -35,6 +35,7 @@ class Packets:
         lasts: for how long, 0 where nobody says.
         places: their places among all packets of the file.
         hidden: whether a frame is only for others to be made of, or the second field of the one before.
+        fields: how many are such second fields.
     """
 
     time_base: Fraction
@@ -43,14 +44,16 @@ class Packets:
     lasts: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
+    fields: int = 0
 
     def times(self) -> NDArray[np.int64]:
         """When each is shown, where that is not stated when it is decoded, where that is not stated either
         :func:`is_known` is false."""
         return _numbers([d if s is None else s for s, d in zip(self.shown, self.decoded, strict=True)])
 
-    def lengthen(self) -> None:
-        """Let the packet before the last one, of which that is the second field, last as long as both."""
+    def join_fields(self) -> None:
+        """The last packet is the second field of the one before: that lasts as long as both."""
+        self.fields += 1
         first, second = self.shown[-2:]
         apart = 0 if first is None or second is None else second - first
         if not apart or 2 * self.lasts[-2] < 3 * apart:
@@ -98,7 +101,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
     streams = [stream, *container.streams.audio, *container.streams.subtitles]
     result = {each.index: Packets(each.time_base or Fraction(1)) for each in streams}
     vp8 = stream.codec_context.name == "vp8"
-    fields, found_fields = SecondFields(stream), False
+    fields = SecondFields(stream)
     for place, packet in enumerate(readable(container, streams)):
         if not packet.size:
             continue
@@ -112,8 +115,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
         hidden = is_main and (packet.is_discard or (vp8 and not bytes(packet)[0] & _VP8_SHOWN))
         found.hidden.append(hidden or second)
         if second:
-            found_fields = True
-            found.lengthen()
-    if found_fields and "matroska" in container.format.name:  # which states no times of decoding: FFmpeg guesses wrong
+            found.join_fields()
+    if result[stream.index].fields and "matroska" in container.format.name:  # which states no times of decoding: FFmpeg guesses wrong
         result[stream.index].decoded = [None] * len(result[stream.index].decoded)
     return result

@@ -321,6 +321,7 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
         zero = _without_rounding(ticks, tick, rate)
     first = round(zero / tick)
     stated = [Fraction(each) for each in (rate, stream.guessed_rate, stream.average_rate, stream.base_rate) if each]
+    stated += [each / 2 for each in stated] if video.fields else []
     slots = slots_of(ticks - first, tick, last, list(dict.fromkeys(stated)))
     if slots is None:
         return result
