@@ -93,7 +93,9 @@ class Stream:
         pictures.ue(0), pictures.u(3, 0), pictures.se(0), pictures.se(0), pictures.se(0), pictures.u(3, 0b100)
         return nal(_SPS, bits.done()) + nal(_PPS, pictures.done())
 
-    def picture(self, planes: list[Plane], number: int, place: int, kind: str, key: bool, shown: int = 0) -> list[bytes]:
+    def picture(
+        self, planes: list[Plane], number: int, place: int, kind: str, key: bool, shown: int = 0
+    ) -> list[bytes]:
         """A frame, in one part or in two of a field each; without parameter sets.
 
         Args:
@@ -112,7 +114,9 @@ class Stream:
             return [delimiter + said + self._slice(planes, number, place, kind, key, None)]
         first = int(kind == BOTTOM_FIRST)
         return [
-            delimiter + said + self._slice([plane[field::2] for plane in planes], number, place + late, kind, key and not late, field)
+            delimiter
+            + said
+            + self._slice([plane[field::2] for plane in planes], number, place + late, kind, key and not late, field)
             for late, field in enumerate((first, 1 - first))
         ]
 
@@ -134,7 +138,10 @@ class Stream:
         if self.mixed and field is None:
             for row in range(0, height, 32):
                 for column in range(0, width, 16):
-                    parts = [plane[row // s : (row + 32) // s, column // s : (column + 16) // s] for plane, s in ((luma, 1), *((c, 2) for c in chroma))]
+                    parts = [
+                        plane[row // s : (row + 32) // s, column // s : (column + 16) // s]
+                        for plane, s in ((luma, 1), *((c, 2) for c in chroma))
+                    ]
                     bits.u(1, kind == MIXED)
                     for half in (0, 1):
                         bits.ue(25)
@@ -143,7 +150,10 @@ class Stream:
         else:
             for row in range(0, height, 16):
                 for column in range(0, width, 16):
-                    parts = [plane[row // s : (row + 16) // s, column // s : (column + 16) // s] for plane, s in ((luma, 1), *((c, 2) for c in chroma))]
+                    parts = [
+                        plane[row // s : (row + 16) // s, column // s : (column + 16) // s]
+                        for plane, s in ((luma, 1), *((c, 2) for c in chroma))
+                    ]
                     bits.ue(25)
                     bits.samples(b"".join(p.tobytes() for p in parts))
         return nal(_IDR if key else _SLICE, bits.done())
@@ -163,7 +173,9 @@ class Coded:
     key: bool
 
 
-def coded(stream: Stream, frames: list[list[Plane]], kinds: list[str], group: int = 5, shown: list[int] | None = None) -> list[Coded]:
+def coded(
+    stream: Stream, frames: list[list[Plane]], kinds: list[str], group: int = 5, shown: list[int] | None = None
+) -> list[Coded]:
     """Frames, each coded in its kind; a key frame begins every group.
 
     With ``stream.reordered``, pairs of frames after a key frame are decoded in the other order than shown.
@@ -178,7 +190,9 @@ def coded(stream: Stream, frames: list[list[Plane]], kinds: list[str], group: in
         begin = index // group * group
         key = index == begin
         number = 0 if key else number + 1
-        parts = stream.picture(frames[index], number, 2 * (index - begin), kinds[index], key, shown[index] if shown else 0)
+        parts = stream.picture(
+            frames[index], number, 2 * (index - begin), kinds[index], key, shown[index] if shown else 0
+        )
         if key:
             delimiter, rest = parts[0][:6], parts[0][6:]
             parts[0] = delimiter + stream.head() + rest
@@ -186,7 +200,9 @@ def coded(stream: Stream, frames: list[list[Plane]], kinds: list[str], group: in
     return result
 
 
-def muxed(path: Path, stream: Stream, frames: list[Coded], apart: bool, times: list[Fraction] | None = None, sound: Any = None) -> Path:
+def muxed(
+    path: Path, stream: Stream, frames: list[Coded], apart: bool, times: list[Fraction] | None = None, sound: Any = None
+) -> Path:
     """The frames in a file, by its suffix.
 
     Args:
@@ -200,7 +216,10 @@ def muxed(path: Path, stream: Stream, frames: list[Coded], apart: bool, times: l
         return bare.replace(path)
     late = stream.reordered
     formats = {".ts": "mpegts", ".mkv": "matroska", ".m2ts": "mpegts"}
-    with av.open(str(bare), format="h264") as pattern, av.open(str(path), "w", format=formats.get(path.suffix)) as container:
+    with (
+        av.open(str(bare), format="h264") as pattern,
+        av.open(str(path), "w", format=formats.get(path.suffix)) as container,
+    ):
         video = container.add_stream_from_template(pattern.streams.video[0])
         video.time_base = Fraction(1, 90000)
         clock = Fraction(90000) / stream.rate
@@ -211,7 +230,10 @@ def muxed(path: Path, stream: Stream, frames: list[Coded], apart: bool, times: l
                 packet = av.Packet(part)
                 packet.stream, packet.time_base = video, Fraction(1, 90000)
                 step = Fraction(half, 2)
-                packet.pts, packet.dts = round((place + late + step) * clock), round(((Fraction(index) if times is None else times[index]) + step) * clock)
+                packet.pts, packet.dts = (
+                    round((place + late + step) * clock),
+                    round(((Fraction(index) if times is None else times[index]) + step) * clock),
+                )
                 packet.duration = round(clock / (2 if apart and len(each.parts) == 2 else 1))
                 packet.is_keyframe = each.key and not half
                 packets.append(packet)

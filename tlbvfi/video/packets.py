@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .fields import SecondFields
 from .pyav import readable
+from .telecine import Pulldown
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -36,6 +37,7 @@ class Packets:
         places: their places among all packets of the file.
         hidden: whether a frame is only for others to be made of, or the second field of the one before.
         fields: how many are such second fields.
+        counted: when they are shown is counted by their fields, and of which frames is known by their order alone.
     """
 
     time_base: Fraction
@@ -45,6 +47,7 @@ class Packets:
     places: list[int] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
     fields: int = 0
+    counted: bool = False
 
     def times(self) -> NDArray[np.int64]:
         """When each is shown, where that is not stated when it is decoded, where that is not stated either
@@ -58,6 +61,15 @@ class Packets:
         apart = 0 if first is None or second is None else second - first
         if not apart or 2 * self.lasts[-2] < 3 * apart:
             self.lasts[-2] += self.lasts[-1]
+
+    def count_fields(self, pulldown: Pulldown) -> None:
+        """Count when each is shown, where the stated times are near that."""
+        times = pulldown.times(self.shown, self.time_base)
+        if times is None:
+            return
+        self.counted, self.decoded = True, [None] * len(self.decoded)
+        self.hidden = [hidden or time is None for hidden, time in zip(self.hidden, times, strict=True)]
+        self.shown = [stated if time is None else time for stated, time in zip(self.shown, times, strict=True)]
 
     def usual_lasts(self) -> NDArray[np.int64]:
         """How long each lasts, without the silence up to the next one that some files count to it."""
@@ -101,7 +113,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
     streams = [stream, *container.streams.audio, *container.streams.subtitles]
     result = {each.index: Packets(each.time_base or Fraction(1)) for each in streams}
     vp8 = stream.codec_context.name == "vp8"
-    fields = SecondFields(stream)
+    fields, pulldown = SecondFields(stream), Pulldown(stream)
     for place, packet in enumerate(readable(container, streams)):
         if not packet.size:
             continue
@@ -112,10 +124,16 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
         found.places.append(place)
         is_main = packet.stream.index == stream.index
         second = is_main and fields.is_second(packet)
+        if is_main and container.format.name == "mpeg":
+            pulldown.look(packet)
         hidden = is_main and (packet.is_discard or (vp8 and not bytes(packet)[0] & _VP8_SHOWN))
         found.hidden.append(hidden or second)
         if second:
             found.join_fields()
-    if result[stream.index].fields and "matroska" in container.format.name:  # which states no times of decoding: FFmpeg guesses wrong
+    if pulldown.is_film:  # of which such files state few times, and FFmpeg's guesses are far off
+        result[stream.index].count_fields(pulldown)
+    if (
+        result[stream.index].fields and "matroska" in container.format.name
+    ):  # which states no times of decoding: FFmpeg guesses wrong
         result[stream.index].decoded = [None] * len(result[stream.index].decoded)
     return result

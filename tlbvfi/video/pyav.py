@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
 #: Codecs whose packets in AVI have times in the order in which they are decoded.
 REORDERED = ("h264", "hevc", "vvc")
+#: Files and codecs whose frames' times are those of decoding, or guessed.
+_MISTIMED = {("avi", codec) for codec in REORDERED} | {("mpeg", "mpeg2video")}
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 #: FFmpeg's own limit of the threads that it takes by itself.
 _MOST_THREADS = 16
@@ -197,7 +199,7 @@ def decoded(
     account.start(stream.codec_context.name, ahead, SecondFields(stream).is_second)
     source = readable(container, [stream], on_stop=account.stop) if packets is None else packets
     frames = _frames(stream, source, account)
-    has_no_order = container.format.name == "avi" and stream.codec_context.name in REORDERED  # times are of decoding
+    has_no_order = (container.format.name, stream.codec_context.name) in _MISTIMED
     for frame in frames if has_no_order else _in_order(frames):
         account.take(frame)
         yield frame

@@ -20,6 +20,7 @@ from .jumps import Shifts, shifts_of
 from .packets import Packets, all_packets, is_known
 from .pyav import REORDERED, File, VideoError, decoded, name_of, opened, readable, time_of
 from .slots import Slots, simplified, slots_of
+from .telecine import FILM, NTSC, Pulldown
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -264,11 +265,22 @@ def _stated_by_stream(file: File) -> Fraction | None:
         if next(decoded(container, stream, file), None) is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
         own = stream.codec_context.framerate or own
-        if own and 1 <= own <= 1000:
-            return Fraction(own)
+    if own and 1 <= own <= 1000:
+        return Fraction(own) * _film_in(file)
     with opened(file) as (container, stream):
         lasts = [p.duration * p.time_base for p in islice(readable(container, [stream]), _FIRST) if p.duration]
         return 1 / sorted(lasts)[len(lasts) // 2] if lasts else frame_rate(stream)
+
+
+def _film_in(file: File) -> Fraction:
+    """Frames of a bare stream for one of its rate."""
+    with opened(file) as (container, stream):
+        pulldown = Pulldown(stream)
+        if stream.codec_context.name == "mpeg2video":
+            for packet in readable(container, [stream]):
+                if packet.size:
+                    pulldown.look(packet)
+        return pulldown.part
 
 
 def _first_times(file: File, clock: Clock) -> list[Fraction | None]:
@@ -301,7 +313,8 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     ticks, last = _shown(video, clock.shifts.get(stream.index, ()))
     is_avi = container.format.name == "avi"
     by_order = (
-        None in shown
+        video.counted
+        or None in shown
         or any(b <= a for a, b in pairwise(shown) if a is not None and b is not None)
         or (is_avi and stream.codec_context.name in REORDERED)
     )
@@ -322,6 +335,7 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     first = round(zero / tick)
     stated = [Fraction(each) for each in (rate, stream.guessed_rate, stream.average_rate, stream.base_rate) if each]
     stated += [each / 2 for each in stated] if video.fields else []
+    stated += [FILM] if NTSC in stated else []
     slots = slots_of(ticks - first, tick, last, list(dict.fromkeys(stated)))
     if slots is None:
         return result
