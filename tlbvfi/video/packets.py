@@ -37,6 +37,7 @@ class Packets:
         places: their places among all packets of the file.
         hidden: whether a frame is only for others to be made of, or the second field of the one before.
         fields: how many are such second fields.
+        edited: some are not shown, because of a list of edits, of which FFmpeg makes one clock.
         counted: when they are shown is counted by their fields, and of which frames is known by their order alone.
     """
 
@@ -47,6 +48,7 @@ class Packets:
     places: list[int] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
     fields: int = 0
+    edited: bool = False
     counted: bool = False
 
     def times(self) -> NDArray[np.int64]:
@@ -126,6 +128,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
         second = is_main and fields.is_second(packet)
         if is_main and container.format.name == "mpeg":
             pulldown.look(packet)
+        found.edited = found.edited or packet.is_discard
         hidden = is_main and (packet.is_discard or (vp8 and not bytes(packet)[0] & _VP8_SHOWN))
         found.hidden.append(hidden or second)
         if second:

@@ -74,8 +74,8 @@ class Pulldown:
         return Fraction(4, 5) if abs(part - Fraction(4, 5)) < Fraction(1, 50) else part
 
     def times(self, stated: Iterable[int | None], tick: Fraction) -> list[int | None] | None:
-        """When each packet's frame is shown, counted by fields from where most of the stated times are; None for a frame
-        that cannot be decoded. None where these are apart from that, as where the clock jumps, or nothing is known."""
+        """When each packet's frame is shown, counted by fields from where most of the stated times are; None for one
+        that cannot be decoded. None where the stated ones are apart from that, as where the clock jumps."""
         if self._rate is None:
             return None
         order = _shown_order(self._kinds)

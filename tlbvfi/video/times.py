@@ -307,7 +307,7 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     video = packets[stream.index]
     others = {index: each for index, each in packets.items() if index != stream.index}
     restarts = bool(container.format.flags & _RESTARTS)
-    clock = Clock(shifts_of(video, others, stream.index, restarts))
+    clock = Clock() if video.edited else Clock(shifts_of(video, others, stream.index, restarts))
     shown = _first_times(file, clock)
     rate, tick = frame_rate(stream), video.time_base
     ticks, last = _shown(video, clock.shifts.get(stream.index, ()))
