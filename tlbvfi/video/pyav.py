@@ -115,7 +115,7 @@ def open_input(file: File) -> InputContainer:
         source = _View(file.open("rb"), owned=True)
     else:
         source = str(file)
-    return import_av().open(source, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    return import_av().open(source, container_options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
 
 def check_file(file: Path) -> None:
