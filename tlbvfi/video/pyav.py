@@ -28,7 +28,7 @@ _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
 #: Codecs whose packets in AVI have times in the order in which they are decoded.
 REORDERED = ("h264", "hevc", "vvc")
 #: Files and codecs whose frames' times are those of decoding, or guessed.
-_MISTIMED = {("avi", codec) for codec in REORDERED} | {("mpeg", "mpeg2video")}
+_MISTIMED = {("avi", codec) for codec in REORDERED} | {("avi", "mpeg4"), ("mpeg", "mpeg2video")}
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 #: FFmpeg's own limit of the threads that it takes by itself.
 _MOST_THREADS = 16

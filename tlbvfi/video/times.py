@@ -313,7 +313,7 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     ticks, last = _shown(video, clock.shifts.get(stream.index, ()))
     is_avi = container.format.name == "avi"
     by_order = (
-        video.counted
+        video.by_order
         or None in shown
         or any(b <= a for a, b in pairwise(shown) if a is not None and b is not None)
         or (is_avi and stream.codec_context.name in REORDERED)
