@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Flags of FFmpeg's kinds of files: without times, and with times that may start again.
 _NO_TIMES, _RESTARTS = 0x80, 0x200
+#: Of the former, those of which FFmpeg guesses times, with gaps.
+_GUESSED = ("mpegvideo",)
 #: Frames that are looked at.
 _FIRST = 8
 
@@ -86,7 +88,7 @@ class Times:
         slots: where frames stand that come at other times; None where each stands after the one before.
         ticks: the times of the frames of the slots, in order.
         tick: of these, in seconds.
-        by_order: which of these a frame has is known by its order alone.
+        by_order: which of these, or which place, a frame has is known by its order alone.
         frames: how many there are, where that is known.
         lasts: seconds to the end of the last of picture, sound and subtitles, from the first or the clock's zero.
     """
@@ -168,7 +170,7 @@ class _Finder:
                 return following
             place = int(times.slots.places[index])
             return None if place < 0 else max(place, following)
-        if times.rate is None or shown is None:
+        if times.rate is None or shown is None or times.by_order:
             return following
         if before is None:
             return max(0, round((shown - times.zero) * times.rate))
@@ -225,7 +227,8 @@ def _remembered(file: Path, size: int, changed: int) -> Times:
 def _times_of(file: File) -> Times:
     with opened(file) as (container, stream):
         if container.format.flags & _NO_TIMES:
-            return Times(_stated_by_stream(file), _first_times(file, Clock())[0] or Fraction(0))
+            zero = _first_times(file, Clock())[0] or Fraction(0)
+            return Times(_stated_by_stream(file), zero, by_order=container.format.name in _GUESSED)
         rate = frame_rate(stream)
         entries = _even_entries(stream)
         if entries is not None and rate is not None:
