@@ -66,7 +66,10 @@ class TestFields:
                 source = FileSource(muxed(tmp_path / f"{late}{apart}.{suffix}", stream, frames, apart))
                 made = list(source.frames())
                 assert len(made) == 7 == source.count() == (source.info.frame_count or 7)
-                assert abs(source.info.fps / NTSC - 1) <= (Fraction(1, 25) if suffix == "mkv" else Fraction(1, 1000))  # of so few frames
+                near = Fraction(1, 25) if suffix == "mkv" else Fraction(1, 1000)  # of so few frames, in milliseconds
+                assert abs(source.info.fps / NTSC - 1) <= near
+                    Fraction(1, 25) if suffix == "mkv" else Fraction(1, 1000)
+                )  # of so few frames
                 assert max(errors(made)) < 2.5
                 assert not source.is_damaged
 
