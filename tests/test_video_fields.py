@@ -68,8 +68,6 @@ class TestFields:
                 assert len(made) == 7 == source.count() == (source.info.frame_count or 7)
                 near = Fraction(1, 25) if suffix == "mkv" else Fraction(1, 1000)  # of so few frames, in milliseconds
                 assert abs(source.info.fps / NTSC - 1) <= near
-                    Fraction(1, 25) if suffix == "mkv" else Fraction(1, 1000)
-                )  # of so few frames
                 assert max(errors(made)) < 2.5
                 assert not source.is_damaged
 
