@@ -257,11 +257,16 @@ def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Accoun
         yield from frames
 
 
+def has_opacity_beside(stream: VideoStream) -> bool:
+    """Whether a stream of VP8 or VP9 has its opacity beside its packets. What is copied states it in capitals."""
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+
+
 def _decoding(stream: VideoStream) -> Callable[[Packet[Any]], list[VideoFrame]]:
     """What makes frames of a stream's packets: libvpx where there is opacity, which FFmpeg's own decoder leaves out."""
     context: Any = stream.codec_context
     name = _OPACITY_DECODERS.get(context.name)
-    if name is not None and stream.metadata.get("alpha_mode") == "1":
+    if name is not None and has_opacity_beside(stream):
         with suppress(import_av().codec.codec.UnknownCodecError):
             context = import_av().CodecContext.create(name, "r")
 
