@@ -5,6 +5,7 @@ Every macroblock holds its samples as they are (I_PCM), so that a decoder gives 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -220,8 +221,9 @@ def muxed(
         av.open(str(bare), format="h264") as pattern,
         av.open(str(path), "w", format=formats.get(path.suffix)) as container,
     ):
-        video = container.add_stream_from_template(pattern.streams.video[0])
-        video.time_base = Fraction(1, 90000)
+        video = container.add_stream_from_template(pattern.streams.video[0], opaque=True)
+        with suppress(RuntimeError):  # not in PyAV before 15
+            video.time_base = Fraction(1, 90000)
         clock = Fraction(90000) / stream.rate
         packets = []
         for index, each in enumerate(frames):
