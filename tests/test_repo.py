@@ -136,7 +136,7 @@ class TestReadme:
     @pytest.mark.parametrize("page", PAGES)
     def test_files_that_are_named_exist(self, page: str) -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
-        for name in re.findall(r"`((?:nodes|utils|tlbvfi|configs|workflows|web|tests|docs)/[\w./]*)`", text):
+        for name in re.findall(r"`((?:nodes|utils|tlbvfi|configs|workflows|web|tests|docs|subgraphs)/[\w./]*)`", text):
             assert ROOT.joinpath(name).exists(), name
 
     def test_commands_that_are_named_exist(self) -> None:
