@@ -112,7 +112,10 @@ class TestReadme:
         assert "TLBVFI_REQUIRE_COMFYUI=1" in ci
         assert all(hasattr(tasks, command.split()[-1]) for command in shell)
 
-    @pytest.mark.parametrize("page", ["README.md", "docs/CONTRIBUTING.md", "docs/SCHEDULES.md", "docs/SECURITY.md"])
+    @pytest.mark.parametrize(
+        "page",
+        ["README.md", "docs/COMPARISON.md", "docs/CONTRIBUTING.md", "docs/SCHEDULES.md", "docs/SECURITY.md"],
+    )
     def test_links_lead_somewhere(self, page: str) -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         headings = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
@@ -123,7 +126,10 @@ class TestReadme:
             elif not target.startswith("https://"):
                 assert (ROOT / page).parent.joinpath(target).exists(), target
 
-    @pytest.mark.parametrize("page", ["README.md", "docs/CONTRIBUTING.md", "docs/SCHEDULES.md", "docs/SECURITY.md"])
+    @pytest.mark.parametrize(
+        "page",
+        ["README.md", "docs/COMPARISON.md", "docs/CONTRIBUTING.md", "docs/SCHEDULES.md", "docs/SECURITY.md"],
+    )
     def test_files_that_are_named_exist(self, page: str) -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for name in re.findall(r"`((?:nodes|utils|tlbvfi|configs|workflows|web|tests|docs)/[\w./]*)`", text):

@@ -111,14 +111,14 @@ def chart(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bytes:
             axes.plot([found[name][clip][key] for name in names], names, mark, color="black", markersize=4, label=clip)
         for place, value in enumerate(means):
             text = f"{value:.2f}" if key == "psnr" else f"{value:.4f}"
-            axes.annotate(text, (0, place), (3, 0), textcoords="offset points", va="center", fontsize=8, xycoords=(
-                "axes fraction", "data"))  # fmt: skip
+            place_beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(text, (1, place), (4, 0), va="center", fontsize=8, **place_beside)
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=8)
     left, right = figure.axes
     left.set_xlim(left=25)
     left.invert_yaxis()
-    right.legend(fontsize=7, loc="lower right")
+    right.legend(fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
