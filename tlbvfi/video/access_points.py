@@ -55,6 +55,7 @@ class AccessPoints:
             "av1": _is_av1,
             "ffv1": _is_ffv1,
             "mjpeg": _is_jpeg,
+            "png": _anything,
         }
         codec: Any = context.codec
         return lookers.get(name, _anything if codec.intra_only else None)

@@ -159,17 +159,17 @@ class Layout:
         before = range(max(0, packet - 64), packet)
         return all(hidden[each] or (shown[each] or 0) < int(self.ticks[index]) for each in before)
 
-    def packets_of(self, first: int, begin: int, end: int) -> int:
-        """After which packet all are there that the frames [begin, end) need, if the first is `first`."""
-        wanted = {int(tick) for tick in self.ticks[begin:end]}
-        last = first
-        for number in range(first, len(self.scan.shown)):
-            if self.scan.shown[number] in wanted and not self.scan.hidden[number]:
-                wanted.discard(int(self.scan.shown[number] or 0))
-                last = number
-                if not wanted:
-                    break
-        return last + 1
+    def packets_until(self, packet: int, begin: int, end: int) -> int:
+        """After how many packets, counted from the begin, all are there that the frames [begin, end) need, if decoding
+        starts with `packet`."""
+        waited = {int(tick) for tick in self.ticks[begin:end]}
+        for number in range(packet, len(self.scan.shown)):
+            shown = self.scan.shown[number]
+            if shown is not None and not self.scan.hidden[number]:
+                waited.discard(shown)
+            if not waited:
+                return number + 1
+        return len(self.scan.shown)
 
 
 def _places_within(excerpt: Excerpt, time: Callable[[int], Fraction], count: int) -> tuple[int, int]:

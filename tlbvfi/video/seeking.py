@@ -19,10 +19,12 @@ from .scan import Layout, Scan, Unexpected, layout_of, mark_of
 from .times import Times, times_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+    from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 
@@ -136,6 +138,18 @@ def start_of(file: File, excerpt: Excerpt, fps: Fraction | None, first: int) -> 
     return None if access is None else Start(layout, *access, place)
 
 
+def layout_within(file: File, excerpt: Excerpt) -> tuple[Layout, tuple[int, int]] | None:
+    """Where the frames of a video stand, and the places [begin, end) that are in an excerpt; None where that is not
+    certain.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
+    layout = layout_of(file, times_of(file))
+    bounds = None if layout is None else layout.within(excerpt)
+    return None if layout is None or bounds is None else (layout, bounds)
+
+
 def _from_start(
     file: File,
     excerpt: Excerpt,
@@ -153,15 +167,27 @@ def _from_start(
     """
     layout, times = start.layout, start.layout.times
     _look_at(account, times, excerpt, fps, first)
-    with ExitStack() as stack:
-        container, stream, packets = _packets(stack, file, layout.scan, start.packet)
-        frames = expected_frames(_decoded(container, stream, file, packets, account), layout, start.frame, account)
-        if deinterlace:
+    frames = decoded_from(file, layout, start.packet, start.frame, account)
+    if deinterlace:
+        with opened(file) as (_, stream):
             frames = _whole_pictures(frames, stream, file)
-        skipped = first
-        if start.place is not None:
-            skipped, excerpt = start.place - layout.place_from(start.frame), Excerpt(None, excerpt.end)
-        yield from islice(marked(_within(_at(frames, times, fps), excerpt, file)), skipped, None)
+    skipped = first
+    if start.place is not None:
+        skipped, excerpt = start.place - layout.place_from(start.frame), Excerpt(None, excerpt.end)
+    yield from islice(marked(_within(_at(frames, times, fps), excerpt, file)), skipped, None)
+
+
+def decoded_from(file: File, layout: Layout, packet: int, frame: int, account: Account) -> Iterator[VideoFrame]:
+    """The frames of a video as they are stored, from the one with the index `frame` on, that of the access point
+    `packet`.
+
+    Raises:
+        Unexpected: another frame comes than has to, or none.
+    """
+    with ExitStack() as stack:
+        container, stream, packets = sought_packets(stack, file, layout.scan, packet)
+        frames = _decoded(container, stream, file, packets, account)
+        yield from expected_frames(frames, layout.ticks[frame:], layout.tick, account, from_begin=packet == 0)
 
 
 def _decoded(
@@ -173,32 +199,46 @@ def _decoded(
         raise Unexpected(str(error)) from error
 
 
-def expected_frames(frames: Iterator[VideoFrame], layout: Layout, index: int, account: Account) -> Iterator[VideoFrame]:
-    """The frames from the one of an access point on, which is the one with that index; those before it may be damaged.
+def expected_frames(
+    frames: Iterable[VideoFrame],
+    ticks: NDArray[np.int64],
+    tick: Fraction,
+    account: Account,
+    *,
+    from_begin: bool = False,
+    is_part: bool = False,
+) -> Iterator[VideoFrame]:
+    """The frames from that of an access point on, which is shown at the first of `ticks`; those before it may be
+    damaged.
+
+    Args:
+        from_begin: they are from the video's begin.
+        is_part: others may follow, which are left out.
 
     Raises:
-        Unexpected: they are not those of the layout, each in its turn and whole.
+        Unexpected: they are not one for each of the ticks, in their order and whole.
     """
-    ticks = layout.ticks
-    begin = index
+    index = 0
     for frame in frames:
-        if frame.pts is None or frame.time_base != layout.tick:
+        if frame.pts is None or frame.time_base != tick:
             raise Unexpected("a frame has no time")
-        if index == begin and frame.pts < ticks[begin]:
+        if index == 0 and frame.pts < ticks[0]:
             continue
         if account.has_failed or getattr(frame, "is_corrupt", False):
             raise Unexpected("a packet is damaged")
         if index == len(ticks) or frame.pts != ticks[index]:
-            raise Unexpected(f"a frame comes at {frame.pts} instead of frame {index}")
-        if index == begin and frame.pict_type not in _INTRA:
-            raise Unexpected("no access point")
+            raise Unexpected(f"a frame is shown at {frame.pts * tick} s")
+        if index == 0 and not from_begin and frame.pict_type not in _INTRA:
+            raise Unexpected("the first frame is no key frame")
         index += 1
         yield frame
+        if is_part and index == len(ticks):
+            return
     if index != len(ticks):
-        raise Unexpected(f"frame {index} does not come")
+        raise Unexpected("frames are missing")
 
 
-def _packets(
+def sought_packets(
     stack: ExitStack, file: File, scan: Scan, number: int
 ) -> tuple[InputContainer, VideoStream, Iterator[Packet[Any]]]:
     """A file, opened until `stack` ends, its main stream, and its packets from the one of that number on, with the
