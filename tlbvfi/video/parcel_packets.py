@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .damage import Account
 from .excerpt import Excerpt
 from .fitting import Fitting
 from .interlaced import AS_FRAMES_SAY, BOTTOM_FIRST, TOP_FIRST, deinterlaced, order_of
-from .orientation import Orientation
+from .orientation import UPRIGHT, Orientation
 from .parcels import MOST_SIDE, Header, Parcel, fraction, packed, reading_parcel, size_from, whole
 from .pyav import File, VideoError, decoded_with, decoder_of, import_av, name_of
 from .reading import VideoInfo
@@ -44,7 +44,7 @@ _NUMBERS = (
     "field_order", "reorder_depth",
 )  # fmt: skip
 #: What of a frame is no sample.
-_SEEN = ("width", "height", "colorspace", "color_range", "color_primaries", "color_trc", "interlaced_frame")
+_SEEN = ("pts", "width", "height", "colorspace", "color_range", "color_primaries", "color_trc", "interlaced_frame")
 _LARGEST_TICK = 1 << 62
 
 
@@ -271,17 +271,11 @@ def check_packets(parcel: Parcel) -> None:
         raise ValueError("no name")
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What is compared of a frame of the file and that of the parcel."""
-
-    numbers: tuple[object, ...]
-    samples: tuple[bytes, ...]
-
-    @staticmethod
-    def at(frame: VideoFrame) -> _Look:
-        numbers = (frame.pts, frame.format.name, *(getattr(frame, name) for name in _SEEN))
-        return _Look(numbers, tuple(bytes(plane) for plane in frame.planes))
+def _is_same(own: VideoFrame, other: VideoFrame, alpha: bool) -> bool:
+    """Whether a frame of the parcel is that of the file."""
+    if any(getattr(own, name) != getattr(other, name) for name in _SEEN) or own.format.name != other.format.name:
+        return False
+    return torch.equal(*(to_tensor(frame, UPRIGHT, alpha=alpha) for frame in (own, other)))
 
 
 def _orientation(file: File, layout: Layout, packet: int, frame: int) -> Orientation:
@@ -298,5 +292,5 @@ def _check(file: File, layout: Layout, packet: int, frame: int, parcel: Parcel, 
     for index, own in enumerate(_stored(parcel, Account())):
         if "DISPLAYMATRIX" in side_data(own) and orientation_of(own) != orientation:
             raise Unexpected("the pictures turn")
-        if index < _COMPARED and _Look.at(own) != _Look.at(next(from_file)):
+        if index < _COMPARED and not _is_same(own, next(from_file), parcel.header["alpha"]):
             raise Unexpected("a frame is another")

@@ -80,7 +80,7 @@ def _scan(file: File, times: Times) -> Scan:
             scan.hidden.append(is_hidden(packet, vp8))
             if points.look(bytes(packet)) and packet.is_keyframe and not scan.hidden[-1] and packet.pts is not None:
                 scan.access.append(number)
-            if packet.is_corrupt or (packet.pts is None and not scan.hidden[-1]) or has_lasting(packet):
+            if (packet.pts is None and not scan.hidden[-1]) or has_lasting(packet):
                 scan.is_plain = False
     return scan
 
