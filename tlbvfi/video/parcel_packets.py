@@ -223,8 +223,9 @@ def unpack_packets(parcel: Parcel) -> Iterator[tuple[Tensor, bool]]:
     placed = (frame for _, frame in times.in_slots(frames))
     skipped = begin - next(place for place in said["places"] if place >= 0)
     try:
-        for frame, again in islice(marked(placed), skipped, skipped + end - begin):
-            yield fitting(frame), again
+        chosen = islice(marked(placed), skipped, skipped + end - begin)
+        for index, (frame, again) in enumerate(chosen, parcel.first):
+            yield fitting(frame), again and index > 0
     except Unexpected as error:
         raise VideoError(
             f"The frames of {name} cannot be decoded from a parcel here ({error}); read the file itself."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ _LASTING = ("palette", "new_extradata", "param_change")
 RUN_UP = 16
 #: Frames of which so many or fewer would be saved are decoded.
 _NEAR = 32
+#: Before so many frames no access point is of use.
+FEWEST = RUN_UP + _NEAR
+#: By so many places at most a frame that has one of its own stands away from its time.
+_AROUND = 3
 
 
 class Unexpected(Exception):
@@ -126,26 +130,27 @@ class Layout:
             return 0, self.count
         rate = self.times.rate
         assert rate is not None
-        by_place = [_places_within(excerpt, lambda place: place / rate, self.count)]
-        if self.times.is_even:
+        found = {_places_within(excerpt, lambda place: place / rate, rate, self.count)}
+        if self.times.is_even:  # then every place has a frame
             tick, zero = self.tick, self.times.zero
-            stand = {int(place): int(own) * tick - zero for place, own in zip(self.places, self.ticks, strict=True)}
-            by_place.append(_places_within(excerpt, lambda place: stand.get(place, place / rate), self.count))
-        return by_place[0] if len(set(by_place)) == 1 else None
+            found.add(_places_within(excerpt, lambda place: int(self.ticks[place]) * tick - zero, rate, self.count))
+        return found.pop() if len(found) == 1 else None
+
+    @cached_property
+    def _access(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The access points, and the indices of their frames."""
+        shown = np.array([self.scan.shown[packet] or 0 for packet in self.scan.access], np.int64)
+        return np.array(self.scan.access, np.int64), np.searchsorted(self.ticks, shown)
 
     def access_before(self, frame: int) -> tuple[int, int] | None:
         """The last access point that comes early enough before a frame: its packet, and its own frame's index.
 
         Returns:
-            None where decoding from the begin is no more work, or nothing can be said.
+            None where decoding from the begin is hardly more work, or nothing can be said.
         """
-        for packet in reversed(self.scan.access):
-            shown = self.scan.shown[packet]
-            index = int(np.searchsorted(self.ticks, shown))
-            if index > frame - RUN_UP:
-                continue
-            if index < _NEAR:
-                return None
+        packets, indices = self._access
+        for each in np.flatnonzero((indices <= frame - RUN_UP) & (indices >= _NEAR))[::-1]:
+            packet, index = int(packets[each]), int(indices[each])
             if self._is_barrier(packet, index):
                 return packet, index
         return None
@@ -172,9 +177,15 @@ class Layout:
         return len(self.scan.shown)
 
 
-def _places_within(excerpt: Excerpt, time: Callable[[int], Fraction], count: int) -> tuple[int, int]:
-    begin = next((place for place in range(count) if not excerpt.is_before(time(place))), count)
-    end = next((place for place in range(count) if excerpt.is_after(time(place))), count)
+def _places_within(excerpt: Excerpt, time: Callable[[int], Fraction], rate: Fraction, count: int) -> tuple[int, int]:
+    """The places [begin, end) in an excerpt, if each is shown at a time that is not far from its own."""
+
+    def first(about: Fraction, is_there: Callable[[Fraction], bool]) -> int:
+        places = range(min(count, max(0, int(about * rate) - _AROUND)), count)
+        return next((place for place in places if is_there(time(place))), count)
+
+    begin = first(excerpt.first, lambda shown: not excerpt.is_before(shown))
+    end = count if excerpt.end is None else first(excerpt.end, excerpt.is_after)
     return begin, max(begin, end)
 
 

@@ -15,7 +15,7 @@ from .damage import Account
 from .excerpt import Excerpt
 from .interlaced import deinterlaced, order_of
 from .pyav import File, VideoError, decoded, import_av, name_of, opened, readable, time_of
-from .scan import Layout, Scan, Unexpected, layout_of, mark_of
+from .scan import FEWEST, Layout, Scan, Unexpected, layout_of, mark_of
 from .times import Times, times_of
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def marked_within(
     start = start_of(file, excerpt, fps, first)
     if start is not None:
         try:
-            for each in _from_start(file, excerpt, fps, account, first, start, deinterlace=deinterlace):
-                yield each
+            for frame, again in _from_start(file, excerpt, fps, account, first, start, deinterlace=deinterlace):
+                yield frame, again and first + given > 0
                 given += 1
             return
         except Unexpected as error:
@@ -126,8 +126,10 @@ def start_of(file: File, excerpt: Excerpt, fps: Fraction | None, first: int) -> 
     if (excerpt.is_whole and fps is not None) or not (first or excerpt.first):
         return None
     times = times_of(file)
+    if times.rate is None or first + excerpt.first * times.rate < FEWEST:
+        return None
     layout = layout_of(file, times)
-    if layout is None or times.rate is None:
+    if layout is None:
         return None
     bounds = layout.within(excerpt)
     if fps is not None or bounds is None:  # how many frames come before is known only when they have been decoded
