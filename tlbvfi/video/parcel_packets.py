@@ -278,7 +278,10 @@ def check_packets(parcel: Parcel) -> None:
 
 def _is_same(own: VideoFrame, other: VideoFrame, alpha: bool) -> bool:
     """Whether a frame of the parcel is that of the file."""
-    if any(getattr(own, name) != getattr(other, name) for name in _SEEN) or own.format.name != other.format.name:
+    if (
+        any(getattr(own, name, None) != getattr(other, name, None) for name in _SEEN)
+        or own.format.name != other.format.name
+    ):
         return False
     return torch.equal(*(to_tensor(frame, UPRIGHT, alpha=alpha) for frame in (own, other)))
 
