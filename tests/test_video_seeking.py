@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -21,6 +22,7 @@ from torch import Tensor
 from tlbvfi.sources import FileSource, ParcelSource
 from tlbvfi.video import VideoError, parcels, seeking, write_pictures
 from tlbvfi.video.access_points import AccessPoints
+from tlbvfi.video.scan import Unexpected
 
 COUNT, WIDTH, HEIGHT = 84, 64, 48
 RATE = Fraction(25)
@@ -237,6 +239,37 @@ class TestAccessPoints:
     def test_damaged_units(self, points: AccessPoints) -> None:
         assert not points.look(b"\0\0\1\x67\x42")
         assert not points.look(self.SPS + self.PPS + self.IDR)  # who knows what that was
+
+
+@pytest.mark.parametrize(
+    ("shown", "changes", "failed", "expected"),
+    [
+        ([3, 5, 6, 7, 8], {}, False, 4),  # 3 is shown before the key frame
+        ([5, 6, 8], {}, False, None),
+        ([5, 6, 8, 9], {}, False, None),
+        ([5, 6, 6, 7, 8], {}, False, None),
+        ([6, 7, 8], {}, False, None),
+        ([5, 6, 7], {}, False, None),
+        ([5, 6, 7, 8, 9], {}, False, None),
+        ([5, 6, None, 8], {}, False, None),
+        ([5, 6, 7, 8], {"is_corrupt": True}, False, None),
+        ([5, 6, 7, 8], {"pict_type": 2}, False, None),
+        ([5, 6, 7, 8], {"time_base": Fraction(1, 50)}, False, None),
+        ([5, 6, 7, 8], {}, True, None),
+    ],
+)
+def test_only_the_frames_that_have_to_come_are_taken(
+    shown: list[int | None], changes: dict[str, Any], failed: bool, expected: int | None
+) -> None:
+    usual = {"pict_type": 1, "is_corrupt": False, "time_base": 1 / RATE} | changes
+    frames: Any = [SimpleNamespace(pts=pts, **usual) for pts in shown]
+    account: Any = SimpleNamespace(has_failed=failed)
+    found = seeking.expected_frames(frames, np.arange(5, 9), 1 / RATE, account)
+    if expected is None:
+        with pytest.raises(Unexpected):
+            list(found)
+    else:
+        assert len(list(found)) == expected
 
 
 def test_frames_as_they_are_stored(made: Callable[[str], Path]) -> None:
