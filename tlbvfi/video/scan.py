@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .access_points import AccessPoints
 from .excerpt import Excerpt
-from .packets import is_hidden
+from .packets import Packets, Pictures
 from .pyav import File, opened, readable
 from .times import Times
 
@@ -66,7 +66,8 @@ def _scan(file: File, times: Times) -> Scan:
     """Reads a file's packets."""
     scan = Scan()
     with opened(file) as (container, stream):
-        points, vp8 = AccessPoints(stream.codec_context), stream.codec_context.name == "vp8"
+        points, found = AccessPoints(stream.codec_context), Packets(stream.time_base or Fraction(1))
+        pictures = Pictures(container, stream, found)
         scan.is_plain = stream.codec_context.pix_fmt != "pal8"
 
         def marked() -> Iterator[Packet[Any]]:
@@ -81,7 +82,9 @@ def _scan(file: File, times: Times) -> Scan:
         for number, packet in enumerate(each for each in times.clock.retimed(marked()) if each.size):
             scan.shown.append(packet.pts)
             scan.decoded.append(packet.dts)
-            scan.hidden.append(is_hidden(packet, vp8))
+            found.shown.append(packet.pts)
+            found.lasts.append(packet.duration or 0)
+            scan.hidden.append(pictures.hides(packet))
             if points.look(bytes(packet)) and packet.is_keyframe and not scan.hidden[-1] and packet.pts is not None:
                 scan.access.append(number)
             if (packet.pts is None and not scan.hidden[-1]) or has_lasting(packet):
