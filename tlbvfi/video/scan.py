@@ -47,6 +47,8 @@ class Scan:
         hidden: whether no frame is shown.
         access: those that are access points.
         is_plain: whether all have times, and nothing comes with a packet that holds for later ones.
+        conceals: a decoder that does not say it where parts of a frame are damaged: what it needs then may be older
+            than the last access point, hardly than the last two.
     """
 
     marks: list[tuple[int | None, int | None, int]] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Scan:
     hidden: list[bool] = field(default_factory=list)
     access: list[int] = field(default_factory=list)
     is_plain: bool = True
+    conceals: bool = False
 
 
 def mark_of(packet: Packet[Any]) -> tuple[int | None, int | None, int]:
@@ -69,6 +72,7 @@ def _scan(file: File, times: Times) -> Scan:
         points, found = AccessPoints(stream.codec_context), Packets(stream.time_base or Fraction(1))
         pictures = Pictures(container, stream, found)
         scan.is_plain = stream.codec_context.pix_fmt != "pal8"
+        scan.conceals = stream.codec_context.name == "ffv1"
 
         def marked() -> Iterator[Packet[Any]]:
             for packet in readable(container, [stream], on_stop=stopped):
@@ -152,10 +156,13 @@ class Layout:
             None where decoding from the begin is hardly more work, or nothing can be said.
         """
         packets, indices = self._access
+        passed = not self.scan.conceals
         for each in np.flatnonzero((indices <= frame - RUN_UP) & (indices >= _NEAR))[::-1]:
             packet, index = int(packets[each]), int(indices[each])
             if self._is_barrier(packet, index):
-                return packet, index
+                if passed:
+                    return packet, index
+                passed = True
         return None
 
     def _is_barrier(self, packet: int, index: int) -> bool:
