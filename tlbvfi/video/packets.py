@@ -118,7 +118,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
     """Of a file's main video stream, and of its sound and subtitles, by their indices; as far as it can be read."""
     streams = [stream, *container.streams.audio, *container.streams.subtitles]
     result = {each.index: Packets(each.time_base or Fraction(1)) for each in streams}
-    pictures = _Pictures(container, stream, result[stream.index])
+    pictures = Pictures(container, stream, result[stream.index])
     for place, packet in enumerate(readable(container, streams)):
         if not packet.size:
             continue
@@ -132,7 +132,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
     return result
 
 
-class _Pictures:
+class Pictures:
     """What packets of pictures say in themselves, which other packets are not asked for."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, found: Packets) -> None:
