@@ -356,7 +356,7 @@ def test_a_run_fetches_what_its_model_name_says(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(Hub, "weights", checkpoint)
     node = pack.NODE_CLASS_MAPPINGS["TLBVFI_Interpolator_V2"]
-    for wrong in ({"gpu_id": 7}, {"sample_steps": 3}, {"use_fp16": "maybe"}):
+    for wrong in ({"gpu_id": 7}, {"sample_steps": 2}, {"use_fp16": "maybe"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             interpolate(pack, quality="custom", **wrong)
     assert Hub.asked == []  # what is wrong is said before

@@ -126,6 +126,7 @@ _TEXTS, _DATA = {".py", ".md", ".json", ".yaml", ".toml", ".txt", ".js", ".css",
 
 #: What is shipped and may be, by its file and what it is, with the reason.
 ALLOWED: dict[tuple[str, str], str] = {
+    ("tlbvfi/video/parcel_frames.py", "zlib.decompress"): "pixels of frames that were sent, of a size that is known",
     ("__init__.py", "sys.modules"): "looks whether ComfyUI is there, and changes nothing",
     (
         "nodes/host.py",
