@@ -87,11 +87,9 @@ def _places(frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: li
         before = _below(apart, within, _STILL).mul_(chosen)
         edge = _widened(before).mul_(chosen).mul_(_below(apart, 1.0, _EDGE))
         own = slice(a - top, b - top)
-        place = flow.new_empty(flow.shape[0], 2, b - a, width)
-        torch.maximum(before[:, :, own], edge[:, :, own], out=place[:, :1])
+        before = torch.maximum(before[:, :, own], edge[:, :, own])
         rest = _below(apart[:, :, own], within, _AT_REST).mul_(_below(_speed(flow[:, :, a:b]), 1.0, _MOVES))
-        torch.maximum(place[:, :1], rest, out=place[:, 1:])
-        return place
+        return torch.cat([before, torch.maximum(before, rest)], dim=1)
 
     return materialise(Rows((flow.shape[0], 2, height, width), read), cuts).tensor()
 
@@ -135,7 +133,8 @@ def _uncovered(frames: tuple[Tensor, Tensor], within: float) -> tuple[Tensor, Te
     apart = _above(_difference(first, last), (0.08, 0.2))
     at_one = torch.zeros(first.shape[0], 4, height, width, device=first.device)
     for dy, dx in ((0, 1), (1, 0)):  # the place to the right and that to the left, below and above
-        beside = _weighted(*(frame[:, :, dy::_STEP, dx::_STEP] for frame in frames), within)
+        before, after = (frame[:, :, dy::_STEP, dx::_STEP] for frame in frames)
+        beside = _weighted(before, after, within)
         beside = F.pad(beside, (dx, width - beside.shape[3], dy, height - beside.shape[2]))
         at_one += beside[:, :, :height, :width] + beside[:, :, dy : dy + height, dx : dx + width]
     at_two = F.avg_pool2d(_weighted(first, last, within), 3, 1, 1)
@@ -164,7 +163,7 @@ def _widened(x: Tensor) -> Tensor:
         wider = x.clone()
         for here, there in ((0, 1), (1, 0)):
             part = wider.narrow(side, here, length)
-            torch.maximum(part, x.narrow(side, there, length), out=part)
+            part.copy_(torch.maximum(part, x.narrow(side, there, length)))
         x = wider
     return x
 
