@@ -127,7 +127,7 @@ def test_strips_change_rounding_alone(height: int, width: int) -> None:
     def made(strips: Strips) -> Tensor:
         x = source.clone(memory_format=torch.channels_last)
         rows = materialise(stored(x), strips.cuts(x.shape), measure=True)
-        return decoder._synthesised(Owned(rows), pair, flow, strips)
+        return decoder._synthesised(Owned(rows), (first, last), flow, strips)
 
     with torch.no_grad():
         whole = made(WHOLE)
