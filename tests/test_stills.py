@@ -117,11 +117,8 @@ def test_strips_change_rounding_alone(height: int, width: int) -> None:
     random_weights(model)
     decoder = model.finalize().vqgan.decoder
     source = torch.rand(2, decoder.conv_out.in_channels, height, width, generator=torch.Generator().manual_seed(2))
-    frames = (
-        captioned(panned(3))[..., -height - 50 : -50, :width],
-        captioned(panned(-3))[..., -height - 50 : -50, :width],
-    )
-    pair = frames[0].expand(2, -1, -1, -1), frames[1].expand(2, -1, -1, -1)
+    frames = (captioned(panned(at))[..., -height - 50 : -50, :width] for at in (3, -3))
+    first, last = (frame.expand(2, -1, -1, -1) for frame in frames)
     flow = flow_of(torch.full((height, width), 6.0)).expand(2, -1, -1, -1).contiguous()
 
     def made(strips: Strips) -> Tensor:
