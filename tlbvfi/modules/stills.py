@@ -31,6 +31,8 @@ _UNLIKE = (0.06, 0.15)
 _MOVES = (0.5, 1.0)
 #: Votes, as a share of the places around, from which they count, and those against, as a share of what changes.
 _FOR, _AGAINST = (0.008, 0.03), (0.6, 0.8)
+#: What a vote for counts among what changes: few votes against do not outvote many.
+_OUTVOTED = 0.01
 #: Every how many-th place votes, along a side; places along a square whose votes are counted together; and squares,
 #: along a side, that decide: of votes for, of votes against, and then for their neighbours too.
 _STEP, _SQUARE = 2, 4
@@ -106,8 +108,9 @@ def _votes(frames: tuple[Tensor, Tensor], flow: Tensor, within: float) -> Tensor
     uncovered = _uncovered(frames, within)
     squares = F.avg_pool2d(torch.cat([pro, *uncovered], dim=1), _SQUARE, ceil_mode=True)
     pro = _mean_around(squares[:, :1], _NEAR)
-    changes, contra = _mean_around(squares[:, 1:], _AROUND).chunk(2, dim=1)
-    against = _above((contra / (changes + 1e-3)).amax(dim=1, keepdim=True), _AGAINST)
+    many, near, far, contra_near, contra_far = _mean_around(squares, _AROUND).split(1, dim=1)
+    changes, contra = torch.cat([near, far], dim=1), torch.cat([contra_near, contra_far], dim=1)
+    against = _above((contra / (changes + _OUTVOTED * many + 1e-3)).amax(dim=1, keepdim=True), _AGAINST)
     return F.max_pool2d(_above(pro, _FOR) * (1.0 - against), _SPREAD, 1, _SPREAD // 2)
 
 
