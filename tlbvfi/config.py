@@ -52,6 +52,8 @@ class AutoencoderParams:
     flow_widths: tuple[int, ...] = _between((240, 150, 90), 2, 4096, (3, 3))
     head_widths: tuple[int, int] = _between((64, 32), 1, 4096, (2, 2))
     head_norm_groups: tuple[int, int] = _between((16, 8), 1, 1024, (2, 2))
+    # How much, of 1, two frames may differ where something stands still (see modules/stills.py); 0 for not to look.
+    still_within: float = _between(0.0, 0.0, 0.25)
 
     @property
     def num_levels(self) -> int:

@@ -35,6 +35,7 @@ from .flow import CoarseFlow, FlowRefinement
 from .fused import bare, fuses, norm_act
 from .maxvit import Context, CrossAttention, MaxViT
 from .quantize import VectorQuantizer
+from .stills import Stills
 from .warp import resize_flow, resize_times, warp
 from .wavelet import FrequencyExtractor, gate
 
@@ -183,6 +184,7 @@ class Decoder(nn.Module):
             warped = i + 1 < FLOW_LEVELS
             context = widths[i + 1] * (4 if warped else 2)
             self.up.append(DecoderLevel(outer, widths[i + 1], context, params, attend=i == params.num_levels - 1))
+        self.still_within = params.still_within
         inner, last = params.head_widths
         self.norm_out = group_norm(groups, widths[1])
         self.conv_out = nn.Conv2d(widths[1], params.ch, 3, padding=1)
@@ -266,16 +268,23 @@ class Decoder(nn.Module):
             inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
             outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
             last = normed(read_once(outer.take(), cuts), norm2, strips, relu)
-        if strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
+        stills = None
+        if self.still_within:
+            with torch.no_grad():
+                stills = Stills(frames, flow, self.still_within, cuts)
+        elif strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
             return materialise(Rows(size, self._frame_by_kernels(last, frames, flow, signed)), cuts).tensor()
         head = convolved(last, conv3)
 
         def read(a: int, b: int) -> Tensor:
             gates = torch.sigmoid(head.read(a, b).float())
             mask, residual = gates[:, 3:], 2.0 * gates[:, :3] - 1.0
-            to_frames = flow[:, :, a:b].chunk(2, dim=1)
-            warped0, warped1 = (warp(frame, to_frame, a) for frame, to_frame in zip(frames, to_frames, strict=True))
-            result = (torch.lerp(warped1, warped0, mask) + residual).clamp(0.0, 1.0)
+            if stills is not None:
+                result = stills.blended(mask, residual, a, b)
+            else:
+                to_frames = flow[:, :, a:b].chunk(2, dim=1)
+                warped0, warped1 = (warp(frame, to_frame, a) for frame, to_frame in zip(frames, to_frames, strict=True))
+                result = (torch.lerp(warped1, warped0, mask) + residual).clamp(0.0, 1.0)
             if not signed:
                 return result
             return result * 2.0 - 1.0 if torch.is_grad_enabled() else result.mul_(2.0).sub_(1.0)

@@ -81,11 +81,17 @@ def warp(x: Tensor, flow: Tensor, top: int = 0) -> Tensor:
     `flow` may be some rows of the whole one, from row `top`; the result has these rows.
     The grid is clamped, which equals border padding on every device.
     """
-    size = (x.shape[-2], x.shape[-1])
-    grid = [_normalised(position, side) for position, side in zip(_positions(flow, size, top), size[::-1], strict=True)]
-    return F.grid_sample(
-        x.float(), torch.stack(grid, dim=-1), mode="bilinear", padding_mode="zeros", align_corners=True
-    )
+    return warp_all((x,), flow, top)[0]
+
+
+def warp_all(images: Sequence[Tensor], flow: Tensor, top: int = 0) -> list[Tensor]:
+    """:func:`warp` of images of one size (H, W) along one flow."""
+    size = (images[0].shape[-2], images[0].shape[-1])
+    sides = [
+        _normalised(position, side) for position, side in zip(_positions(flow, size, top), size[::-1], strict=True)
+    ]
+    grid = torch.stack(sides, dim=-1)
+    return [F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True) for x in images]
 
 
 def _normalised(position: Tensor, size: int) -> Tensor:

@@ -1,0 +1,202 @@
+"""What stands still before something that moves: captions, logos, bars. Without weights; where a configuration asks.
+
+A flow that follows the background drags a caption along, and what is warped from beside it shows it a second time. A
+place t of the frames is taken to stand still, before what moves, where
+
+* the two frames are equal there, and what the motion at t would bring there from the other frame is not,
+* around t what changes is unlike t in both frames. Where a thing moves before a background at rest, one of the frames
+  shows the background beside t as well, so that a ball does not vanish whose place is empty in both.
+
+None of it is certain at a place alone, so neighbouring places vote.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..rows.cuts import Cut
+from ..rows.lazy import Rows, materialise
+from .warp import warp_all
+
+#: Shares of the difference that stands for stillness: below the first a place stands still, from the second on not;
+#: and those where nothing moves, which noise must not reach.
+_STILL, _AT_REST = (0.36, 1.0), (0.15, 0.6)
+#: Differences from which the edge of a caption still counts, beside what stands still.
+_EDGE = (0.08, 0.3)
+#: Differences, of 1, from which something is unlike something else.
+_UNLIKE = (0.06, 0.15)
+#: Pixels between the frames from which a flow leads somewhere.
+_MOVES = (0.5, 1.0)
+#: Votes, as a share of the places around, from which they count, and those against, as a share of what changes.
+_FOR, _AGAINST = (0.008, 0.03), (0.6, 0.8)
+#: What a vote for counts among what changes: few votes against do not outvote many.
+_OUTVOTED = 0.01
+#: Every how many-th place votes, along a side; places along a square whose votes are counted together; and squares,
+#: along a side, that decide: of votes for, of votes against, and then for their neighbours too.
+_STEP, _SQUARE = 2, 4
+_NEAR, _AROUND, _SPREAD = 3, 7, 3
+#: What a warped frame that is hidden counts for, against one that is not.
+_LEAST = 1e-4
+
+
+class Stills:
+    """What stands still in a new frame."""
+
+    def __init__(self, frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: list[Cut]) -> None:
+        """Find it.
+
+        Args:
+            frames: (B, 3, H, W) in [0, 1].
+            flow: (B, 4, H, W) at their size.
+            within: how much, of 1, frames may differ where they stand still.
+            cuts: rows to be worked on at a time.
+        """
+        self._frames, self._flow = frames, flow
+        #: In [0, 1]: what stands still before something that moves; that, and what is at rest.
+        self._places = _places(frames, flow, within, cuts)
+
+    def blended(self, mask: Tensor, residual: Tensor, a: int, b: int) -> Tensor:
+        """Rows a..b - 1 of the new frame, (B, 3, ., W) in [0, 1], by blend (B, 1, ., W) and residual (B, 3, ., W).
+
+        The warped frame in which what stands still lies before a place is left out; where something stands still, or
+        both are hidden, goes the mean of the frames.
+        """
+        before, after = self._flow[:, :, a:b].chunk(2, dim=1)
+        warped0, hidden0 = warp_all((self._frames[0], self._places[:, :1]), before, a)
+        warped1, hidden1 = warp_all((self._frames[1], self._places[:, :1]), after, a)
+        share0, share1 = mask * (1.0 + _LEAST - hidden0), (1.0 - mask) * (1.0 + _LEAST - hidden1)
+        frame = torch.lerp(warped1, warped0, share0 / (share0 + share1))
+        frame = (frame + residual * (1.0 - torch.maximum(hidden0, hidden1))).clamp(0.0, 1.0)
+        mean = (self._frames[0][:, :, a:b] + self._frames[1][:, :, a:b]) / 2
+        return torch.lerp(frame, mean, torch.maximum(self._places[:, 1:, a:b], torch.minimum(hidden0, hidden1)))
+
+
+def _places(frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: list[Cut]) -> Tensor:
+    """See :class:`Stills`; (B, 2, H, W)."""
+    votes = _votes(frames, flow, within)
+    height, width = flow.shape[2:]
+    # As `interpolate` has it with align_corners off; by hand, so that some rows are what they are in the whole map.
+    down, across = (_between(size, votes.shape[side], flow.device) for side, size in ((2, height), (3, width)))
+    columns = torch.lerp(votes[..., across[0]], votes[..., across[1]], across[2])
+
+    def read(a: int, b: int) -> Tensor:
+        top, bottom = max(a - 1, 0), min(b + 1, height)
+        low, high, share = (part[top:bottom] for part in down)
+        chosen = torch.lerp(columns[:, :, low], columns[:, :, high], share[:, None])
+        apart = _difference(*(frame[:, :, top:bottom] for frame in frames))
+        before = _below(apart, within, _STILL).mul_(chosen)
+        edge = _widened(before).mul_(chosen).mul_(_below(apart, 1.0, _EDGE))
+        own = slice(a - top, b - top)
+        before = torch.maximum(before[:, :, own], edge[:, :, own])
+        rest = _below(apart[:, :, own], within, _AT_REST).mul_(_below(_speed(flow[:, :, a:b]), 1.0, _MOVES))
+        return torch.cat([before, torch.maximum(before, rest)], dim=1)
+
+    return materialise(Rows((flow.shape[0], 2, height, width), read), cuts).tensor()
+
+
+def _votes(frames: tuple[Tensor, Tensor], flow: Tensor, within: float) -> Tensor:
+    """How far places around stand still before something that moves: (B, 1, h, w) in [0, 1], a place a square."""
+    first, last, ways = (x[:, :, ::_STEP, ::_STEP] for x in (*frames, flow))
+    apart = _difference(first, last)
+    still = _below(apart, within, _STILL)
+    motion = ways[:, 2:] - ways[:, :2]
+    errors = _difference(first, _sampled(frames[1], motion)), _difference(last, _sampled(frames[0], -motion))
+    unlike = torch.lerp(torch.minimum(*errors), torch.maximum(*errors), 0.3)
+    pro = still * _above(unlike - 2.0 * apart, _UNLIKE)
+    uncovered = _uncovered(frames, within)
+    squares = F.avg_pool2d(torch.cat([pro, *uncovered], dim=1), _SQUARE, ceil_mode=True)
+    pro = _mean_around(squares[:, :1], _NEAR)
+    many, near, far, contra_near, contra_far = _mean_around(squares, _AROUND).split(1, dim=1)
+    changes, contra = torch.cat([near, far], dim=1), torch.cat([contra_near, contra_far], dim=1)
+    against = _above((contra / (changes + _OUTVOTED * many + 1e-3)).amax(dim=1, keepdim=True), _AGAINST)
+    return F.max_pool2d(_above(pro, _FOR) * (1.0 - against), _SPREAD, 1, _SPREAD // 2)
+
+
+def _mean_around(x: Tensor, side: int) -> Tensor:
+    return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+
+
+def _sampled(x: Tensor, flow: Tensor) -> Tensor:
+    """An image (B, C, H, W) where a flow of every _STEP-th place, (B, 2, h, w), leads."""
+    sides = []
+    for offset, size, axis in ((flow[:, 0], x.shape[3], 2), (flow[:, 1], x.shape[2], 1)):
+        place = torch.arange(0, size, _STEP, device=x.device, dtype=torch.float32)
+        place = place if axis == 2 else place[:, None]
+        sides.append((place + offset) * (2.0 / max(size - 1, 1)) - 1.0)
+    return F.grid_sample(x, torch.stack(sides, dim=-1), "bilinear", "border", align_corners=True)
+
+
+def _uncovered(frames: tuple[Tensor, Tensor], within: float) -> tuple[Tensor, Tensor]:
+    """Where something changes beside what stands still, and how far one of the frames shows the latter there; each for
+    neighbours at one pixel and at two, (B, 2, h, w)."""
+    first, last = (frame[:, :, ::_STEP, ::_STEP] for frame in frames)
+    height, width = first.shape[2:]
+    apart = _above(_difference(first, last), (0.08, 0.2))
+    at_one = torch.zeros(first.shape[0], 4, height, width, device=first.device)
+    for dy, dx in ((0, 1), (1, 0)):  # the place to the right and that to the left, below and above
+        before, after = (frame[:, :, dy::_STEP, dx::_STEP] for frame in frames)
+        beside = _weighted(before, after, within)
+        beside = F.pad(beside, (dx, width - beside.shape[3], dy, height - beside.shape[2]))
+        at_one += beside[:, :, :height, :width] + beside[:, :, dy : dy + height, dx : dx + width]
+    at_two = F.avg_pool2d(_weighted(first, last, within), 3, 1, 1)
+    found = []
+    for summed in (at_one / 4, at_two):
+        near = summed[:, 3:]
+        mean = summed[:, :3] / (near + 1e-3)
+        errors = _difference(first, mean), _difference(last, mean)
+        least, most = torch.minimum(*errors), torch.maximum(*errors)
+        changes = apart * _above(near, (0.1, 0.3)) * _above(most, (0.1, 0.2))
+        found.append((changes, changes * _above(-least / (most + 1e-3), (-0.5, -0.3))))
+    changes, contra = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return changes, contra
+
+
+def _weighted(first: Tensor, last: Tensor, within: float) -> Tensor:
+    """The mean of places that stand still, times how far they do, and how far: (B, 4, h, w)."""
+    still = _below(_difference(first, last), within, _STILL)
+    return torch.cat([(first + last) * (still / 2), still], dim=1)
+
+
+def _widened(x: Tensor) -> Tensor:
+    """The largest of 3 x 3 places of a map (B, 1, H, W)."""
+    for side in (2, 3):
+        length = x.shape[side] - 1
+        wider = x.clone()
+        for here, there in ((0, 1), (1, 0)):
+            part = wider.narrow(side, here, length)
+            part.copy_(torch.maximum(part, x.narrow(side, there, length)))
+        x = wider
+    return x
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    """The largest of all channels: (B, 1, H, W)."""
+    first, *others = (a - b).abs_().split(1, dim=1)
+    for other in others:
+        first = torch.maximum(first, other)
+    return first
+
+
+def _speed(flow: Tensor) -> Tensor:
+    """Pixels from frame to frame along x or y, (B, 1, H, W)."""
+    return _difference(*flow.chunk(2, dim=1))
+
+
+def _above(x: Tensor, edges: tuple[float, float]) -> Tensor:
+    """From 0 at the first edge to 1 at the second."""
+    return (x - edges[0]).mul_(1.0 / (edges[1] - edges[0])).clamp_(0.0, 1.0)
+
+
+def _below(x: Tensor, unit: float, edges: tuple[float, float]) -> Tensor:
+    """From 1 at the first edge to 0 at the second, edges in units."""
+    return (x - edges[1] * unit).mul_(1.0 / (unit * (edges[0] - edges[1]))).clamp_(0.0, 1.0)
+
+
+def _between(size: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `size` places the two of `count` squares whose centres are around it, and the second one's share."""
+    side = _STEP * _SQUARE
+    place = ((torch.arange(size, device=device) + 0.5) / side - 0.5).clamp_(0.0, count - 1.0)
+    low = place.long()
+    return low, (low + 1).clamp_(max=count - 1), place - low
