@@ -207,7 +207,7 @@ class TestRun:
     def test_gaps_that_go_through_the_model_together_are_those_of_one_run_to_the_bit(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        """Features of a frame depend on its batch in the last bits; in a segment too it is that of a run of the whole."""
+        """Features of a frame depend on its batch in the last bits, which is that of a run of the whole."""
         if name == "noise":  # of which these bits are seen
             model, pictures = load_model(), list(torch.rand(6, 20, 30, 3, generator=torch.Generator().manual_seed(0)))
         else:

@@ -364,7 +364,7 @@ def interpolate_in_segments(
     Raises:
         ValueError, DeviceMemoryError: as for it. What was made before stays.
     """
-    lead = _lead(plan, batch_size)
+    lead = lead_of(_ahead(plan, batch_size))
     if lead and _looks_for_cuts(timeline):
         timeline = _Remembered(timeline, lead)
     reader = SegmentReader(source, lead)
@@ -422,7 +422,7 @@ def make_segment(
     Raises:
         ValueError, DeviceMemoryError: as for it.
     """
-    lead = min(_lead(plan, batch_size), segment.first_gap)
+    lead = min(lead_of(_ahead(plan, batch_size)), segment.first_gap)
     first = segment.first_gap - lead
     before = timeline.until(segment.first_gap) - timeline.until(first) if lead else 0
     reader = reader or SegmentReader(source)
@@ -448,10 +448,13 @@ def make_segment(
     return made
 
 
-def _lead(plan: Plan | None, batch_size: int | None) -> int:
-    """Gaps before a segment that are made for it."""
-    ahead = batch_size or (plan.batch_size if plan else 1)
-    return ahead if ahead > 1 else 0
+def lead_of(pairs: int) -> int:
+    """Gaps before a segment that are made for it, where so many pairs go through the model together."""
+    return pairs if pairs > 1 else 0
+
+
+def _ahead(plan: Plan | None, batch_size: int | None) -> int:
+    return batch_size or (plan.batch_size if plan else 1)
 
 
 class _Remembered(Holds):
