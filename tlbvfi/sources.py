@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import islice
 from typing import BinaryIO
 
 from torch import Tensor
 
-from .video import Excerpt, File, VideoInfo, count_frames, probe, read_header, read_marked, read_y4m
+from .video import Excerpt, File, VideoError, VideoInfo, count_frames, probe, read_header, read_marked, read_y4m
+from .video.packing import opened_parcel, pack, unpack
 from .video.reading import is_transparent_soon
 from .video.y4m import Header
 
@@ -64,7 +66,7 @@ class FileSource:
         return count_frames(self._file, self._excerpt, self._fps)
 
     def frames(self, first: int = 0) -> Iterator[Tensor]:
-        """The frames from some index on; those before it are decoded and no more."""
+        """The frames from some index on, as by reading all; those before it are decoded where that is needed."""
         self.taken, self.is_damaged = first, False
         frames = read_marked(
             self._file, self._excerpt, self._fps, first, self._note_damage,
@@ -76,8 +78,64 @@ class FileSource:
             self.taken += 1
             yield frame
 
+    def parcel(self, first: int, count: int) -> bytes:
+        """The frames [first, first + count), or as many of them as there are, for a :class:`ParcelSource`.
+
+        Raises:
+            VideoError: they cannot be read.
+        """
+        if first < 0 or count < 1:
+            raise ValueError(f"A parcel has at least one frame from 0 on, not {count} from {first} on.")
+        alpha = self._alpha and self.info.alpha
+        return pack(
+            self._file, first, count, self.info, self._excerpt, self._fps, deinterlace=self._deinterlace, alpha=alpha
+        )
+
     def _note_damage(self, _: object) -> None:
         self.is_damaged = True
+
+    def holds_after(self, index: int) -> bool:
+        """Whether the frame after that index, which has been read, is the same once more because it lasts longer."""
+        return index + 1 in self._again
+
+
+class ParcelSource:
+    """Frames of a video out of a parcel, without its file. Their indices are those in the whole video.
+
+    Attributes:
+        first, count: the frames for which it was asked.
+        info: what the whole video is.
+        taken: up to which frame all have been read.
+    """
+
+    is_damaged = False  # those before and after what is damaged come as they do from the file
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        """Raises VideoError, one sentence, for what is no parcel, or a damaged one."""
+        self._parcel = opened_parcel(data)
+        self.first, self.count, self.info = self._parcel.first, self._parcel.count, self._parcel.info
+        self.taken = self.first
+        self._again: set[int] = set()
+
+    def frames(self, first: int | None = None) -> Iterator[Tensor]:
+        """The frames from some index on, by default all, up to the last one in the parcel.
+
+        Raises:
+            VideoError: they are not in it, or cannot be decoded.
+        """
+        begin = self.first if first is None else first
+        if not self.first <= begin <= self.first + self.count:
+            raise VideoError(
+                f"The frame {begin} is not in this parcel, which holds those from {self.first} to "
+                f"{self.first + self.count - 1}."
+            )
+        self.taken = begin
+        skipped = begin - self.first
+        for index, (frame, again) in enumerate(islice(unpack(self._parcel), skipped, None), begin):
+            if again:
+                self._again.add(index)
+            self.taken += 1
+            yield frame
 
     def holds_after(self, index: int) -> bool:
         """Whether the frame after that index, which has been read, is the same once more because it lasts longer."""

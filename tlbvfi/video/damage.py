@@ -167,6 +167,11 @@ class Account:
         """Nothing more can be read."""
         self.why, self._end = self.why or why, why
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether any packet could not be decoded, or not at once."""
+        return self.why is not None or self._repeats
+
     def lacks_its_end(self) -> bool:
         """Whether packets of the end were decoded of which no frame came."""
         if self._shown is None or not self.tail:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from .pyav import readable
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 #: Numbers are known of a frame, or they are this.
@@ -99,6 +100,10 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
         found.lasts.append(packet.duration or 0)
         found.places.append(place)
         is_main = packet.stream.index == stream.index
-        hidden = is_main and (packet.is_discard or (vp8 and not bytes(packet)[0] & _VP8_SHOWN))
-        found.hidden.append(hidden)
+        found.hidden.append(is_main and is_hidden(packet, vp8))
     return result
+
+
+def is_hidden(packet: Packet[Any], vp8: bool) -> bool:
+    """Whether the frame of a packet, perhaps one of VP8, is not shown."""
+    return packet.is_discard or (vp8 and not bytes(packet)[0] & _VP8_SHOWN)

@@ -19,6 +19,7 @@ from .damage import Account
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -188,20 +189,17 @@ def decoded(
     Raises:
         VideoError: nothing can be decoded.
     """
-    stream.thread_type = "AUTO"
-    if stream.codec_context.name == "libdav1d":  # which gives up good frames together with bad ones otherwise
-        stream.codec_context.options = {"max_frame_delay": "1"}
     account = account or Account()
-    account.start(stream.codec_context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
+    _prepare(stream.codec_context, account)
     source = readable(container, [stream], on_stop=account.stop) if packets is None else packets
-    frames = _frames(stream, source, account)
+    frames = _frames(_decoding(stream), source, account)
     has_no_order = container.format.name == "avi" and stream.codec_context.name in REORDERED  # times are of decoding
     for frame in frames if has_no_order else _in_order(frames):
         account.take(frame)
         yield frame
     if account.lacks_its_end():
         with opened(file) as (_, again):
-            for frame in _frames(again, [*account.again(), import_av().Packet()], account):
+            for frame in _frames(_decoding(again), [*account.again(), import_av().Packet()], account):
                 if account.is_new(frame):
                     account.take(frame)
                     yield frame
@@ -233,9 +231,30 @@ def _rise(*times: Fraction | None) -> bool:
     return all(a is not None and b is not None and a < b for a, b in pairwise(times))
 
 
-def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Account) -> Iterator[VideoFrame]:
+def decoded_with(context: VideoCodecContext, packets: Iterable[Packet[Any]], account: Account) -> Iterator[VideoFrame]:
+    """The frames of packets by a decoder that belongs to no file; the last packet is empty."""
+    _prepare(context, account)
+
+    def given(packet: Packet[Any]) -> list[VideoFrame]:
+        return context.decode(packet)
+
+    for frame in _in_order(_frames(_past_damage(context, given), packets, account)):
+        account.take(frame)
+        yield frame
+
+
+def _prepare(context: VideoCodecContext, account: Account) -> None:
+    context.thread_type = "AUTO"
+    if context.name == "libdav1d":  # which gives up good frames together with bad ones otherwise
+        context.options = {"max_frame_delay": "1"}
+    account.start(context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
+
+
+def _frames(
+    decode: Callable[[Packet[Any]], list[VideoFrame]], packets: Iterable[Packet[Any]], account: Account
+) -> Iterator[VideoFrame]:
     """The frames of packets, as far as they can be decoded; the last packet is empty."""
-    errors, decode = import_av().error, _decoding(stream)
+    errors = import_av().error
     in_a_row = 0
     for packet in packets:
         account.send(packet)
@@ -256,16 +275,31 @@ def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], account: Accoun
 def _decoding(stream: VideoStream) -> Callable[[Packet[Any]], list[VideoFrame]]:
     """What makes frames of a stream's packets: libvpx where there is opacity, which FFmpeg's own decoder leaves out."""
     context: Any = stream.codec_context
-    name = _OPACITY_DECODERS.get(context.name)
-    if name is not None and stream.metadata.get("alpha_mode") == "1":
-        with suppress(import_av().codec.codec.UnknownCodecError):
-            context = import_av().CodecContext.create(name, "r")
+    if (name := decoder_of(stream)) != context.name:
+        context = import_av().CodecContext.create(name, "r")
 
     def given(packet: Packet[Any]) -> list[VideoFrame]:
         if context is stream.codec_context:
             return stream.decode(packet)
         return cast("list[VideoFrame]", context.decode(packet if packet.size else None))
 
+    return _past_damage(context, given)
+
+
+def decoder_of(stream: VideoStream) -> str:
+    """The name of what decodes a stream's packets."""
+    name = stream.codec_context.name
+    other = _OPACITY_DECODERS.get(name)
+    if other is not None and stream.metadata.get("alpha_mode") == "1":
+        with suppress(import_av().codec.codec.UnknownCodecError):
+            import_av().Codec(other, "r")
+            return other
+    return name
+
+
+def _past_damage(
+    context: Any, given: Callable[[Packet[Any]], list[VideoFrame]]
+) -> Callable[[Packet[Any]], list[VideoFrame]]:
     def decode(packet: Packet[Any]) -> list[VideoFrame]:
         try:
             return given(packet)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from itertools import compress, islice
+from itertools import compress, islice, tee
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -33,11 +32,8 @@ from .samples import (
     to_tensor,
     upright_size,
 )  # fmt: skip
-from .seeking import frames_within
+from .seeking import frames_within, marked, marked_within
 from .times import times_of
-
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +166,7 @@ def read_frames(
     Args:
         excerpt: which of them, by the times at which they are shown.
         fps: the rate of pictures; of a video in place of its own, every frame once.
-        skipped: of these, so many are left out at the begin, and decoded at most.
+        skipped: of these, so many are left out at the begin; not decoded where the others can be without them.
         deinterlace: frames that are interlaced; else they come as they are.
         alpha: with their opacity, (H, W, 4); else it is said where some is left out.
 
@@ -197,26 +193,25 @@ def read_marked(
         on_damage: called at the end if frames of a video are missing, which is said in one line of the log, too.
     """
     if isinstance(file, Path) and file.is_dir():
-        pictures = pictures_in(file)
-        wanted = _counted(len(pictures), excerpt, fps, file)
-        chosen = islice(compress(pictures, wanted), skipped, None)
+        files = pictures_in(file)
+        wanted = _counted(len(files), excerpt, fps, file)
+        chosen = islice(compress(files, wanted), skipped, None)
         yield from ((picture, False) for picture in read_pictures(chosen, name_of(file), alpha=alpha))
         return
-    before: object = None
     if (animation := animation_of(file)) is not None:
         wanted = _counted(sum(animation.repeats()), excerpt, animation.fps, file)
-        for picture in islice(compress(animation_frames(file, animation, alpha=alpha), wanted), skipped, None):
-            yield picture, picture is before
-            before = picture
+        pictures = compress(animation_frames(file, animation, alpha=alpha), wanted)
+        yield from islice(marked(pictures), skipped, None)
         return
     account = Account()
     size = None if excerpt.is_whole and not skipped else _first_size(file)
     convert = Fitting(name_of(file), size, partial(to_tensor, alpha=True) if alpha else None)
-    frames: Iterator[VideoFrame] = frames_within(file, excerpt, fps, account, deinterlace=deinterlace)
-    frames = noting_dynamic(islice(frames, skipped, None), name_of(file))
-    for frame in frames if alpha else noting_alpha(frames, name_of(file)):
-        yield convert(frame), frame is before
-        before = frame
+    frames, again = tee(marked_within(file, excerpt, fps, account, skipped, deinterlace=deinterlace))
+    noted = noting_dynamic(map(itemgetter(0), frames), name_of(file))
+    for frame, is_again in zip(
+        noted if alpha else noting_alpha(noted, name_of(file)), map(itemgetter(1), again), strict=True
+    ):
+        yield convert(frame), is_again
     if damage := account.damage():
         log.warning("%s", damage.sentence(name_of(file)))
         if on_damage is not None:
