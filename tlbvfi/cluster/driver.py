@@ -333,7 +333,20 @@ class _Run:
         member.making = member.actor.make.remote(self._film, segment, *member.parcels)
 
     def _parcels(self, member: _Member, segment: Segment) -> list[Any]:
-        return []
+        """The packets that a worker needs which does not see the source; they stay in Ray's store while it works."""
+        assert member.hello is not None
+        if not self._sent and member.hello.sees_source:
+            return []
+        if self._sent is False:
+            raise ClusterError(
+                f"{member.hello.host} does not see the same file at the path of IN; put it there, or leave out "
+                "--source shared."
+            )
+        first = max(0, segment.first_gap - self._lead)
+        parcels = [self._source.parcel(first, segment.first_gap + segment.gaps + 1 - first)]
+        if segment.loop_gap is not None and first:
+            parcels.append(self._source.parcel(0, 1))
+        return [self._ray.put(parcel) for parcel in parcels]
 
     def take(self, member: _Member, result: Made | Failed) -> None:
         """What became of a worker's segment."""

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import BinaryIO
 
@@ -21,7 +21,7 @@ from ..model import TLBVFI
 from ..planning import Plan, available, plan_for
 from ..quoting import escaped
 from ..segments import Rounding, Seekable, Segment, make_segment
-from ..sources import FileSource
+from ..sources import FileSource, ParcelSource
 from ..targets import VideoTarget
 from ..video import VideoInfo
 from .job import Failed, Film, Hello, Made, Setup, State, Versions
@@ -100,7 +100,7 @@ class Worker:
         """
         self._frames = 0
         try:
-            source: Seekable = self._source(film)
+            source = self._source(film, parcels)
             file = tempfile.TemporaryFile()  # noqa: SIM115  # without a name, so that nothing is left of it
             frames = self._make(film, segment, source, file)
         except _Stopped:
@@ -110,12 +110,13 @@ class Worker:
         self._files[segment.first_gap] = file
         return Made(frames, file.seek(0, os.SEEK_END), self._told.taken())
 
-    def _source(self, film: Film) -> Seekable:
+    def _source(self, film: Film, parcels: Sequence[bytes]) -> Seekable:
+        if parcels:
+            return _Stoppable([ParcelSource(parcel) for parcel in parcels], self._check)
         if not film.seen.is_at(film.source):
             raise ValueError(f"{film.source} is not there as it was when the run was begun.")
-        return _Stoppable(
-            FileSource(film.source, film.start, film.end, film.fps, deinterlace=film.deinterlace), self._check
-        )
+        source = FileSource(film.source, film.start, film.end, film.fps, deinterlace=film.deinterlace)
+        return _Stoppable([source], self._check)
 
     def _make(self, film: Film, segment: Segment, source: Seekable, file: BinaryIO) -> int:
         rounding, plan, batch_size = film.rounding, self._plan, self._setup.batch_size
@@ -169,22 +170,23 @@ class Worker:
 
 
 class _Stoppable:
-    """A source that may end between two frames."""
+    """A source that may end between two frames: a file, or parcels of it."""
 
-    def __init__(self, source: FileSource, check: Callable[[], None]) -> None:
-        self._source, self._check = source, check
+    def __init__(self, sources: Sequence[FileSource | ParcelSource], check: Callable[[], None]) -> None:
+        """sources: the second one, if any, has the first frame."""
+        self._sources, self._check = sources, check
 
     @property
     def info(self) -> VideoInfo:
-        return self._source.info
+        return self._sources[0].info
 
     def frames(self, first: int = 0) -> Iterator[Tensor]:
-        for frame in self._source.frames(first):
+        for frame in self._sources[0 if first else -1].frames(first):
             self._check()
             yield frame
 
     def holds_after(self, index: int) -> bool:
-        return self._source.holds_after(index)
+        return self._sources[0].holds_after(index)
 
 
 def _host() -> str:
