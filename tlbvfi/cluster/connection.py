@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..quoting import escaped, quoted
@@ -58,12 +58,13 @@ def check_address(address: str) -> None:
 
 
 @contextmanager
-def connected(address: str, cpus: int | None = None) -> Iterator[ModuleType]:
+def connected(address: str, cpus: int | None = None, dashboard: bool | None = None) -> Iterator[ModuleType]:
     """Ray, connected to a cluster until the end; one of our own ends with it.
 
     Args:
         address: :data:`AUTO`, :data:`LOCAL`, or HOST:PORT.
         cpus: of a Ray of our own; by default those of the host.
+        dashboard: whether that shows its dashboard; by default where its packages are installed.
 
     Raises:
         ClusterError: there is none at the address, or one of another version.
@@ -74,33 +75,62 @@ def connected(address: str, cpus: int | None = None) -> Iterator[ModuleType]:
         yield ray
         return
     with _own_signals():
-        _connect(ray, address, cpus)
+        _connect(ray, address, num_cpus=cpus, include_dashboard=dashboard)
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _connect(ray: ModuleType, address: str, cpus: int | None) -> None:
+def _connect(ray: ModuleType, address: str, **own: Any) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == AUTO:
-        with suppress(ConnectionError):
-            _init(ray, AUTO, **quiet)
-            return
-    if address in (AUTO, LOCAL):
+    found = _running() if address == AUTO else None if address == LOCAL else address
+    if found is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of ours tells nobody of its use
         with _for_this_host_alone():
-            _init(ray, LOCAL, num_cpus=cpus, _node_ip_address=_LOOPBACK, dashboard_host=_LOOPBACK, **quiet)
+            _init(ray, LOCAL, _node_ip_address=_LOOPBACK, dashboard_host=_LOOPBACK, **own, **quiet)
         return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()  # Ray itself waits for minutes
-        _init(ray, address, **quiet)
-    except (OSError, OverflowError):
+    check_address(found)
+    host, _, port = found.rpartition(":")
+    host = host.strip("[]")
+    if not _answers(host, int(port)):
         raise ClusterError(
-            f"no Ray answers at {address}; start one with: ray start --head, and on the other hosts, this one among "
-            f"them: ray start --address {address}."
-        ) from None
+            f"no Ray answers at {found}; start one with: ray start --head, and on the other hosts, this one among "
+            f"them: ray start --address {found}."
+        )
+    alone = host in ("localhost", "::1", _LOOPBACK) and not _answers(_own_address(), int(port))
+    with _for_this_host_alone() if alone else nullcontext():
+        _init(ray, found, **quiet)
+
+
+def _running() -> str | None:
+    """The Ray that this host is said to belong to: by its variable RAY_ADDRESS, or by the last ``ray start``."""
+    from ray._private import services
+
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    found = services.find_bootstrap_address(None)
+    if found is None or not _ADDRESS.fullmatch(found):
+        return None
+    host, _, port = found.rpartition(":")
+    return found if _answers(host.strip("[]"), int(port)) else None
+
+
+def _own_address() -> str:
+    """That by which other hosts reach this one."""
+    from ray._private import services
+
+    address: str = services.get_node_ip_address()
+    return address
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether anything does; Ray itself would wait for minutes."""
+    try:
+        socket.create_connection((host, port), _PATIENCE).close()
+    except (OSError, OverflowError, UnicodeError):
+        return False
+    return True
 
 
 @contextmanager
@@ -120,16 +150,16 @@ def _for_this_host_alone() -> Iterator[None]:
 def _init(ray: ModuleType, address: str, **options: Any) -> None:
     """
     Raises:
-        ConnectionError: there is none.
-        ClusterError: another failure.
+        ClusterError: it cannot be used.
     """
     try:
         ray.init(address, **options)
-    except ConnectionError:
-        raise
-    except (RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
-        raise ClusterError(f"Ray at {address} cannot be used: {escaped(' '.join(first), 600)}") from None
+        raise ClusterError(
+            f"Ray at {address} cannot be used: {escaped(' '.join(first), 600)} (where it asks for a token, set "
+            "RAY_AUTH_MODE=token; its version and Python's are to be the same)"
+        ) from None
 
 
 @contextmanager
