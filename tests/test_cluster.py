@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from tests.patience import Patience, ended
+from tests.test_segments import two_scenes
 from tests.test_video import with_sound
-from tests.tiny import frames
 from tlbvfi import video
 from tlbvfi.cluster import connection, driver
 from tlbvfi.cluster.connection import ClusterError, connected
@@ -66,8 +66,7 @@ def run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[R
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Two scenes of six frames each, without loss."""
-    dark, light = ([picture * k + 0.5 * n for picture in frames(6, 20, 30, n)] for n, k in enumerate((0.2, 0.5)))
-    video.write_video(tmp_path / "in.mkv", [*dark, *light], Fraction(25), encoding=Encoding("ffv1"))
+    video.write_video(tmp_path / "in.mkv", two_scenes(12), Fraction(25), encoding=Encoding("ffv1"))
     return tmp_path / "in.mkv"
 
 
@@ -92,7 +91,7 @@ def wait_for_cores(ray: ModuleType) -> None:
 def test_frames_are_those_of_a_single_run_though_a_worker_is_killed(
     ray: ModuleType, run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ("--fps", "40", "--loop", "--scene-cut", "0.3")
+    asked = ("--fps", "40", "--loop", "--scene-cut")
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
     assert run(clip, whole, *asked)[0] == 0
     ask, killed = Workers._ask, []
@@ -110,7 +109,7 @@ def test_frames_are_those_of_a_single_run_though_a_worker_is_killed(
     assert len(killed) == 1
     assert "is lost, and another one takes its place" in told
     assert "and is tried again" in told
-    assert said.startswith(f"{target}: 20 frames of 30x20 at 40 fps\n1 scene cut, before frame 6 ")
+    assert f"{target}: 20 frames of 30x20 at 40 fps\n2 scene cuts, before frame 6 " in said
     assert_same(whole, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
     wait_for_cores(ray)
@@ -120,8 +119,8 @@ def test_what_is_made_stays_when_the_disk_is_full_the_run_is_cancelled_and_the_d
     ray: ModuleType, run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
 ) -> None:
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
-    asked = (clip, target, "--scene-cut", "0.3", "--hold-last", "--cluster", "local", "--workers", 1)
-    assert run(clip, whole, *asked[2:5])[0] == 0
+    asked = (clip, target, "--scene-cut", "--hold-last", "--cluster", "local", "--workers", 1)
+    assert run(clip, whole, *asked[2:4])[0] == 0
     journal = Journal.folder_of(target) / "journal.json"
 
     def made() -> dict[str, int]:
@@ -160,7 +159,7 @@ def test_what_is_made_stays_when_the_disk_is_full_the_run_is_cancelled_and_the_d
         process.kill()
     assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
     wait_for_cores(ray)
-    code, said, told = run(*asked[:5], "--resume")
+    code, said, told = run(*asked[:4], "--resume")
     assert code == 0, told
     assert " of 4 segments are made already" in told
     assert "1 scene cut, before frame 6 " in said
