@@ -270,7 +270,7 @@ def test_a_worker_says_why_it_cannot_help(tiny_checkpoint: Path) -> None:
 
     def answer(versions: Versions, weights: Fingerprint, device: str) -> str:
         given = worker.prepare(
-            Setup(versions, path, weights, device, "auto", 1, (20, 30), settings, 1 << 30, 1, tiny_checkpoint, seen)
+            Setup(versions, path, weights, device, None, 1, (20, 30), settings, 1 << 30, 1, tiny_checkpoint, seen)
         )
         assert isinstance(given, Failed)
         return given.why

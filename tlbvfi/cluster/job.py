@@ -72,7 +72,7 @@ class Setup:
         model: a path, or the name of a model that comes along.
         weights: of the model's file.
         device: the kind that is asked for, or None for the card that Ray gives, and without one the CPU.
-        dtype: by its name; "auto" is float16 on CUDA, else float32.
+        dtype: None for float16 on CUDA, else float32.
         threads: of a CPU.
         size: (height, width) of the source frames.
         memory: bytes that may be used, if that is asked for.
@@ -84,7 +84,7 @@ class Setup:
     model: str
     weights: Fingerprint
     device: str | None
-    dtype: str
+    dtype: torch.dtype | None
     threads: int
     size: tuple[int, int]
     settings: Settings

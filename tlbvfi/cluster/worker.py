@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import platform
 import tempfile
 import threading
 from collections import deque
@@ -85,8 +85,8 @@ class Worker:
         device = _device(setup.device)
         if device.type == "cpu":
             torch.set_num_threads(setup.threads)
-        dtype = setup.dtype if setup.dtype != "auto" else "float16" if device.type == "cuda" else "float32"
-        self._setup, self._model = setup, load_model(path, device=device, dtype=getattr(torch, dtype))
+        dtype = setup.dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+        self._setup, self._model = setup, load_model(path, device=device, dtype=dtype)
         self._plan = plan_for(self._model, setup.size, setup.settings, available(self._model), setup.memory)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         rounding = Rounding.of(self._plan, setup.batch_size, device)
@@ -190,7 +190,7 @@ class _Stoppable:
 
 
 def _host() -> str:
-    return socket.gethostname()
+    return platform.node()
 
 
 def _device(kind: str | None) -> torch.device:
@@ -201,7 +201,8 @@ def _device(kind: str | None) -> torch.device:
     """
     if kind == "cpu":
         return torch.device("cpu")
-    found = [name for name in ("cuda", "xpu") if hasattr(torch, name) and getattr(torch, name).is_available()]
+    there = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available()}
+    found = [name for name, is_there in there.items() if is_there]
     if not found or kind not in (None, found[0]):
         raise ValueError(f"PyTorch finds no graphics card there{f' of the kind {kind}' if kind else ''}.")
     return torch.device(found[0])

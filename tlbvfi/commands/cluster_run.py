@@ -19,6 +19,7 @@ from ..settings import Settings
 from ..sources import FileSource
 from ..timeline import Multiplier, Timeline
 from .interpolate_run import FoundCuts, Resumed, settings_of, source_of, tell, timeline_of, warn_of_early_end
+from .models import dtype_named
 from .running import bar, running
 from .weights import weight_file
 
@@ -66,7 +67,7 @@ def _setup(
         (options.model or next(iter(BUILT_IN))) if built_in else str(weights.resolve()),
         Fingerprint.of(weights),
         "cpu" if not on_card else None if options.device == "auto" else options.device,
-        options.dtype,
+        None if options.dtype == "auto" else dtype_named(options.dtype),
         cpus,
         size,
         settings,
