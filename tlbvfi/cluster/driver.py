@@ -27,6 +27,8 @@ TRIES = 3
 _PIECE = 8 << 20
 #: Seconds between two looks at how far all are.
 _TICK = 0.5
+#: Ticks without a worker until that is told.
+_PATIENCE = 120
 #: Seconds that a worker has to end by itself, which it does after a call of the model.
 _GRACE = 10.0
 #: Calls of a worker at a time: a segment, and what is asked meanwhile.
@@ -77,12 +79,11 @@ def share(nodes: Iterable[Mapping[str, float]], workers: int | None, gpus: float
             )
         cores = min(int(cpus * gpus / held) for cpus, held in hosts if held)
         return Share(min(workers or most, most), gpus, min(max(cores, 1), _CORES))
-    cores = [cpus for cpus, _ in hosts if cpus]
-    if sum(cores) < (workers or 1):
-        raise ClusterError(f"the cluster has {sum(cores)} cores for {workers or 1} workers; give fewer with --workers.")
-    wanted = workers or len(cores)
-    each = max(cores)
-    while sum(held // each for held in cores) < wanted:
+    held = [cpus for cpus, _ in hosts if cpus]
+    if sum(held) < (workers or 1):
+        raise ClusterError(f"the cluster has {sum(held)} cores for {workers or 1} workers; give fewer with --workers.")
+    wanted, each = workers or len(held), max(held)
+    while sum(cpus // each for cpus in held) < wanted:
         each -= 1
     return Share(wanted, 0.0, each)
 
@@ -99,6 +100,8 @@ class _Member:
     making: Any = None
     asked: Any = None
     frames: int = 0
+    label: str = ""  # its segment, for people
+    replaces: bool = False  # one that was lost
     parcels: list[Any] = field(default_factory=list)
 
     @property
@@ -116,6 +119,7 @@ class Workers:
         self._members: list[_Member] = []
         self._number = 0
         self._lost = 0  # one after another, without a segment that was made
+        self._idle = 0  # ticks without a worker
         self._device: str | None = None
         while len(self._members) < part.workers:
             self._add()
@@ -134,12 +138,8 @@ class Workers:
         Raises:
             ClusterError: one cannot get ready.
         """
-        waited = 0
         while not (ready := [member.hello for member in self._members if member.hello]):
             self._wait()
-            waited += 1
-            if waited == 120:
-                self._tell("no worker is ready yet: the cluster may be busy, or its hosts still loading the model")
         return ready[0]
 
     def make(
@@ -187,6 +187,9 @@ class Workers:
                 if ref is not None:
                     refs[ref] = member
         ready, _ = self._ray.wait(list(refs), num_returns=1, timeout=_TICK)
+        self._idle = 0 if ready or any(member.hello for member in self._members) else self._idle + 1
+        if self._idle == _PATIENCE:
+            self._tell("no worker is ready yet: the cluster may be busy with other work, or its hosts not be there")
         done = []
         for ref in ready:
             member = refs[ref]
@@ -217,13 +220,16 @@ class Workers:
         return [(member, value)]
 
     def _say(self, member: _Member, lines: Iterable[str]) -> None:
-        where = member.name if member.segment is None else f"segment {member.segment.first_gap}, {member.name}"
+        where = member.name if member.segment is None else f"{member.label}, {member.name}"
         for line in lines:
             self._tell(f"{where}: {line}")
 
     def _arrived(self, member: _Member, value: object) -> None:
         if isinstance(value, Failed):
-            raise ClusterError(value.why)
+            if not member.replaces:
+                raise ClusterError(value.why)
+            self._replace(member, value.why)
+            return
         assert isinstance(value, Hello)
         if self._device is not None and value.device != self._device:
             raise ClusterError(
@@ -245,15 +251,19 @@ class Workers:
             raise ClusterError(
                 f"a host of the cluster cannot import tlbvfi as it is here; install the same there: {text}"
             )
+        self._replace(member, text)
+        return [(member, Failed(f"its worker was lost: {text}"))] if member.segment is not None else []
+
+    def _replace(self, member: _Member, why: str) -> None:
         self._members.remove(member)
         with suppress(Exception):
             self._ray.kill(member.actor)
         self._lost += 1
         if self._lost >= TRIES * max(1, self._part.workers):
-            raise ClusterError(f"{self._lost} workers were lost one after another, {member.name} last: {text}")
-        self._tell(f"{member.name} is lost, and another one takes its place: {text}")
+            raise ClusterError(f"{self._lost} workers were lost one after another, {member.name} last: {why}")
+        self._tell(f"{member.name} is lost, and another one takes its place: {why}")
         self._add()
-        return [(member, Failed(f"its worker was lost: {text}"))] if member.segment is not None else []
+        self._members[-1].replaces = True
 
     @property
     def members(self) -> Sequence[_Member]:
@@ -329,6 +339,7 @@ class _Run:
             return
         self._queue.remove(segment)
         member.segment, member.frames = segment, 0
+        member.label = f"segment {self._numbers[segment.first_gap]} of {len(self._numbers)}"
         member.parcels = self._parcels(member, segment)
         member.making = member.actor.make.remote(self._film, segment, *member.parcels)
 
@@ -350,7 +361,7 @@ class _Run:
 
     def take(self, member: _Member, result: Made | Failed) -> None:
         """What became of a worker's segment."""
-        segment, member.segment = member.segment, None
+        segment, label, member.segment = member.segment, member.label, None
         assert segment is not None
         why = result.why if isinstance(result, Failed) else self._kept(member, segment, result)
         if why is None:
@@ -359,9 +370,7 @@ class _Run:
         first = segment.first_gap
         self._failed[first] += 1
         self._tried.add((first, member.number))
-        name = (
-            f"segment {self._numbers[first]} of {len(self._numbers)} (frames {first} to {first + segment.gaps} of IN)"
-        )
+        name = f"{label} (frames {first} to {first + segment.gaps} of IN)"
         if self._failed[first] >= TRIES:
             raise SegmentFailed(f"{name} failed {TRIES} times, the last time with {member.name}: {why}")
         self._workers._tell(f"{name} failed with {member.name}, and is tried again: {why}")
@@ -389,7 +398,5 @@ class _Run:
     def status(self, members: Iterable[_Member]) -> list[str]:
         """Who does what."""
         return [
-            f"{member.name}: segment {self._numbers[member.segment.first_gap]}, {member.frames} frames"
-            for member in members
-            if member.segment is not None
+            f"{member.name}: {member.label}, {member.frames} frames" for member in members if member.segment is not None
         ]

@@ -285,6 +285,8 @@ class Resumed:
             length = _segment_frames(self._options, self._source.info.fps)
             multiple = rounding.pairs if rounding and not journal.made else 1
             journal.plan(segment_starts(journal.frames, length, loop, cuts or (), multiple), cuts, rounding)
+        elif cuts is not None and journal.cuts is None:
+            journal.plan(journal.starts, cuts, journal.rounding)
         self.segments = segments_at(journal.starts, journal.frames, loop)
         if made := len(journal.made):
             name = escaped(self._target.name)
@@ -336,7 +338,7 @@ class Resumed:
 def _segment_frames(options: argparse.Namespace, fps: Fraction | None) -> int:
     """The length of a segment in source frames."""
     asked: int | Fraction = options.segment
-    return asked if isinstance(asked, int) or fps is None else max(1, round(asked * fps))
+    return max(1, round(asked if isinstance(asked, int) else asked * (fps or 1)))
 
 
 def _asked(options: argparse.Namespace, settings: Settings, device: str, fps: Fraction | None = None) -> dict[str, str]:
