@@ -14,7 +14,8 @@ from ..tlbvfi.frames import check_storage, check_values
 from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.numbers import switch, whole_number
 from ..tlbvfi.quoting import quoted
-from ..tlbvfi.schedules import check_falling
+from ..tlbvfi.ranges import MIN_STEPS
+from ..tlbvfi.schedules import check_falling, most_steps
 from ..tlbvfi.settings import Settings, presets
 from ..utils.images import check_pictures
 from . import host, models
@@ -36,6 +37,21 @@ DEFAULT_QUALITY = "fast"
 def step_choices() -> list[int]:
     """The numbers of steps to choose from: those of the presets."""
     return sorted({steps for each in presets().values() if isinstance(steps := each.sample_steps, int)})
+
+
+class StepChoices(list[int]):
+    """The numbers of steps to choose from, of a node that prompts of before give any number: ComfyUI, which runs what
+    is in the list, runs those too."""
+
+    def __contains__(self, value: object) -> bool:
+        try:
+            any_steps(value)
+        except ValueError:
+            return False
+        return True
+
+    def __str__(self) -> str:  # what ComfyUI says that a value is not in
+        return f"{list(self)} or the whole numbers from {MIN_STEPS} to {_most_steps()}"
 
 
 def model_name() -> Declaration:
@@ -70,9 +86,10 @@ def quality(default: str = DEFAULT_QUALITY) -> Declaration:
     )
 
 
-def sample_steps() -> Declaration:
+def sample_steps(of_before: bool = False) -> Declaration:
+    """of_before: older graphs have the node, with other numbers."""
     return (
-        step_choices(),
+        StepChoices(step_choices()) if of_before else step_choices(),
         {
             "default": _DEFAULTS.sample_steps,
             "tooltip": f"Steps of the diffusion with quality {CUSTOM}; {_DEFAULTS.sample_steps} is the published "
@@ -150,9 +167,13 @@ def settings(
     seed: Any,
     enable_tf32: Any,
     cpu_offload: Any = True,
+    of_before: bool = False,
     **others: Any,
 ) -> Settings:
     """The settings that a node's inputs mean; others: of :class:`~..tlbvfi.settings.Settings`, as they are.
+
+    Args:
+        of_before: as that of :func:`sample_steps`.
 
     Raises:
         ValueError: an input that cannot be used, in one sentence.
@@ -161,7 +182,7 @@ def settings(
     if not isinstance(quality, str) or quality not in (*known, CUSTOM):
         raise ValueError(f"quality must be {', '.join(known)} or {CUSTOM}, not {quoted(quality)}.")
     if quality == CUSTOM:
-        chosen = Settings(flow_scale=flow_scale, sample_steps=known_steps(sample_steps))
+        chosen = Settings(flow_scale=flow_scale, sample_steps=(any_steps if of_before else known_steps)(sample_steps))
     else:
         chosen = known[quality]
     if schedule is not None:
@@ -203,6 +224,15 @@ def known_steps(value: Any) -> int:
         listed = f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
         raise ValueError(f"sample_steps must be {listed}, not {quoted(steps)}.")
     return steps
+
+
+def any_steps(value: Any) -> int:
+    """A number of steps that every schedule has; ValueError, one sentence, for others."""
+    return whole_number("sample_steps", value, MIN_STEPS, _most_steps(), floats=True)
+
+
+def _most_steps() -> int:
+    return most_steps(BridgeParams().num_timesteps)
 
 
 def known_seed(value: Any) -> int:

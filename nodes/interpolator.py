@@ -64,7 +64,7 @@ class Interpolator(ModelNode):
                 ),
                 "use_fp16": inputs.use_fp16(),
                 "enable_tf32": inputs.enable_tf32(),
-                "sample_steps": inputs.sample_steps(),
+                "sample_steps": inputs.sample_steps(of_before=True),
                 "flow_scale": inputs.flow_scale(),
                 "cpu_offload": inputs.cpu_offload(),
                 "gpu_id": inputs.gpu_id(),
@@ -108,8 +108,9 @@ class Interpolator(ModelNode):
         check_same_size(prev_frame, next_frame, ("prev_frame", "next_frame"))
         times = whole_number("times_to_interpolate", times_to_interpolate, 0, MAX_TIMES, floats=True)
         settings = inputs.settings(
-            quality, sample_steps, flow_scale, schedule, seed=seed, cpu_offload=cpu_offload, enable_tf32=enable_tf32
-        )
+            quality, sample_steps, flow_scale, schedule, seed=seed, cpu_offload=cpu_offload, enable_tf32=enable_tf32,
+            of_before=True,
+        )  # fmt: skip
         if 4 in (prev_frame.shape[-1], next_frame.shape[-1]):
             log.info("TLB-VFI: the alpha channel is dropped.")
         pairs = Pairs(prev_frame, next_frame, times)

@@ -168,7 +168,7 @@ class LegacyBatchInterpolator(LegacyNode):
             "optional": {
                 "times_to_interpolate": _times(0),
                 "enable_tf32": inputs.enable_tf32(),
-                "sample_steps": inputs.sample_steps(),
+                "sample_steps": inputs.sample_steps(of_before=True),
                 "flow_scale": inputs.flow_scale(),
                 "cpu_offload": inputs.cpu_offload(),
                 "gpu_id": inputs.gpu_id(),
@@ -200,8 +200,9 @@ class LegacyBatchInterpolator(LegacyNode):
         """
         inputs.check_images(images, "images")
         settings = inputs.settings(
-            inputs.CUSTOM, sample_steps, flow_scale, None, seed=0, enable_tf32=enable_tf32, cpu_offload=cpu_offload
-        )
+            inputs.CUSTOM, sample_steps, flow_scale, None, seed=0, enable_tf32=enable_tf32, cpu_offload=cpu_offload,
+            of_before=True,
+        )  # fmt: skip
         sources = switch("include_source_frames", include_source_frames)
         if not sources and len(images) < 2:
             raise ValueError("images holds one frame; new frames alone need at least two to stand between.")

@@ -310,6 +310,17 @@ class TestResume:
         assert (info.fps, info.sound) == (20, 1)
         assert len(list(video.read_frames(target))) == 16
 
+    @pytest.mark.parametrize(("name", "codec"), [("out.webm", "vp9"), ("out.mov", "prores"), ("out.mkv", "ffv1")])
+    def test_opacity_of_segments_stays(self, run: Runner, tmp_path: Path, name: str, codec: str) -> None:
+        frames = [torch.full((20, 30, 4), 0.5) for _ in range(4)]
+        for frame in frames:
+            frame[:, :15, 3] = 0
+        video.write_video(tmp_path / "in.mkv", frames, Fraction(10), encoding=video.Encoding("ffv1"))
+        assert run(tmp_path / "in.mkv", tmp_path / name, "--codec", codec, "--resume", "--segment", 2)[0] == 0
+        found = list(video.read_frames(tmp_path / name, alpha=True))
+        assert len(found) == 7
+        assert all(frame[:, :12, 3].max() < 0.1 and frame[:, 18:, 3].min() > 0.4 for frame in found[::2])
+
     def test_few_frames_of_many(self, run: Runner, clip: Path, tmp_path: Path) -> None:
         """There are segments in which none comes."""
         assert run(clip, tmp_path / "out.mkv", "--batch-size", "1", "--resume", "--segment", 1, "--fps", 10)[0] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tlbvfi.finite import NonFiniteFrameError, mark, pass_on
 from tlbvfi.interpolate import interpolate_timeline
 from tlbvfi.model import TLBVFI, convert_precision
 from tlbvfi.pairwise import PairwiseModel
+from tlbvfi.rows.tuning import Tuning, tuned
 from tlbvfi.timeline import Multiplier
 from tlbvfi.video import Encoding, write_video
 
@@ -54,10 +56,14 @@ def run(model: TLBVFI, **keywords: Any) -> list[Tensor]:
     return list(tlbvfi.interpolate_frames(model, SOURCE, 1, sample_steps=3, **keywords))
 
 
+@pytest.mark.parametrize("tuning", [None, Tuning()], ids=["here", "as on a card"])
 @pytest.mark.parametrize("name", PARTS)
-def test_nan_is_found_wherever_it_begins(name: str) -> None:
-    with pytest.raises(
-        NonFiniteFrameError, match=r"^The new frame at 0.5, after source frame 0, [^\n]*float32[^\n]*\.$"
+def test_nan_is_found_wherever_it_begins(name: str, tuning: Tuning | None) -> None:
+    with (
+        pytest.raises(
+            NonFiniteFrameError, match=r"^The new frame at 0.5, after source frame 0, [^\n]*float32[^\n]*\.$"
+        ),
+        tuned(tuning) if tuning else nullcontext(),
     ):
         run(with_weight(smallest_model(), name, float("nan")))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +83,18 @@ def test_a_batch_with_settings(pack: ModuleType, clip: Tensor) -> None:
     assert count == 3 and torch.equal(result, wanted)
 
 
+def test_prompts_of_before_name_any_number_of_steps(pack: ModuleType) -> None:
+    """ComfyUI runs what is in a list of choices, and shows the list: three to choose, and others to run."""
+    for key in ("TLBVFI_Interpolator_V2", BATCH):
+        choices, _ = pack.NODE_CLASS_MAPPINGS[key].INPUT_TYPES()["optional"]["sample_steps"]
+        assert json.dumps(choices) == "[10, 20, 50]" and isinstance(choices, list)
+        assert all(steps in choices for steps in (3, 10, 15, 20.0, 500))
+        assert not any(each in choices for each in (2, 501, 10.5, True, "10", None, [10], math.nan, math.inf))
+        assert str(choices) == "[10, 20, 50] or the whole numbers from 3 to 500"
+    choices, _ = pack.NODE_CLASS_MAPPINGS["TLBVFI_VideoInterpolator"].INPUT_TYPES()["optional"]["sample_steps"]
+    assert 10 in choices and 15 not in choices
+
+
 def test_a_pair(pack: ModuleType, clip: Tensor) -> None:
     """Without its end, unless it is the last one; pairs put together are the frames of each gap once."""
     (wanted,) = run(pack, "TLBVFI_Interpolator_V2", prev_frame=clip[:1], next_frame=clip[1:2], times_to_interpolate=2)
@@ -114,7 +128,7 @@ def test_a_frame_of_a_batch(pack: ModuleType, clip: Tensor, index: Any, clamp: b
         (VIDEO, {"images": 2, "times_to_interpolate": 5, "gpu_id": 0}, "between 1 and 4, not 5"),
         (VIDEO, {"images": 0, "times_to_interpolate": 1, "gpu_id": 0}, "images is an empty batch"),
         (BATCH, {"images": 1, "include_source_frames": False}, "images holds one frame"),
-        (BATCH, {"images": 2, "sample_steps": 15}, "sample_steps must be 10, 20 or 50, not 15"),
+        (BATCH, {"images": 2, "sample_steps": 2}, "sample_steps must be a whole number between 3 and 500, not 2"),
         (BATCH, {"images": 2, "flow_scale": 0.01}, "flow_scale|flow scale"),
         (BATCH, {"images": 2, "include_source_frames": 2}, "include_source_frames must be on or off"),
         (ONE, {"images": 3, "index": 3, "clamp_index": False}, "index 3 is out of range: images holds 3 frames"),

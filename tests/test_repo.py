@@ -26,6 +26,8 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: Those whose links are followed.
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ".js", ".cfg", ""}
 
 
@@ -33,6 +35,16 @@ TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ".js",
 def project() -> dict[str, Any]:
     values: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return values
+
+
+def headings(page: Path) -> set[str]:
+    """The names by which the headings of a page are linked to."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return {
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in lines
+        if line.startswith("#")
+    }
 
 
 def files(listing: Callable[..., list[str]] = archive.tracked) -> list[Path]:
@@ -112,21 +124,19 @@ class TestReadme:
         assert "TLBVFI_REQUIRE_COMFYUI=1" in ci
         assert all(hasattr(tasks, command.split()[-1]) for command in shell)
 
-    @pytest.mark.parametrize("page", ["README.md", "docs/CONTRIBUTING.md", "docs/SCHEDULES.md", "docs/SECURITY.md"])
+    @pytest.mark.parametrize("page", PAGES)
     def test_links_lead_somewhere(self, page: str) -> None:
-        text = (ROOT / page).read_text(encoding="utf-8")
-        headings = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-                    for line in text.splitlines() if line.startswith("#")}  # fmt: skip
-        for target in re.findall(r"\]\(([^)]+)\)", text):
-            if target.startswith("#"):
-                assert target[1:] in headings, target
-            elif not target.startswith("https://"):
-                assert (ROOT / page).parent.joinpath(target).exists(), target
+        for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+            if not target.startswith("https://"):
+                name, _, heading = target.partition("#")
+                file = (ROOT / page).parent.joinpath(name) if name else ROOT / page
+                assert file.exists(), target
+                assert not heading or heading in headings(file), target
 
-    @pytest.mark.parametrize("page", ["README.md", "docs/CONTRIBUTING.md", "docs/SCHEDULES.md", "docs/SECURITY.md"])
+    @pytest.mark.parametrize("page", PAGES)
     def test_files_that_are_named_exist(self, page: str) -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
-        for name in re.findall(r"`((?:nodes|utils|tlbvfi|configs|workflows|web|tests|docs)/[\w./]*)`", text):
+        for name in re.findall(r"`((?:nodes|utils|tlbvfi|configs|workflows|web|tests|docs|subgraphs)/[\w./]*)`", text):
             assert ROOT.joinpath(name).exists(), name
 
     def test_commands_that_are_named_exist(self) -> None:
@@ -145,7 +155,8 @@ class TestReadme:
 class TestFiles:
     def test_the_root_holds_only_what_belongs_there(self) -> None:
         allowed = {
-            "__init__.py", "nodes", "tlbvfi", "configs", "utils", "tests", "workflows", "web", "locales", "docs",
+            "__init__.py", "nodes", "tlbvfi", "configs", "utils", "tests", "workflows", "subgraphs", "web", "locales",
+            "docs",
             "pyproject.toml", "README.md", "requirements.txt", "LICENSE", "tasks.py",
         }  # fmt: skip
         roots = {path.relative_to(ROOT).parts[0] for path in files()}

@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests import fake_host
@@ -178,6 +179,24 @@ def test_formats_and_codecs(execute: Run, clip: Path, format: str, codec: str, s
         assert len(container.streams.audio) == 1
         assert {name.lower() for name in container.metadata} >= {"prompt"}
     assert len(shown(path)) == COUNT
+
+
+def test_an_animation_holds_the_workflow(execute: Run, clip: Path) -> None:
+    """A WebP, under the tags that ComfyUI's page reads; it is the animation that it is without."""
+    told = {"prompt": {"a": "ä" * 3}, "extra_pnginfo": {"workflow": {"nodes": [1]}, "other": 5}}
+    plain, *_ = result_of(execute(VideoFromFile(str(clip)), codec="auto", format="webp"))
+    path, *_ = result_of(execute(VideoFromFile(str(clip)), codec="auto", format="webp", **told))
+    with Image.open(path) as found, Image.open(plain) as expected:
+        exif = found.getexif()
+        assert (found.n_frames, found.info["loop"]) == (expected.n_frames, expected.info["loop"])
+        assert not expected.getexif()
+        for index in range(expected.n_frames):
+            found.seek(index)
+            expected.seek(index)
+            assert found.tobytes() == expected.tobytes()
+    assert exif[0x010F] == 'workflow:{"nodes": [1]}'
+    assert json.loads(exif[0x0110].removeprefix("prompt:")) == told["prompt"]
+    assert int.from_bytes(path.read_bytes()[4:8], "little") + 8 == path.stat().st_size
 
 
 def test_metadata_is_left_out_on_wish(loaded_pack: ModuleType, execute: Run, clip: Path) -> None:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from tlbvfi.sources import FileSource, ParcelSource
 from tlbvfi.video import VideoError, parcels, seeking, write_pictures
+from tlbvfi.video.access_points import AccessPoints
+from tlbvfi.video.scan import Unexpected
 
 COUNT, WIDTH, HEIGHT = 84, 64, 48
 RATE = Fraction(25)
@@ -174,7 +177,7 @@ def test_the_frames_are_those_of_the_whole(
     monkeypatch.setattr(seeking, "_NEAR_BYTES", near)
     path = made(name)
     settings = {"alpha": True} if name.startswith("opacity") else {}
-    _, kinds = check(path, [1, 57, 78, COUNT + 1], [] if near else [(0, 2), (69, 5), (80, 50)], **settings)
+    _, kinds = check(path, [1, 57, 72, COUNT + 1], [] if near else [(0, 2), (69, 5), (80, 50)], **settings)
     assert near or kinds == ({"frames"} if name == "bare.h264" else {"packets"})
     decoded.clear()
     next(FileSource(path).frames(77))
@@ -194,6 +197,79 @@ def test_the_frames_are_those_of_the_whole(
 @pytest.mark.parametrize("name", ["open.mp4", "varying.mkv"])
 def test_excerpts(made: Callable[[str], Path], name: str, settings: dict[str, Fraction]) -> None:
     check(made(name), [0, 7, 13], [(0, 3), (5, 4)], **settings)
+
+
+def test_an_excerpt_that_begins_with_a_held_frame(made: Callable[[str], Path]) -> None:
+    """It is the one before once more in the whole video, but the first one here."""
+    longest = next(i for i in range(60, COUNT) if VARYING[i + 1] - VARYING[i] == 200)
+    start = Fraction(VARYING[longest] + 100, 1000)
+    check(made("varying.mkv"), [0, 1, 2], [(0, 3), (1, 2)], start=start)
+    assert FileSource(made("varying.mkv"), start=start).info.frame_count
+
+
+class TestAccessPoints:
+    SPS, OTHER_SPS, PPS = (b"\0\0\1\x67\x42\xc0\x1e\xda", b"\0\0\1\x67\x42\xc0\x1e\xdb", b"\0\0\1\x68\xce")
+    IDR, INTRA = b"\0\0\1\x65\x88\x84", b"\0\0\1\x61\x88\x84"
+
+    @pytest.fixture
+    def points(self) -> AccessPoints:
+        return AccessPoints(av.CodecContext.create("h264", "r"))  # type: ignore[arg-type]
+
+    def test_headers_have_to_be_there(self, points: AccessPoints) -> None:
+        """A decoder that begins with a packet lacks headers that others set up before."""
+        packets = (self.IDR, self.SPS + self.PPS + self.IDR, self.IDR, self.OTHER_SPS + self.IDR)
+        assert list(map(points.look, packets)) == [True, True, False, False]
+        assert points.look(self.OTHER_SPS + self.PPS + self.IDR)
+
+    @pytest.mark.parametrize(
+        ("message", "expected"),
+        [
+            (b"\x06\x01\xc4", True),  # from here on, exactly
+            (b"\x06\x01\x84", False),  # about
+            (b"\x06\x01\xe4", False),  # with a broken link
+            (b"\x06\x01\x71", False),  # two frames later
+            (b"\x04\x03\0\0\0\x06\x01\xc4", True),  # after another message
+            (b"\x04\xff", False),
+        ],
+        ids=["exact", "about", "broken", "later", "second", "damaged"],
+    )
+    def test_recovery_points(self, points: AccessPoints, message: bytes, expected: bool) -> None:
+        assert points.look(b"\0\0\1\x06" + message + b"\x80" + self.INTRA) == expected
+
+    def test_damaged_units(self, points: AccessPoints) -> None:
+        assert not points.look(b"\0\0\1\x67\x42")
+        assert not points.look(self.SPS + self.PPS + self.IDR)  # who knows what that was
+
+
+@pytest.mark.parametrize(
+    ("shown", "changes", "failed", "expected"),
+    [
+        ([3, 5, 6, 7, 8], {}, False, 4),  # 3 is shown before the key frame
+        ([5, 6, 8], {}, False, None),
+        ([5, 6, 8, 9], {}, False, None),
+        ([5, 6, 6, 7, 8], {}, False, None),
+        ([6, 7, 8], {}, False, None),
+        ([5, 6, 7], {}, False, None),
+        ([5, 6, 7, 8, 9], {}, False, None),
+        ([5, 6, None, 8], {}, False, None),
+        ([5, 6, 7, 8], {"is_corrupt": True}, False, None),
+        ([5, 6, 7, 8], {"pict_type": 2}, False, None),
+        ([5, 6, 7, 8], {"time_base": Fraction(1, 50)}, False, None),
+        ([5, 6, 7, 8], {}, True, None),
+    ],
+)
+def test_only_the_frames_that_have_to_come_are_taken(
+    shown: list[int | None], changes: dict[str, Any], failed: bool, expected: int | None
+) -> None:
+    usual = {"pict_type": 1, "is_corrupt": False, "time_base": 1 / RATE} | changes
+    frames: Any = [SimpleNamespace(pts=pts, **usual) for pts in shown]
+    account: Any = SimpleNamespace(has_failed=failed)
+    found = seeking.expected_frames(frames, np.arange(5, 9), 1 / RATE, account)
+    if expected is None:
+        with pytest.raises(Unexpected):
+            list(found)
+    else:
+        assert len(list(found)) == expected
 
 
 def test_frames_as_they_are_stored(made: Callable[[str], Path]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.comfyui import graphs, make_workflows
+from tests.comfyui import blueprints, graphs, make_workflows
 from tests.fake_host import REPOSITORY
 from tests.release import metadata
 
@@ -54,6 +54,19 @@ OF_VHS: set[Wire] = {
     (VIDEO, "frames", "VHS_VideoCombine", "images"),
     (VIDEO, "fps", "VHS_VideoCombine", "frame_rate"),
 }
+
+
+def studied(name: str) -> set[Wire]:
+    """Of a schedule in the study of them."""
+    return {
+        (name, "schedule", f"Plot: {name}", "schedule"),
+        (f"Plot: {name}", "plot", f"Steps: {name}", "images"),
+        (name, "schedule", f"Frame: {name}", "schedule"),
+        (SLICER, "prev_frame", f"Frame: {name}", "prev_frame"),
+        (SLICER, "next_frame", f"Frame: {name}", "next_frame"),
+    }
+
+
 WIRES: dict[str, set[Wire]] = {
     make_workflows.FIRST: FROM_EXAMPLE | TO_VIDEO,
     make_workflows.WHOLE: {
@@ -80,6 +93,18 @@ WIRES: dict[str, set[Wire]] = {
         ("quality", "frames", "ImageStitch", "image2"),
         ("ImageStitch", "IMAGE", "CreateVideo", "images"),
         *SAVED,
+    },
+    make_workflows.STUDY: {
+        (EXAMPLE, "frames", SLICER, "images"),
+        *(wire for name in make_workflows.SCHEDULES for wire in studied(name)),
+        ("Frame: linear, 10 steps", "interpolated_frames", "Two of them", "image1"),
+        ("Frame: cosine, 20 steps", "interpolated_frames", "Two of them", "image2"),
+        ("Two of them", "IMAGE", "All three", "image1"),
+        ("Frame: two timesteps", "interpolated_frames", "All three", "image2"),
+        ("All three", "IMAGE", "The frames, in this order", "images"),
+        ("Frame: linear, 10 steps", "interpolated_frames", "First minus last", "image1"),
+        ("Frame: two timesteps", "interpolated_frames", "First minus last", "image2"),
+        ("First minus last", "IMAGE", "The difference", "images"),
     },
     "Slow motion between two frames": {
         (EXAMPLE, "frames", SLICER, "images"),
@@ -118,6 +143,9 @@ OTHER_WISHES: dict[str, dict[str, dict[str, Any]]] = {
     "AI video - 16 to 60 fps": {VIDEO: {"mode": "target fps", "source_fps": "16", "target_fps": "60"}},
     "Loop without a jump": {VIDEO: {"loop": True, "hold_last": False}},
     "Compare two qualities": {"quality": {"quality": "quality"}},
+    make_workflows.STUDY: {
+        f"Frame: {name}": {"times_to_interpolate": 0, "quality": "fast"} for name in make_workflows.SCHEDULES
+    },
 }
 #: Above a node's position is its title.
 TITLE = 30
@@ -272,6 +300,54 @@ def contains(bounding: list[float], node: Json) -> bool:
     left, top, right, bottom = box(node)
     group_left, group_top, width, height = bounding
     return group_left <= left and right <= group_left + width and group_top <= top and bottom <= group_top + height
+
+
+# The blueprint
+
+
+@pytest.fixture(scope="module")
+def smooth() -> Json:
+    return graphs.read(blueprints.FOLDER / f"{blueprints.SMOOTH}.json")
+
+
+def test_blueprints_are_as_they_are_made(object_info: dict[str, Json]) -> None:
+    found = {path.stem: path.read_text(encoding="utf-8") for path in blueprints.FOLDER.iterdir()}
+    assert found == blueprints.made(object_info)
+
+
+def test_a_blueprint_is_one_node_with_a_subgraph(smooth: Json) -> None:
+    """As front ends ask; its slots are those of the subgraph, and each is linked to one inside of its type."""
+    (box,), (subgraph,) = smooth["nodes"], smooth["definitions"]["subgraphs"]
+    assert (box["type"], box["title"]) == (subgraph["id"], subgraph["name"]) and not smooth["links"]
+    assert smooth["extra"]["BlueprintDescription"] == subgraph["description"]
+    links = {link["id"]: link for link in subgraph["links"]}
+    nodes = {node["id"]: node for node in subgraph["nodes"]}
+    assert len(links) == len(subgraph["links"]) and max(links) == subgraph["state"]["lastLinkId"]
+    for side, end, inner in (("inputs", "origin", "target"), ("outputs", "target", "origin")):
+        assert [(slot["name"], slot["type"]) for slot in box[side]] == [
+            (slot["name"], slot["type"]) for slot in subgraph[side]
+        ]
+        for number, slot in enumerate(subgraph[side]):
+            (link,) = (links[each] for each in slot["linkIds"])
+            assert link[f"{end}_id"] == (-10 if end == "origin" else -20) and link[f"{end}_slot"] == number
+            found = nodes[link[f"{inner}_id"]][side][link[f"{inner}_slot"]]
+            assert found["type"] == slot["type"] == link["type"]
+            assert link["id"] in ([found["link"]] if side == "inputs" else found["links"])
+
+
+def test_the_blueprint_fits_our_nodes(object_info: dict[str, Json], smooth: Json) -> None:
+    """And shows what people set: the values are those of the nodes inside."""
+    inside = blueprints.inside(smooth)
+    graphs.check_structure(inside)
+    (node,) = [each for each in inside["nodes"] if each["type"] in object_info]
+    graphs.check_node(node, object_info[node["type"]])
+    values = graphs.widget_values(node, object_info[node["type"]])
+    (box,) = smooth["nodes"]
+    shown = [slot["name"] for slot in box["inputs"] if "widget" in slot]
+    assert shown == ["model_name", "mode", "multiplier", "target_fps", "quality"]
+    assert box["widgets_values"] == [values[name] for name in shown]
+    assert [slot["name"] for slot in box["outputs"]] == ["video", "images", "fps"]
+    assert values["model_name"] == object_info[node["type"]]["input"]["required"]["model_name"][0][0]
 
 
 # What the checks above find

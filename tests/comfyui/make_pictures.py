@@ -21,7 +21,21 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from tests import fake_host
-from tests.comfyui.make_workflows import CLIP, FIRST, FOLDER, GRAPHS, LONG, PAIR, VHS_LONG, VIDEO, WHOLE
+from tests.comfyui.make_workflows import (
+    CLIP,
+    FIRST,
+    FOLDER,
+    GRAPHS,
+    LONG,
+    PAIR,
+    PLOT,
+    SCHEDULE,
+    SCHEDULES,
+    STUDY,
+    VHS_LONG,
+    VIDEO,
+    WHOLE,
+)
 from tlbvfi import BUILT_IN
 
 #: Sides of the whole, height and size of the captions, and pixels between the panels. The browser shows it at 40 %.
@@ -50,6 +64,11 @@ class Studio:
     def video(self, frames: Tensor, **inputs: Any) -> Tensor:
         result: Tensor = self._nodes[VIDEO]().interpolate(frames, MODEL, source_fps="25", **inputs)["result"][0]
         return result
+
+    def plot(self, **schedule: Any) -> Tensor:
+        chosen = {"kind": "custom", "steps": 10, "timesteps": "", **schedule}
+        picture: Tensor = self._nodes[PLOT]().draw(self._nodes[SCHEDULE]().choose(**chosen)[0])[0][0]
+        return picture
 
     def pair(self, first: int, times: int) -> Tensor:
         frames = self.clip(first, 2)
@@ -103,6 +122,12 @@ def comparison(studio: Studio) -> list[Panel]:
     return [("fast", fast), ("quality", quality), ("difference", difference)]
 
 
+def schedule_study(studio: Studio) -> list[Panel]:
+    shown = [values for values in SCHEDULES.values() if values["kind"] != "custom"]
+    plots = [(values["kind"], studio.plot(**values)[90:]) for values in shown]  # without the title, which is cut
+    return [*plots, ("new", studio.between(8))]
+
+
 def slow_motion(studio: Studio) -> list[Panel]:
     made = studio.pair(8, 2)
     return list(zip(("before", "new", "new", "new", "after"), made, strict=True))
@@ -125,6 +150,7 @@ PICTURES: dict[str, Callable[[Studio], list[Panel]]] = {
     "Scene cuts": scene_cuts,
     "Loop without a jump": seamless_loop,
     "Compare two qualities": comparison,
+    STUDY: schedule_study,
     "Slow motion between two frames": slow_motion,
     "Frame Interpolate of ComfyUI": core_node,
     "VideoHelperSuite - video with sound": lambda studio: gap(studio, 6, "frame 6", "frame 7"),

@@ -1,4 +1,5 @@
-"""The shipped graphs, made: `python -m tests.comfyui.make_workflows` writes `workflows/*.json` anew.
+"""The shipped graphs, made: `python -m tests.comfyui.make_workflows` writes `workflows/*.json` and, by blueprints.py,
+`subgraphs/*.json` anew.
 
 Slots, widgets and defaults of our nodes come from the classes, so that a new input needs no more than another run.
 Those of ComfyUI's and VideoHelperSuite's nodes are in other_nodes.json. Nodes stand in columns, columns in groups, and
@@ -28,9 +29,11 @@ OTHERS: dict[str, Json] = json.loads(Path(__file__).with_name("other_nodes.json"
 
 CLIP, PAIR, SLICER = "TLBVFI_ExampleClip", "TLBVFI_Interpolator_V2", "FramePairSlicer"
 VIDEO, FILE, LOADER = "TLBVFI_VideoInterpolator", "TLBVFI_InterpolateVideo", "TLBVFI_ModelLoader"
+SCHEDULE, PLOT = "TLBVFI_Schedule", "TLBVFI_SchedulePreview"
 #: Width and height of our nodes, with room for what the front end shows in them.
 SIZES = {
     CLIP: (300, 160), PAIR: (310, 600), SLICER: (280, 160), VIDEO: (330, 830), FILE: (380, 980), LOADER: (310, 240),
+    SCHEDULE: (310, 140), PLOT: (310, 60),
 }  # fmt: skip
 BLUE, GREEN, GREY, YELLOW = "#3f789e", "#8A8", "#88A", "#b58b2a"
 NODE_TITLE, GROUP_TITLE, MARGIN, GAP = 30, 50, 20, 50
@@ -113,7 +116,7 @@ class Graph:
         self._groups: list[tuple[str, str, list[list[Json]]]] = []
         self._notes: tuple[tuple[str, str], ...] = ()
 
-    def node(self, kind: str, title: str = "", size: tuple[int, int] | None = None, **values: Any) -> Json:
+    def node(self, kind: str, /, title: str = "", size: tuple[int, int] | None = None, **values: Any) -> Json:
         """Add a node, with some of its widgets' values; those of the rest are the node's own."""
         node = self._own(kind, values) if kind in self._ours else self._other(kind, values)
         if title:
@@ -474,6 +477,67 @@ def comparison(g: Graph) -> None:
     )
 
 
+#: What the study compares: a name, and the schedule.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "linear, 10 steps": {"kind": "linear", "steps": 10},
+    "cosine, 20 steps": {"kind": "cosine", "steps": 20},
+    "two timesteps": {"kind": "custom", "timesteps": "999, 0"},
+}
+
+
+def schedule_study(g: Graph) -> None:
+    clip = example(g, frame_count=12)
+    slicer = g.node(SLICER, pair_index=8)
+    g.link(clip, "frames", slicer, "images")
+    g.group("The clip", BLUE, [clip, slicer])
+    frames = []
+    for name, values in SCHEDULES.items():
+        chosen = g.node(SCHEDULE, title=name, **values)
+        plot = g.node(PLOT, title=f"Plot: {name}")
+        shown = g.node("PreviewImage", title=f"Steps: {name}")
+        node = g.node(PAIR, title=f"Frame: {name}", times_to_interpolate=0, quality="fast")
+        g.link(chosen, "schedule", plot, "schedule")
+        g.link(plot, "plot", shown, "images")
+        for end in ("prev_frame", "next_frame"):
+            g.link(slicer, end, node, end)
+        g.link(chosen, "schedule", node, "schedule")
+        g.group(name, GREEN, [chosen, plot, shown], node)
+        frames.append(node)
+    two, three = g.node("ImageStitch", title="Two of them"), g.node("ImageStitch", title="All three")
+    difference = g.node("ImageBlend", title="First minus last")
+    seen = g.node("PreviewImage", title="The frames, in this order", size=(620, 300))
+    dark = g.node("PreviewImage", title="The difference")
+    for place, source in (("image1", frames[0]), ("image2", frames[1])):
+        g.link(source, "interpolated_frames", two, place)
+    g.link(two, "IMAGE", three, "image1")
+    g.link(frames[2], "interpolated_frames", three, "image2")
+    g.link(three, "IMAGE", seen, "images")
+    for place, source in (("image1", frames[0]), ("image2", frames[2])):
+        g.link(source, "interpolated_frames", difference, place)
+    g.link(difference, "IMAGE", dark, "images")
+    g.group("Side by side", GREY, [two, three, difference], [seen, dark])
+    g.notes(
+        steps(
+            "Press **Run**. Each green group makes the same new frame by another schedule.",
+            "Change **kind** and **steps** of a **Schedule**, or with **kind** *custom* write the **timesteps** down, "
+            "and press **Run** again.",
+            WHICH_PAIR,
+            OWN_FRAMES,
+            then=MODEL,
+        ),
+        about(
+            "What the steps do",
+            "The plots show which timesteps of the diffusion a schedule visits; on the right are the frames side by "
+            "side, and the first one minus the last one.",
+            "- **The difference is black** with the built-in model: two steps and fifty give frames that no eye tells "
+            "apart, so fewer cost nothing. Another model may need them; here you see it.\n"
+            "- **schedule** wins over the steps of **quality** and over **sample_steps**.\n"
+            "- **seed**: keep it the same in all of them. Another seed changes a frame as much as another schedule.",
+        ),
+        PAIR_SETTINGS,
+    )
+
+
 def pair_values() -> dict[str, Any]:
     return {"times_to_interpolate": 3, "quality": "custom"}
 
@@ -640,7 +704,7 @@ def vhs_slow_motion(g: Graph) -> None:
 
 
 FIRST, WHOLE, LONG = "First run - example clip", "Your video with sound", "Long video - file to file"
-VHS_LONG = "VideoHelperSuite - long video in batches"
+VHS_LONG, STUDY = "VideoHelperSuite - long video in batches", "Schedule study - steps side by side"
 #: By the name that the template browser shows.
 GRAPHS = {
     FIRST: first_run,
@@ -650,6 +714,7 @@ GRAPHS = {
     "Scene cuts": scene_cuts,
     "Loop without a jump": seamless_loop,
     "Compare two qualities": comparison,
+    STUDY: schedule_study,
     "Slow motion between two frames": slow_motion,
     "Frame Interpolate of ComfyUI": core_node,
     "VideoHelperSuite - video with sound": vhs_video,
@@ -692,14 +757,18 @@ def made(ours: Mapping[str, NodeInfo]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the graphs; others in the folder go."""
+    """Write the graphs and blueprints; others in their folders go."""
+    from tests.comfyui import blueprints  # which is made with what is here
+
     with tempfile.TemporaryDirectory() as models:
-        texts = made(our_nodes(Path(models)))
-    for path in FOLDER.glob("*.json"):
-        if path.stem not in texts:
-            path.unlink()
-    for title, text in texts.items():
-        (FOLDER / f"{title}.json").write_text(text, encoding="utf-8", newline="\n")
+        ours = our_nodes(Path(models))
+    for folder, texts in ((FOLDER, made(ours)), (blueprints.FOLDER, blueprints.made(ours))):
+        folder.mkdir(exist_ok=True)
+        for path in folder.glob("*.json"):
+            if path.stem not in texts:
+                path.unlink()
+        for title, text in texts.items():
+            (folder / f"{title}.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.comfyui import graphs
-from tests.comfyui.make_workflows import FIRST, LONG, WHOLE
-from tests.comfyui.test_workflows_live import ELSEWHERE, FPS, FRAMES, PACK, WORKFLOWS, Video, talkie
+from tests.comfyui.blueprints import SMOOTH
+from tests.comfyui.make_workflows import FIRST, LONG, STUDY, WHOLE
+from tests.comfyui.test_workflows_live import ELSEWHERE, EXAMPLE, FPS, FRAMES, LITTLE, PACK, WORKFLOWS, Video, talkie
 from tests.patience import Patience
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Page:
             stderr=subprocess.DEVNULL,
         )
         self._numbers = itertools.count(1)
+        self.errors: list[str] = []  # what the page's console has shown in red
         try:
             self._socket = self._connected(profile / "DevToolsActivePort")
         except BaseException:
@@ -92,13 +94,25 @@ class Page:
             except websocket.WebSocketTimeoutException:
                 patience.check(f"the browser's answer to {method}")
                 continue
-            if answer.get("id") == number:
+            if "method" in answer:
+                self._note(answer["method"], answer["params"])
+            elif answer.get("id") == number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
                 return dict(answer["result"])
 
+    def _note(self, event: str, said: dict[str, Any]) -> None:
+        if event == "Runtime.exceptionThrown":
+            self.errors.append(json.dumps(said["exceptionDetails"]))
+        elif event == "Log.entryAdded" and said["entry"]["level"] == "error":
+            self.errors.append(f"{said['entry']['text']} {said['entry'].get('url', '')}")
+        elif event == "Runtime.consoleAPICalled" and said["type"] == "error":
+            self.errors.append(json.dumps([each.get("value", each.get("description")) for each in said["args"]]))
+
     def open(self, url: str) -> None:
         """Load a page; returns at once."""
+        self._call("Runtime.enable")
+        self._call("Log.enable")
         self._call("Page.navigate", url=url)
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -209,20 +223,117 @@ def test_a_rate_is_typed_or_linked(page: Page, kind: str, name: str) -> None:
     assert numbers and not pictures
 
 
+#: Errors of a ComfyUI without this pack. It asks the registry about packs, which its own policy forbids where it has no
+#: API nodes; shows the file that a graph names, which is not there before somebody chooses one; and here has neither
+#: templates of its own nor files of a user.
+USUAL = (
+    "https://api.comfy.org/", "/api/view?", "/templates/index.json", "core workflow templates", "/userdata",
+    "/user.css", "/favicon.ico", "properties of undefined (reading 'id')",
+)  # fmt: skip
+
+
+def test_nothing_is_wrong_in_the_console(page: Page) -> None:
+    """While all graphs open, one after another, no error but those."""
+    page.errors.clear()
+    for path in WORKFLOWS:
+        load(page, path.stem)
+    page.run("console.error('this one is')")
+    assert [error for error in page.errors if not any(usual in error for usual in USUAL)] == ['["this one is"]']
+
+
+#: Follows what a prompt that the page queues does, in `seen`.
+WATCHING = (
+    "window.seen = {bar: [], pictures: 0, results: {}, error: null, done: false};"
+    "const on = (kind, act) => app.api.addEventListener(kind, event => act(event.detail));"
+    "if (!window.watched) {"
+    "on('progress', each => seen.bar.push([each.value, each.max]));"
+    "on('b_preview', () => { seen.pictures += 1; });"
+    "on('executed', each => { if (each.output) seen.results[each.node] = each.output; });"
+    "on('execution_error', each => { seen.error = each.exception_message; seen.done = true; });"
+    "on('execution_success', () => { seen.done = true; }); window.watched = true; }"
+    "await app.queuePrompt(0);"
+)
+#: Makes the example clip small.
+LITTLE_CLIP = (
+    f"const clip = app.graph.nodes.find(node => node.type === '{EXAMPLE}');"
+    "for (const [name, value] of Object.entries(a[0])) clip.widgets.find(each => each.name === name).value = value;"
+)
+#: All nodes with their widgets' values, but a file that is to be chosen.
+STATE = (
+    "JSON.stringify(app.graph.nodes.map(node => [node.id, node.type, node.widgets?.map(each => each.value)]).sort())"
+)
+
+
+def test_the_blueprint_is_a_node_of_the_library(page: Page, comfy: ComfyServer) -> None:
+    """Found by its name, put on the canvas by a click, its widgets with the values of the file, and queued."""
+    page.run("app.graph.clear(); document.querySelector('.node-library-tab-button').click()")
+    page.wait("document.querySelector('.comfy-vue-side-bar-body input, .sidebar-content-container input')", comfy)
+    page.run(
+        "const box = document.querySelector('.comfy-vue-side-bar-body input, .sidebar-content-container input');"
+        "Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(box, a[0]);"
+        "box.dispatchEvent(new Event('input', {bubbles: true}))",
+        SMOOTH,
+    )
+    found = (
+        f"[...document.querySelectorAll('.node-label, .tree-node *')].find(e => e.textContent.trim() === '{SMOOTH}')"
+    )
+    page.wait(found, comfy)
+    page.run(f"({found}).click()")
+    page.wait("app.graph.nodes.length === 1", comfy)
+    page.run("document.querySelector('.node-library-tab-button').click()")
+    values = page.run("return app.graph.nodes[0].widgets.map(each => each.value)")
+    saved = graphs.read(Path(__file__).resolve().parents[2] / "subgraphs" / f"{SMOOTH}.json")
+    assert values == saved["nodes"][0]["widgets_values"]
+    page.run(
+        "const [box] = app.graph.nodes;"
+        "const add = kind => { const node = LiteGraph.createNode(kind); app.graph.add(node); return node; };"
+        f"add('{EXAMPLE}').connect(2, box, 0); box.connect(0, add('SaveVideo'), 0);"
+        "box.widgets.find(each => each.name === 'mode').value = 'target fps';"
+        f"box.widgets.find(each => each.name === 'target_fps').value = '50';{LITTLE_CLIP}{WATCHING}",
+        LITTLE,
+    )
+    page.wait("seen.done", comfy)
+    seen = page.run("return seen")
+    assert seen["error"] is None
+    ((result,),) = [output["images"] for output in seen["results"].values()]
+    video = Video(comfy.workspace / result["type"] / result["subfolder"] / result["filename"])
+    assert (video.rate, len(video.frames)) == (50, 6) and video.seconds_of_sound
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(FIRST, "video/mp4"), ("Loop without a jump", "image/webp"), (STUDY, "image/png")]
+)
+def test_what_is_saved_and_dropped_restores_the_graph(page: Page, comfy: ComfyServer, name: str, kind: str) -> None:
+    """All nodes with the values that they had, from the file alone."""
+    load(page, name)
+    page.run(
+        "const pair = app.graph.nodes.find(node => node.type === 'FramePairSlicer');"
+        f"if (pair) pair.widgets[0].value = 1;{LITTLE_CLIP}window.state = {STATE};{WATCHING}",
+        LITTLE,
+    )
+    page.wait("seen.done", comfy)
+    before, error, results = page.run("return [state, seen.error, seen.results]")
+    assert error is None
+    saved = [each for output in results.values() for each in output.get("images", [])]
+    restored = (
+        "app.graph.clear(); const {filename, subfolder, type} = a[0];"
+        "const answer = await app.api.fetchApi(`/view?${new URLSearchParams({filename, subfolder, type})}`);"
+        "const content = await answer.blob(), carried = new DataTransfer();"
+        "carried.items.add(new File([content], filename, {type: content.type}));"
+        "document.dispatchEvent(new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: carried}));"
+        "return content.type"
+    )
+    assert page.run(restored, next(each for each in saved if Path(each["filename"]).suffix[1:] in kind)) == kind
+    page.wait(f"{STATE} === state", comfy)
+    assert page.run(f"return {STATE}") == before
+
+
 def test_a_run_shows_itself(page: Page, comfy: ComfyServer, talkie: Path) -> None:
     """Queued from the page, a graph moves the bar, shows frames on the way, and gives a video."""
     shutil.copy2(talkie, comfy.workspace / "input")
     load(page, WHOLE)
     page.run(
-        "app.graph.nodes.find(node => node.type === 'LoadVideo').widgets[0].value = a[0];"
-        "window.seen = {bar: [], pictures: 0, results: {}, error: null, done: false};"
-        "const on = (kind, act) => app.api.addEventListener(kind, event => act(event.detail));"
-        "on('progress', each => seen.bar.push([each.value, each.max]));"
-        "on('b_preview', () => { seen.pictures += 1; });"
-        "on('executed', each => { seen.results[each.node] = each.output; });"
-        "on('execution_error', each => { seen.error = each.exception_message; seen.done = true; });"
-        "on('execution_success', () => { seen.done = true; });"
-        "await app.queuePrompt(0)",
+        f"app.graph.nodes.find(node => node.type === 'LoadVideo').widgets[0].value = a[0];{WATCHING}",
         talkie.name,
     )
     page.wait("seen.done", comfy)

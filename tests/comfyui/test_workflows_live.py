@@ -6,6 +6,8 @@ ComfyUI's environment; without it the tests that need it are skipped.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.comfyui import graphs, make_workflows
+from tests.comfyui import blueprints, graphs, make_workflows
 from tests.comfyui.install import Installation
 
 if TYPE_CHECKING:
@@ -32,23 +34,23 @@ EXAMPLE = "TLBVFI_ExampleClip"
 #: Nodes that this ComfyUI does not have: another pack's, and those of a newer one.
 ELSEWHERE = ("VHS_", "FrameInterpolate")
 
-FRAMES, FPS, SAMPLE_RATE = 9, 12, 48_000
+FRAMES, FPS, SAMPLE_RATE = 6, 15, 48_000  # of 60 frames per second a fourth: few calls of the model
 WIDTH, HEIGHT = 64, 48
 Prompt = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def talkie(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A moving pattern of 9 frames, 12 a second, with a tone."""
+    """The first 6 frames of the example clip, 15 a second, with a tone."""
     path = tmp_path_factory.mktemp("talkie") / "talkie.mp4"
-    y, x = np.mgrid[:HEIGHT, :WIDTH] / 7.0
+    with av.open(str(REPOSITORY / "nodes" / "example_clip.mp4")) as container:
+        frames = [frame.to_ndarray(width=WIDTH, height=HEIGHT, format="rgb24")
+                  for frame in itertools.islice(container.decode(video=0), FRAMES)]  # fmt: skip
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        for index in range(FRAMES):
-            grey = 127.5 * (1 + np.sin(x + y + 0.5 * index))
-            picture = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+        for picture in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(video.encode())
         tone = 0.2 * np.sin(np.arange(SAMPLE_RATE * FRAMES // FPS) * 0.06, dtype=np.float32)
@@ -110,7 +112,7 @@ AT_ONCE: dict[str, tuple[dict[str, dict[str, Any]], tuple[int, int, int, int]]] 
     make_workflows.FIRST: ({}, (50, 6, 54, 96)),
     "AI video - 16 to 60 fps": ({}, (60, 12, 54, 96)),
     "Scene cuts": ({EXAMPLE: {"first_frame": 34}}, (50, 6, 54, 96)),
-    "Compare two qualities": ({}, (10, 6, 54, 2 * 96 + 4)),
+    "Compare two qualities": ({EXAMPLE: {"frame_count": 2}}, (10, 4, 54, 2 * 96 + 4)),
     "Slow motion between two frames": ({"TLBVFI_Interpolator_V2": {"times_to_interpolate": 1}}, (8, 3, 54, 96)),
 }
 
@@ -125,6 +127,49 @@ def test_a_graph_runs_on_a_fresh_install(comfy: ComfyServer, graph: str) -> None
     assert {frame.shape for frame in video.frames} == {(height, width, 3)}
     changed = [not np.array_equal(*pair) for pair in zip(video.frames, video.frames[1:], strict=False)]
     assert any(changed)
+
+
+def test_schedules_are_studied(comfy: ComfyServer) -> None:
+    """The plots, the frames side by side, and their difference, which no eye sees."""
+    prompt = prompt_of(comfy, make_workflows.STUDY, TLBVFI_ExampleClip=LITTLE, FramePairSlicer={"pair_index": 1})
+    run = comfy.run(prompt)
+    assert run.status == "success", run.error.get("exception_message")
+    pictures = []
+    for number, node in prompt.items():
+        if node["class_type"] == "PreviewImage":
+            (path,) = comfy.output_files(run, number)
+            with Image.open(path) as picture:
+                pictures.append(np.asarray(picture.convert("RGB")))
+    *plots, frames, difference = pictures
+    assert len({plot.tobytes() for plot in plots}) == 3
+    assert (frames.shape, difference.shape) == ((54, 3 * 96 + 2 * 4, 3), (54, 96, 3))
+    assert difference.max() <= 1 < np.ptp(frames)
+
+
+def test_a_prompt_of_before_runs(comfy: ComfyServer) -> None:
+    """With a number of steps that the list does not have, an input that there is no more, and without newer ones."""
+    prompt = prompt_of(comfy, "Slow motion between two frames", TLBVFI_ExampleClip=LITTLE)
+    node = prompt[number_of(prompt, "TLBVFI_Interpolator_V2")]
+    older = {name: node["inputs"][name] for name in ("prev_frame", "next_frame", "model_name")}
+    older.update(times_to_interpolate=1, enable_tf32=True, sample_steps=15, flow_scale=0.5, tile_size=512)
+    node["inputs"] = {**older, "cpu_offload": True, "gpu_id": 0}
+    assert len(Video(result(comfy, prompt, "SaveVideo")).frames) == 3
+
+
+def test_the_blueprint_is_offered_and_runs(comfy: ComfyServer) -> None:
+    """What the node library is told of it is the file, and what is in it makes a smooth video with its sound."""
+    ((number, entry),) = comfy.get("/global_subgraphs").items()
+    assert (entry["name"], entry["info"]["node_pack"]) == (blueprints.SMOOTH, f"custom_nodes.{PACK}")
+    saved = json.loads(comfy.get(f"/global_subgraphs/{number}")["data"])
+    assert saved == graphs.read(blueprints.FOLDER / f"{blueprints.SMOOTH}.json")
+    prompt = graphs.to_prompt(blueprints.inside(saved), comfy.object_info())
+    prompt["clip"] = {"class_type": EXAMPLE, "inputs": {**LITTLE, "first_frame": 5}}
+    prompt[number_of(prompt, "GetVideoComponents")]["inputs"]["video"] = ["clip", 2]
+    saving = {"video": [number_of(prompt, "CreateVideo"), 0], "filename_prefix": "smooth", "format": "auto"}
+    prompt["save"] = {"class_type": "SaveVideo", "inputs": {**saving, "codec": "auto"}}
+    video = Video(result(comfy, prompt, "SaveVideo"))
+    assert (video.rate, len(video.frames)) == (50, 6)
+    assert video.seconds_of_sound == pytest.approx(3 / 25, abs=0.05)
 
 
 def test_the_cut_is_told_and_held(comfy: ComfyServer) -> None:
@@ -191,7 +236,7 @@ def test_videohelpersuite_batches(with_vhs: ComfyServer, talkie: Path) -> None:
     videos = []
     for graph, batches in (
         ("VideoHelperSuite - video with sound", {}),
-        (make_workflows.VHS_LONG, {"VHS_BatchManager": {"frames_per_batch": 4}}),
+        (make_workflows.VHS_LONG, {"VHS_BatchManager": {"frames_per_batch": 2}}),
     ):
         saved_as = {"VHS_VideoCombine": {"filename_prefix": graph}}
         prompt = prompt_of(with_vhs, graph, VHS_LoadVideo={"video": talkie}, **batches, **saved_as)

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.cuda.report import Sheet
-from tests.cuda.setting import GIB, Setting, Way, decibels, warnings_said
+from tests.cuda.setting import ALIKE_DB, GIB, Setting, Way, decibels, warnings_said
 from tlbvfi.planning import Plan, candidates
 from tlbvfi.precision import tf32
 
 _PAIRS, _EVERY, _SETTLED = 120, 10, 10
 #: MiB that may be allocated or reserved more after all pairs than after the tenth.
 _GROWTH = 8
-_ALIKE_DB = 40.0
 
 
 class _Cancelled(Exception):
@@ -116,4 +115,4 @@ def _refused(
     )  # fmt: skip
     sheet.details.setdefault("refusals", []).append(said)
     sheet.check(bool(said) or setting.rehearse or what == "graphs", f"memory for {what} was not refused")
-    sheet.check(near > _ALIKE_DB, f"frames where memory is short for {what} are {near:.1f} dB from the others")
+    sheet.check(near > ALIKE_DB, f"frames where memory is short for {what} are {near:.1f} dB from the others")

@@ -58,6 +58,9 @@ class Way:
     kernels: bool
 
 
+#: How near frames of different ways have to be, in float16 and of a peak of 1: they round differently, and as codes of
+#: random weights lie close, a few of these are others.
+ALIKE_DB = 35.0
 WAYS = (
     Way("graphs + kernels", True, True),
     Way("kernels", False, True),
@@ -98,9 +101,9 @@ class Setting:
         if self.left <= needed:
             raise OutOfTime
 
-    def model(self, dtype: torch.dtype = torch.float16) -> TLBVFI:
-        """The published networks with random weights, kept; in a rehearsal a very small model in float32."""
-        return _model(self.device, torch.float32 if self.rehearse else dtype, self.rehearse)
+    def model(self) -> TLBVFI:
+        """The published networks with random weights in float16, kept; in a rehearsal a very small model in float32."""
+        return _model(self.device, self.rehearse)
 
     # ---- Ways to go: the one place that knows how graphs and kernels are turned on and off. ----
 
@@ -125,17 +128,18 @@ class Setting:
         plan: Plan | None = None,
         source: Iterator[Tensor] | None = None,
         on_step: Callable[[int], object] | None = None,
+        times: int = 1,
     ) -> Iterator[Tensor]:
-        """The new frames of a video, endless unless it is given, one for each gap (see :meth:`unsettled`)."""
+        """The first new frame of each gap of a video, endless unless it is given (see :meth:`unsettled`)."""
         plan = plan or self.plan(model, size, flow_scale)
         if graphs_are_there():
             plan = replace(plan, graphs=way.graphs and plan.graphs)
         frames = tlbvfi.interpolate_frames(
-            model, source or cycle(self.frames(size)), 1, flow_scale, self.sample_steps, plan=plan, on_step=on_step
+            model, source or cycle(self.frames(size)), times, flow_scale, self.sample_steps, plan=plan, on_step=on_step
         )
         while True:
             with self.taking(way):
-                new = list(islice(frames, 2))[1:]
+                new = list(islice(frames, 2**times))[1:]
             if not new:
                 return
             yield new[0]
@@ -219,14 +223,14 @@ class Setting:
         the work itself. It must be given its inputs in one place, and take nothing from the host."""
         if self.device.type != "cuda":
             return work, work()
-        side = torch.cuda.Stream(self.device)
+        side = _side_stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(2):
                 work()
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             results = work()
         graph.replay()
         return graph.replay, results
@@ -272,14 +276,20 @@ def warnings_said() -> Iterator[list[str]]:
         logger.removeHandler(listener)
 
 
+@lru_cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Always the same, as libraries keep memory for each."""
+    return torch.cuda.Stream(device)
+
+
 @lru_cache(maxsize=2)
 def _frames(size: tuple[int, int]) -> list[Tensor]:
     return list(islice(moving_frames(*size), 4))
 
 
 @lru_cache(maxsize=1)  # another one would count among what a run takes
-def _model(device: torch.device, dtype: torch.dtype, tiny: bool) -> TLBVFI:
-    return tiny_model(dtype=dtype) if tiny else stand_in_model(device, dtype)
+def _model(device: torch.device, tiny: bool) -> TLBVFI:
+    return tiny_model() if tiny else stand_in_model(device, torch.float16)
 
 
 def decibels(value: Tensor, expected: Tensor, peak: float | None = None) -> float:

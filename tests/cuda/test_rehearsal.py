@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cuda import budgets, check, endurance, equality, speed, stages
-from tests.cuda.check import PARTS, Part, main, run_part
+from tests.cuda import budgets, check, endurance, equality, others, speed, stages
+from tests.cuda.check import PARTS, Part, main, run_apart, run_part
 from tests.cuda.report import Report, Sheet, markdown_table
 from tests.cuda.setting import WAYS, Setting
 
@@ -36,9 +36,8 @@ def written(report: Report) -> dict[str, Any]:
 def test_parts_run_to_their_end(setting: Setting, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "_CASES", speed._CASES[1:2])
     monkeypatch.setattr(stages, "_SIZES", stages._SIZES[:1])
-    monkeypatch.setattr(budgets, "_OTHER_BUDGETS", (4.0,))
     monkeypatch.setattr(endurance, "_EVERY", 5)
-    monkeypatch.setitem(PARTS, "5", Part("Budgets", budgets.run_small, 60))
+    monkeypatch.setattr(budgets, "BUDGETS", (4.0,))
     monkeypatch.setitem(PARTS, "6", Part("Endurance", endurance.run, 60))
     for name in ("1", "3", "4", "5", "6"):
         sheet = run_part(name, setting, report)
@@ -122,13 +121,23 @@ class TestRunner:
                 tried.append(name)
                 sheet.check(name != "1", "no")
 
-            return Part(name, run, 10)
+            return Part(name, run, 10, timed=name != "2")
 
         monkeypatch.setattr(check, "PARTS", {name: part(name) for name in ("1", "3", "2")})
-        assert main(["--rehearse", "--out", str(tmp_path)]) == 1
-        assert main(["--rehearse", "--out", str(tmp_path), "--parts", "2,3"]) == 0
+        assert main(["--rehearse", "--here", "--out", str(tmp_path)]) == 1
+        assert main(["--rehearse", "--here", "--out", str(tmp_path), "--parts", "2,3"]) == 0
         assert tried == ["1", "3", "2", "3", "2"]
         assert "report.md" in capsys.readouterr().out
+
+    def test_untimed_parts_have_processes_of_their_own(
+        self, tmp_path: Path, setting: Setting, report: Report, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(PARTS, "9", Part("Unknown to the process", others.run, 10))
+        names = list(run_apart(["8", "9"], setting, report, 2, time.monotonic() + 60))
+        assert names == ["8", "9"] == list(written(report)["parts"])
+        assert report.sheets["8"].notes and not report.sheets["8"].failures
+        assert report.failures == ["9: its process ended with 2, see part-9.txt"]
+        assert "there is no part 9" in (tmp_path / "part-9.txt").read_text(encoding="utf-8")
 
     def test_without_a_card(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -149,6 +149,10 @@ settings = {
     "cpu_offload": st.booleans().map(good),
     "model_name": mostly(st.just(MODEL), "none.pth", "", None, 3, "../x.safetensors"),
 }  # fmt: skip
+#: A node that older graphs have takes their numbers of steps.
+of_before = settings | {
+    "sample_steps": mostly(st.sampled_from([10, 20, 50, 10.0, 3, 11]), 0, 2, 501, True, "10", None, math.nan)
+}
 
 
 def tried(call: Callable[[], Any], inputs: dict[str, Given]) -> Any:
@@ -177,7 +181,7 @@ def with_quality(inputs: dict[str, Given]) -> dict[str, Given]:
     second=st.one_of(st.none(), st.none(), images(3)),
     times=whole(0, 4),
     quality=mostly(st.sampled_from(["fast", "balanced", "quality", "custom", "custom"]), "best", "", None, 1, True),
-    widgets=st.fixed_dictionaries(settings),
+    widgets=st.fixed_dictionaries(of_before),
 )
 @example(first=bad(torch.full((1, 2, 2, 3), -1e30)), second=None, times=good(1), quality=good("fast"), widgets={})
 @example(first=bad(torch.full((1, 2, 2, 3), -0.6)), second=None, times=good(1), quality=good("fast"), widgets={})

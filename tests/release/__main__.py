@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="build the archive, and say its size and what is missing")
     parser.add_argument("--strict", action="store_true", help="with --check: placeholders are missing values too")
     parser.add_argument("--list", action="store_true", help="with --check: name every file of the archive")
-    parser.add_argument("--stamp", action="store_true", help="write the pack's name and version into workflows/*.json")
+    parser.add_argument("--stamp", action="store_true", help="write the pack's name and version into the graphs")
     options = parser.parse_args(arguments)
     if options.stamp:
         stamp()

@@ -21,7 +21,7 @@ from .archive import ROOT
 _WANTED = ("__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "configs/vimeo_unet.yaml")
 #: What the top of an archive may have.
 _TOPS = {
-    "__init__.py", "nodes", "utils", "tlbvfi", "configs", "workflows", "web", "locales",
+    "__init__.py", "nodes", "utils", "tlbvfi", "configs", "workflows", "subgraphs", "web", "locales",
     "pyproject.toml", "requirements.txt", "README.md", "LICENSE",
 }  # fmt: skip
 #: Of everything, packed. A registry's archive is fetched whole at every update.
@@ -196,5 +196,5 @@ def graphs(root: Path, keys: Collection[str], values: Mapping[str, Any]) -> list
         stamp = stamps.wanted(values)
     except KeyError:
         return []
-    paths = sorted(root.glob("workflows/*.json"))
+    paths = stamps.graphs(root)
     return [said for path in paths for said in stamps.unstamped(path, keys, stamp)]

@@ -19,6 +19,11 @@ def wanted(values: Mapping[str, Any]) -> dict[str, str]:
     return {"cnr_id": values["project"]["name"], "ver": values["project"]["version"]}
 
 
+def graphs(root: Path) -> list[Path]:
+    """The files of the example graphs and of the blueprints."""
+    return [path for folder in ("workflows", "subgraphs") for path in sorted(root.glob(f"{folder}/*.json"))]
+
+
 def nodes_of(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The nodes of a saved graph, those in its subgraphs too."""
     inside = saved.get("definitions", {}).get("subgraphs", [])
@@ -40,7 +45,7 @@ def unstamped(path: Path, keys: Collection[str], stamp: Mapping[str, str]) -> li
 def stamp_all(keys: Collection[str], stamp: Mapping[str, str], root: Path = ROOT) -> list[str]:
     """Write the stamps where they are not; returns the names of the graphs that were changed."""
     changed = []
-    for path in sorted(root.glob("workflows/*.json")):
+    for path in graphs(root):
         text = path.read_text(encoding="utf-8")
         saved = json.loads(text)
         for node in nodes_of(saved):

@@ -118,8 +118,8 @@ def source_of(options: argparse.Namespace) -> Source:
 
 
 def _keeps_alpha(options: argparse.Namespace) -> bool:
-    """Whether OUT can hold what is transparent in IN; segments of it cannot be joined in all kinds of files."""
-    if options.target is None or options.resume:
+    """Whether OUT can hold what is transparent in IN."""
+    if options.target is None:
         return False
     held: bool = options.encoding.holds_alpha(options.target.suffix.lower())
     return held

@@ -359,6 +359,8 @@ class _Gather:
         first = torch.add(low[0], low[1], alpha=width)
         if len(first) > 1:
             first += torch.arange(len(first), device=first.device, dtype=first.dtype)[:, None, None] * (height * width)
+        if neighbours > 1:
+            first.clamp_(0, len(table) - (width + 1) * neighbours - 1)  # NaN is a position too, and must make no index
         self._first = first
         # From a place to all taps of its neighbours, (neighbours^2, 4).
         steps = torch.arange(neighbours + 1, device=first.device, dtype=first.dtype)
@@ -376,7 +378,7 @@ class _Gather:
         """Of a chunk of P positions n of the neighbours, row by row: (n, P, C)."""
         taps = self._first.flatten()[chunk, None] + self._taps[which]
         if self._neighbours == 1:
-            taps.clamp_(max=len(self._table) - 1)  # taps past the end, which weigh nothing
+            taps.clamp_(0, len(self._table) - 1)  # taps past the end, which weigh nothing; and NaN, see above
         count, positions = taps.shape[:2]
         weights = self._weights.flatten(0, 2)[chunk].expand(count, -1, -1).reshape(-1)
         if self._bags is None:

@@ -66,17 +66,23 @@ def _detail(frame: Tensor) -> float:
     return float(frame.diff(dim=0).abs().mean() + frame.diff(dim=1).abs().mean())
 
 
-def score(frames: list[Tensor], truths: list[Tensor], lpips: LPIPS) -> dict[str, float]:
-    """Means over the truths, each (H, W, 3) in [0, 1]."""
-    distances = []
+def each_score(frames: list[Tensor], truths: list[Tensor], lpips: LPIPS) -> list[dict[str, float]]:
+    """Of every frame against its truth, each (H, W, 3) in [0, 1]."""
+    scores = []
     for frame, truth in zip(frames, truths, strict=True):
         pair = [rearrange(image, "h w c -> 1 c h w").contiguous() for image in (frame, truth)]
-        distances.append(float(lpips(*pair)))
-    return {
-        "psnr": float(np.mean([psnr(f, t) for f, t in zip(frames, truths, strict=True)])),
-        "ssim": float(np.mean([ssim(f, t) for f, t in zip(frames, truths, strict=True)])),
-        "lpips": float(np.mean(distances)),
-    }
+        scores.append({"psnr": psnr(frame, truth), "ssim": ssim(frame, truth), "lpips": float(lpips(*pair))})
+    return scores
+
+
+def mean(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Of each figure."""
+    return {key: float(np.mean([score[key] for score in scores])) for key in scores[0]}
+
+
+def score(frames: list[Tensor], truths: list[Tensor], lpips: LPIPS) -> dict[str, float]:
+    """Means over the truths, each (H, W, 3) in [0, 1]."""
+    return mean(each_score(frames, truths, lpips))
 
 
 def evaluate(
@@ -86,7 +92,7 @@ def evaluate(
     results: dict[str, dict[str, dict[str, float]]] = {name: {} for name in methods}
     for clip in clips:
         made: dict[str, list[Tensor]] = {}
-        truths = clip.frames[1::2]
+        truths = clip.truths
         for name, method in methods.items():
             started = time.perf_counter()
             made[name] = method(clip)
@@ -99,8 +105,7 @@ def evaluate(
             gaps = [g for g in (3, 11, 19, 27) if g < len(truths)]
             contact_sheet(clip, made, gaps).save(sheets / f"{clip.name}.png")
     for by_clip in results.values():
-        keys = list(next(iter(by_clip.values())))
-        by_clip["mean"] = {key: float(np.mean([scores[key] for scores in by_clip.values()])) for key in keys}
+        by_clip["mean"] = mean(list(by_clip.values()))
     return results
 
 

@@ -19,15 +19,34 @@ SIZES: dict[str, tuple[int, int] | None] = {"bikes": None, "carphone_pristine": 
 
 @dataclass
 class Clip:
-    """Frames of a clip: decoded as the file has them, and as RGB."""
+    """Frames of a clip: decoded as the file has them, and as RGB. One in `apart` is given, the others are truths."""
 
     name: str
     native: list[av.VideoFrame]
     frames: list[Tensor]  # (H, W, 3) float32 in [0, 1]
+    apart: int = 2
+
+    @property
+    def given(self) -> list[Tensor]:
+        return self.frames[:: self.apart]
+
+    @property
+    def hidden(self) -> list[int]:
+        """The places of the truths."""
+        return [place for place in range(len(self.frames)) if place % self.apart]
+
+    @property
+    def truths(self) -> list[Tensor]:
+        return [self.frames[place] for place in self.hidden]
+
+    def first(self, gaps: int) -> Clip:
+        """The same with so many gaps."""
+        count = gaps * self.apart + 1
+        return Clip(self.name, self.native[:count], self.frames[:count], self.apart)
 
 
-def load_clip(folder: Path, name: str, count: int = FRAMES) -> Clip:
-    """The first `count` frames of a clip of the wheel in `folder`."""
+def load_clip(folder: Path, name: str, count: int = FRAMES, apart: int = 2) -> Clip:
+    """The first `count` frames of a clip of the wheel in `folder`, of which `count` - 1 can be divided by `apart`."""
     path = folder / f"{name}.mp4"
     if not path.exists():
         with zipfile.ZipFile(folder / WHEEL) as wheel:
@@ -41,7 +60,7 @@ def load_clip(folder: Path, name: str, count: int = FRAMES) -> Clip:
             native.append(frame)
             if len(native) == count:
                 break
-    return Clip(name, native, [to_rgb(frame) for frame in native])
+    return Clip(name, native, [to_rgb(frame) for frame in native], apart)
 
 
 def to_rgb(frame: av.VideoFrame) -> Tensor:

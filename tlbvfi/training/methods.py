@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .. import interpolate_frames, load_model, padding_for
-from ..peers import average, minterpolated
+from ..peers import average, dis_flow, minterpolated
 from . import pipeline
 from .measured_clips import Clip, to_rgb
 
@@ -18,33 +18,39 @@ Method = Callable[[Clip], list[Tensor]]
 
 
 def previous_frames(clip: Clip) -> list[Tensor]:
-    """For each gap the given frame before it."""
-    return clip.frames[:-1:2]
+    """The given frame before each place."""
+    return [clip.frames[place - place % clip.apart] for place in clip.hidden]
 
 
 def average_frames(clip: Clip) -> list[Tensor]:
-    """For each gap the mean of the frames around it."""
-    return average(clip.frames[::2])
+    """The cross-fade of the given frames around each place: with every second one given, their mean."""
+    return average(clip.given, clip.apart)
 
 
 def minterpolate_frames(clip: Clip) -> list[Tensor]:
-    """For each gap what FFmpeg's minterpolate puts there."""
-    found = minterpolated(clip.native[::2])
-    return [to_rgb(found[position]) for position in range(1, len(clip.frames) - 1, 2)]
+    """What FFmpeg's minterpolate puts into each place."""
+    found = minterpolated(clip.native[:: clip.apart], clip.apart)
+    return [to_rgb(found[place]) for place in clip.hidden]
+
+
+def flow_frames(clip: Clip) -> list[Tensor]:
+    """The given frames warped along OpenCV's DIS flow to each place."""
+    return dis_flow(clip.given, clip.apart)
 
 
 def model_method(source: str | None, flow_scale: float, steps: int | None, dtype: torch.dtype) -> Method:
-    """A model of ours through the public interface, with as many sampling steps or the usual ones."""
+    """A model of ours through the public interface, with as many sampling steps or the usual ones. Frames are to be a
+    power of two apart."""
     model = load_model(source, dtype=dtype)
-    interpolate = partial(interpolate_frames, times=1, flow_scale=flow_scale, seed=0)
+    interpolate = partial(interpolate_frames, flow_scale=flow_scale, seed=0)
     if steps is not None:
         interpolate = partial(interpolate, sample_steps=steps)
 
     def run(clip: Clip) -> list[Tensor]:
-        frames = list(interpolate(model, clip.frames[::2]))
+        frames = list(interpolate(model, clip.given, times=clip.apart.bit_length() - 1))
         if len(frames) != len(clip.frames):
             raise RuntimeError(f"{clip.name}: {len(frames)} frames instead of {len(clip.frames)}")
-        return frames[1::2]
+        return [frames[place] for place in clip.hidden]
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -92,9 +93,13 @@ class Account:
         self.start("", 1)
         self._part: tuple[Fraction, Fraction, Fraction | None] | None = None
 
-    def start(self, codec: str, ahead: int) -> None:
-        """Begin (anew) with a decoder of that name, which may hold `ahead` packets at once."""
-        self._codec, self._ahead = codec, ahead
+    def start(self, codec: str, ahead: int, is_second: Callable[[Packet[Any]], bool] | None = None) -> None:
+        """Begin (anew) with a decoder of that name, which may hold `ahead` packets at once.
+
+        Args:
+            is_second: asked for each packet in order, whether it is the second field of the frame before.
+        """
+        self._codec, self._ahead, self._is_second = codec, ahead, is_second
         self.tail: deque[Packet[Any]] = deque()
         self.frames, self.is_done = 0, False
         self.why: str | None = None
@@ -119,8 +124,9 @@ class Account:
         if not packet.size or packet.is_discard or self._repeats:
             return
         self._sent += 1
-        self._is_timed = self._is_timed and packet.pts is not None
-        if (time := _time(packet)) is not None:
+        second = self._is_second is not None and self._is_second(packet)
+        self._is_timed = self._is_timed and (packet.pts is not None or second)
+        if (time := _time(packet)) is not None and not second:
             self._waiting[time] = _Waiting(time * packet.time_base, self._sent)
             self._first = self._first or (time, packet.is_keyframe)
         if self.tail or packet.is_keyframe or self._sent == 1:

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _RATIONALS = struct.Struct("20i2i")  # FFmpeg's AVMasteringDisplayMetadata: ten rationals and two flags
 _LIGHT = struct.Struct("2I")  # its AVContentLightMetadata
 
+#: Codecs of MP4 files, of pictures that only Dolby Vision shows right.
+_DOLBY_TAGS = ("dvh1", "dvhe", "dav1")
 #: Metadata for each frame or scene, by PyAV's names; they say nothing of new frames.
 _DYNAMIC = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
@@ -36,6 +38,25 @@ def noting_dynamic(frames: Iterable[VideoFrame], name: str) -> Iterator[VideoFra
             log.warning("%s has metadata of %s for each frame, which are left out.", name, kind)
         yield first
         yield from remaining
+
+
+def tell_of_own_colours(tag: str, frame: VideoFrame, name: str) -> None:
+    """Say where the colours of a file are Dolby Vision's own, which nothing here converts.
+
+    Args:
+        tag: of the codec, in the file.
+        frame: the first one.
+    """
+    data = side_data(frame).get("DOVI_METADATA")
+    if tag in _DOLBY_TAGS or (data is not None and _is_profile_5(bytes(data))):
+        log.warning("%s has the colours of Dolby Vision alone (profile 5), which are read as usual ones: wrong.", name)
+
+
+def _is_profile_5(data: bytes) -> bool:
+    """Whether FFmpeg's AVDOVIMetadata are of pictures for Dolby Vision alone."""
+    (header,) = struct.unpack_from("N", data)
+    profile, full = data[header + 4 : header + 5], data[header + 10 : header + 11]
+    return profile == b"\0" and full == b"\1"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .containers import container_of
 from .passing import PassedOn, Passing, passing
-from .pyav import File, VideoError, import_av, name_of, opened, reason
+from .pyav import File, VideoError, has_opacity_beside, import_av, name_of, opened, reason
 from .slots import writable
 from .times import frame_rate
 from .writing import new_file
@@ -79,6 +79,8 @@ class _Track:
             self._stream.time_base = 1 / fps
         if first.codec_context.name == "hevc" and container.format.name in ("mp4", "mov"):
             self._stream.codec_context.codec_tag = "hvc1"
+        if has_opacity_beside(first):
+            self._stream.metadata["alpha_mode"] = "1"
         self._container, self._fps = container, fps
         self._kind = _kind(first)
         self._delay, self.count = delay, 0

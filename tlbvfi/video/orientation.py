@@ -17,7 +17,7 @@ _ORIENTATION_TAG = 274
 _NUMBERS = {1: "B", 3: "H", 4: "I"}  # TIFF's BYTE, SHORT and LONG
 _TIFF_HEADS = {b"II*\0": "<", b"MM\0*": ">"}
 _EXIF = b"Exif\0"
-_PNG, _PNG_EXIF, _JPEG = b"\x89PNG\r\n\x1a\n", b"eXIf", b"\xff\xd8"
+_PNG, _PNG_EXIF, _PNG_OPACITY, _JPEG = b"\x89PNG\r\n\x1a\n", b"eXIf", b"tRNS", b"\xff\xd8"
 #: Kinds of segments of a JPEG that have no length.
 _BARE = (0x01, *range(0xD0, 0xD9))
 _APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
@@ -127,35 +127,40 @@ def _jpeg_parts(stream: BinaryIO) -> Iterator[bytes]:
 
 def _png_parts(stream: BinaryIO) -> Iterator[bytes]:
     """What the chunks of a PNG hold that are EXIF, before or after the picture."""
-    for begin, end in _png_exif(stream):
+    for kind, begin, end in _png_chunks(stream):
+        if kind != _PNG_EXIF or end - begin > _MOST:
+            continue
         stream.seek(begin + 4)
         kind_and_data, check = stream.read(end - begin - 8), stream.read(4)
         if zlib.crc32(kind_and_data) == int.from_bytes(check, "big"):
             yield kind_and_data[4:]
 
 
-def _png_exif(stream: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Where the chunks of a PNG that are EXIF begin and end."""
+def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """The names of a PNG's chunks, and where they begin and end."""
     end = len(_PNG)
     stream.seek(end)
     while len(head := stream.read(8)) == 8 and (kind := head[4:]) != b"IEND":
-        begin, size = end, int.from_bytes(head[:4], "big")
-        end = begin + size + 12
-        if kind == _PNG_EXIF and size <= _MOST:
-            yield begin, end
+        begin, end = end, end + int.from_bytes(head[:4], "big") + 12
+        yield kind, begin, end
         stream.seek(end)
 
 
-def without_png_exif(stream: BinaryIO) -> bytes | None:
-    """A PNG without its EXIF; None where it has none, or is no PNG."""
+def without_png_extras(stream: BinaryIO) -> bytes | None:
+    """A PNG without the chunks that the colours and the opacity of its picture do not need; None where it has none, or
+    is no PNG."""
     stream.seek(0)
-    if stream.read(len(_PNG)) != _PNG or not (places := list(_png_exif(stream))):
+    if stream.read(len(_PNG)) != _PNG:
+        return None
+    places = [(begin, end) for kind, begin, end in _png_chunks(stream) if kind[:1].islower() and kind != _PNG_OPACITY]
+    if not places:
         return None
     stream.seek(0)
-    data = bytearray(stream.read())
-    for begin, end in reversed(places):
-        del data[begin:end]
-    return bytes(data)
+    data, kept, last = stream.read(), [], 0
+    for begin, end in places:
+        kept.append(data[last:begin])
+        last = end
+    return b"".join([*kept, data[last:]])
 
 
 def _webp_parts(stream: BinaryIO) -> Iterator[bytes]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .fields import SecondFields
 from .pyav import readable
+from .telecine import Pulldown
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -23,6 +25,8 @@ _UNKNOWN = np.iinfo(np.int64).min
 FARTHEST_APART = 17
 #: The bit of the first byte of a VP8 packet that says whether its frame is shown.
 _VP8_SHOWN = 0x10
+#: What begins a picture of MPEG-4 Part 2; DivX packs two into one packet and an empty one into the next.
+_MPEG4_PICTURE = b"\0\0\1\xb6"
 
 
 @dataclass
@@ -34,7 +38,11 @@ class Packets:
         shown, decoded: when each is shown and decoded.
         lasts: for how long, 0 where nobody says.
         places: their places among all packets of the file.
-        hidden: whether a frame is only for others to be made of.
+        hidden: whether a frame is only for others to be made of, or the second field of the one before.
+        fields: how many are such second fields.
+        edited: some are not shown, because of a list of edits, of which FFmpeg makes one clock.
+        by_order: of which frames they are is known by their order alone: they are packed, or when they are shown is
+            counted by their fields.
     """
 
     time_base: Fraction
@@ -43,11 +51,31 @@ class Packets:
     lasts: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
+    fields: int = 0
+    edited: bool = False
+    by_order: bool = False
 
     def times(self) -> NDArray[np.int64]:
         """When each is shown, where that is not stated when it is decoded, where that is not stated either
         :func:`is_known` is false."""
         return _numbers([d if s is None else s for s, d in zip(self.shown, self.decoded, strict=True)])
+
+    def join_fields(self) -> None:
+        """The last packet is the second field of the one before: that lasts as long as both."""
+        self.fields += 1
+        first, second = self.shown[-2:]
+        apart = 0 if first is None or second is None else second - first
+        if not apart or 2 * self.lasts[-2] < 3 * apart:
+            self.lasts[-2] += self.lasts[-1]
+
+    def count_fields(self, pulldown: Pulldown) -> None:
+        """Count when each is shown, where the stated times are near that."""
+        times = pulldown.times(self.shown, self.time_base)
+        if times is None:
+            return
+        self.by_order, self.decoded = True, [None] * len(self.decoded)
+        self.hidden = [hidden or time is None for hidden, time in zip(self.hidden, times, strict=True)]
+        self.shown = [stated if time is None else time for stated, time in zip(self.shown, times, strict=True)]
 
     def usual_lasts(self) -> NDArray[np.int64]:
         """How long each lasts, without the silence up to the next one that some files count to it."""
@@ -90,7 +118,7 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
     """Of a file's main video stream, and of its sound and subtitles, by their indices; as far as it can be read."""
     streams = [stream, *container.streams.audio, *container.streams.subtitles]
     result = {each.index: Packets(each.time_base or Fraction(1)) for each in streams}
-    vp8 = stream.codec_context.name == "vp8"
+    pictures = Pictures(container, stream, result[stream.index])
     for place, packet in enumerate(readable(container, streams)):
         if not packet.size:
             continue
@@ -99,11 +127,38 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Mapping[int, 
         found.decoded.append(packet.dts)
         found.lasts.append(packet.duration or 0)
         found.places.append(place)
-        is_main = packet.stream.index == stream.index
-        found.hidden.append(is_main and is_hidden(packet, vp8))
+        found.hidden.append(packet.stream.index == stream.index and pictures.hides(packet))
+    pictures.end()
     return result
 
 
-def is_hidden(packet: Packet[Any], vp8: bool) -> bool:
-    """Whether the frame of a packet, perhaps one of VP8, is not shown."""
-    return packet.is_discard or (vp8 and not bytes(packet)[0] & _VP8_SHOWN)
+class Pictures:
+    """What packets of pictures say in themselves, which other packets are not asked for."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, found: Packets) -> None:
+        kind, codec = container.format.name, stream.codec_context.name
+        self._found, self._fields, self._pulldown = found, SecondFields(stream), Pulldown(stream)
+        self._is_vp8, self._may_pack = codec == "vp8", (kind, codec) == ("avi", "mpeg4")
+        self._states_few, self._guesses = kind == "mpeg", "matroska" in kind
+
+    def hides(self, packet: Packet[Any]) -> bool:
+        """Look at the next packet, which is in the lists already; whether it is no frame that is shown."""
+        found = self._found
+        if self._states_few:
+            self._pulldown.look(packet)
+        if self._may_pack and bytes(packet).count(_MPEG4_PICTURE) > 1:
+            found.by_order = True
+        if packet.is_discard:
+            found.edited = True
+            return True
+        if self._fields.is_second(packet):
+            found.join_fields()
+            return True
+        return self._is_vp8 and not bytes(packet)[0] & _VP8_SHOWN
+
+    def end(self) -> None:
+        """All packets have been seen."""
+        if self._pulldown.is_film:
+            self._found.count_fields(self._pulldown)
+        if self._found.fields and self._guesses:  # when fields are decoded, which Matroska does not state
+            self._found.decoded = [None] * len(self._found.decoded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Packets after those that are needed, and frames after those that are wanted: for what looks ahead.
 _MORE_PACKETS, _MORE_FRAMES = 2, 2
+#: If more frames would have to be decoded first, those that are wanted are packed instead.
+_LONGEST_RUN_UP = 1000
 #: Frames of which it is looked at whether they come as they do from the file.
 _COMPARED = 3
 #: What a decoder is told, by the names of its attributes in PyAV; those that it does not know are left out.
@@ -66,6 +68,8 @@ def pack_packets(
         return None
     wanted = layout.frame_at(begin)
     packet, frame = layout.access_before(wanted) or (0, 0)
+    if wanted - frame > _LONGEST_RUN_UP:
+        return None
     until = min(layout.frame_at(end - 1) + 1 + _MORE_FRAMES, len(layout.ticks))
     last = min(layout.packets_until(packet, frame, until) + _MORE_PACKETS, len(layout.scan.marks))
     said, blobs = _taken(file, layout, packet, last)
@@ -90,7 +94,7 @@ def pack_packets(
         said["orientation"] = [orientation.quarter_turns, orientation.mirrored]
         data = packed("packets", first, count, info, said, blobs)
         _check(file, layout, packet, frame, Parcel.opened(data), orientation)
-    except Unexpected:
+    except (Unexpected, VideoError):
         return None
     return data
 
@@ -162,7 +166,7 @@ def _context(said: Header, extradata: bytes) -> VideoCodecContext:
     for attribute in _NUMBERS:
         if attribute in said["numbers"]:
             number = whole(said["numbers"][attribute], MOST_SIDE)
-            if hasattr(type(context), attribute):
+            with suppress(AttributeError):  # older PyAV does not set all of them
                 setattr(context, attribute, number)
     return cast("VideoCodecContext", context)
 
@@ -274,7 +278,10 @@ def check_packets(parcel: Parcel) -> None:
 
 def _is_same(own: VideoFrame, other: VideoFrame, alpha: bool) -> bool:
     """Whether a frame of the parcel is that of the file."""
-    if any(getattr(own, name) != getattr(other, name) for name in _SEEN) or own.format.name != other.format.name:
+    if (
+        any(getattr(own, name, None) != getattr(other, name, None) for name in _SEEN)
+        or own.format.name != other.format.name
+    ):
         return False
     return torch.equal(*(to_tensor(frame, UPRIGHT, alpha=alpha) for frame in (own, other)))
 

@@ -20,7 +20,7 @@ from .blame import made, writing
 from .colour import BT601, FULL, UNKNOWN, Colour
 from .containers import PICTURES
 from .fitting import converted
-from .orientation import Orientation, of_picture, tiff_number, without_png_exif
+from .orientation import Orientation, of_picture, tiff_number, without_png_extras
 from .pyav import VideoError, check_file, import_av, name_of, reason
 from .samples import is_yuv, noting_alpha, to_frame, to_rgb_frame, to_tensor
 from .wholeness import check_whole, picture_frame
@@ -88,7 +88,7 @@ def _stored(path: Path) -> VideoFrame:
         return picture_frame(path, name_of(path))
     except VideoError:
         with suppress(OSError), path.open("rb") as stream:
-            if (rest := without_png_exif(stream)) is not None:  # which FFmpeg refuses where it is damaged
+            if (rest := without_png_extras(stream)) is not None:  # which FFmpeg refuses where they are damaged
                 return picture_frame(io.BytesIO(rest), name_of(path))
         raise
 

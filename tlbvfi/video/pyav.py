@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from ..files import resolved
 from ..quoting import escaped
 from .damage import Account
+from .fields import SecondFields
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _NO_VIDEO = ("concat", "dash", "hls", "imf", "tty")
 #: Codecs whose packets in AVI have times in the order in which they are decoded.
 REORDERED = ("h264", "hevc", "vvc")
+#: Files and codecs whose frames' times are those of decoding, or guessed.
+_MISTIMED = {("avi", codec) for codec in REORDERED} | {("avi", "mpeg4"), ("mpeg", "mpeg2video")}
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 #: FFmpeg's own limit of the threads that it takes by itself.
 _MOST_THREADS = 16
@@ -113,7 +116,7 @@ def open_input(file: File) -> InputContainer:
         source = _View(file.open("rb"), owned=True)
     else:
         source = str(file)
-    return import_av().open(source, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    return import_av().open(source, container_options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
 
 def check_file(file: Path) -> None:
@@ -190,10 +193,10 @@ def decoded(
         VideoError: nothing can be decoded.
     """
     account = account or Account()
-    _prepare(stream.codec_context, account)
+    _prepare(stream.codec_context, account, SecondFields(stream).is_second)
     source = readable(container, [stream], on_stop=account.stop) if packets is None else packets
     frames = _frames(_decoding(stream), source, account)
-    has_no_order = container.format.name == "avi" and stream.codec_context.name in REORDERED  # times are of decoding
+    has_no_order = (container.format.name, stream.codec_context.name) in _MISTIMED
     for frame in frames if has_no_order else _in_order(frames):
         account.take(frame)
         yield frame
@@ -243,11 +246,13 @@ def decoded_with(context: VideoCodecContext, packets: Iterable[Packet[Any]], acc
         yield frame
 
 
-def _prepare(context: VideoCodecContext, account: Account) -> None:
+def _prepare(
+    context: VideoCodecContext, account: Account, is_second: Callable[[Packet[Any]], bool] | None = None
+) -> None:
     context.thread_type = "AUTO"
     if context.name == "libdav1d":  # which gives up good frames together with bad ones otherwise
         context.options = {"max_frame_delay": "1"}
-    account.start(context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS))
+    account.start(context.name, min((os.cpu_count() or 1) + 1, _MOST_THREADS), is_second)
 
 
 def _frames(
@@ -272,6 +277,11 @@ def _frames(
         yield from frames
 
 
+def has_opacity_beside(stream: VideoStream) -> bool:
+    """Whether a stream of VP8 or VP9 has its opacity beside its packets. What is copied states it in capitals."""
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+
+
 def _decoding(stream: VideoStream) -> Callable[[Packet[Any]], list[VideoFrame]]:
     """What makes frames of a stream's packets: libvpx where there is opacity, which FFmpeg's own decoder leaves out."""
     context: Any = stream.codec_context
@@ -290,7 +300,7 @@ def decoder_of(stream: VideoStream) -> str:
     """The name of what decodes a stream's packets."""
     name = stream.codec_context.name
     other = _OPACITY_DECODERS.get(name)
-    if other is not None and stream.metadata.get("alpha_mode") == "1":
+    if other is not None and has_opacity_beside(stream):
         with suppress(import_av().codec.codec.UnknownCodecError):
             import_av().Codec(other, "r")
             return other

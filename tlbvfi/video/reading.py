@@ -20,7 +20,7 @@ from .containers import PICTURES
 from .damage import Account, Damage
 from .excerpt import Excerpt, seconds
 from .fitting import Fitting, converted
-from .hdr import Mastering, noting_dynamic
+from .hdr import Mastering, noting_dynamic, tell_of_own_colours
 from .pictures import picture_info, pictures_in, read_pictures, stored_picture
 from .pyav import File, VideoError, decoded, name_of, opened
 from .samples import (
@@ -139,6 +139,7 @@ def _probed(file: File, fps: Fraction | None) -> VideoInfo:
             converted(shown, name_of(file))  # whether it can be
         orientation, (height, width) = orientation_of(shown), upright_size(shown)
         context = stream.codec_context
+        tell_of_own_colours(context.codec_tag, shown, name_of(file))
         stated = colour_of(shown)
         colour = Colour(
             stated.matrix if is_yuv(shown) and stated.matrix in LUMA else Colour.usual(shown.height).matrix,

@@ -148,7 +148,7 @@ def _matrix_of(frame: VideoFrame) -> int | None:
     if stated == UNKNOWN:
         return Colour.usual(frame.height).matrix
     if stated == DERIVED:
-        return OF_PRIMARIES.get(int(frame.color_primaries))
+        return OF_PRIMARIES.get(int(getattr(frame, "color_primaries", UNKNOWN)))  # not in older PyAV
     return stated if stated in LUMA or stated == YCGCO else None
 
 

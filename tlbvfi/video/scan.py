@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .access_points import AccessPoints
 from .excerpt import Excerpt
-from .packets import is_hidden
+from .packets import Packets, Pictures
 from .pyav import File, opened, readable
 from .times import Times
 
@@ -47,6 +47,8 @@ class Scan:
         hidden: whether no frame is shown.
         access: those that are access points.
         is_plain: whether all have times, and nothing comes with a packet that holds for later ones.
+        conceals: a decoder that does not say it where parts of a frame are damaged: what it needs then may be older
+            than the last access point, hardly than the last two.
     """
 
     marks: list[tuple[int | None, int | None, int]] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Scan:
     hidden: list[bool] = field(default_factory=list)
     access: list[int] = field(default_factory=list)
     is_plain: bool = True
+    conceals: bool = False
 
 
 def mark_of(packet: Packet[Any]) -> tuple[int | None, int | None, int]:
@@ -66,8 +69,10 @@ def _scan(file: File, times: Times) -> Scan:
     """Reads a file's packets."""
     scan = Scan()
     with opened(file) as (container, stream):
-        points, vp8 = AccessPoints(stream.codec_context), stream.codec_context.name == "vp8"
+        points, found = AccessPoints(stream.codec_context), Packets(stream.time_base or Fraction(1))
+        pictures = Pictures(container, stream, found)
         scan.is_plain = stream.codec_context.pix_fmt != "pal8"
+        scan.conceals = stream.codec_context.name == "ffv1"
 
         def marked() -> Iterator[Packet[Any]]:
             for packet in readable(container, [stream], on_stop=stopped):
@@ -81,7 +86,9 @@ def _scan(file: File, times: Times) -> Scan:
         for number, packet in enumerate(each for each in times.clock.retimed(marked()) if each.size):
             scan.shown.append(packet.pts)
             scan.decoded.append(packet.dts)
-            scan.hidden.append(is_hidden(packet, vp8))
+            found.shown.append(packet.pts)
+            found.lasts.append(packet.duration or 0)
+            scan.hidden.append(pictures.hides(packet))
             if points.look(bytes(packet)) and packet.is_keyframe and not scan.hidden[-1] and packet.pts is not None:
                 scan.access.append(number)
             if (packet.pts is None and not scan.hidden[-1]) or has_lasting(packet):
@@ -149,10 +156,13 @@ class Layout:
             None where decoding from the begin is hardly more work, or nothing can be said.
         """
         packets, indices = self._access
+        passed = not self.scan.conceals
         for each in np.flatnonzero((indices <= frame - RUN_UP) & (indices >= _NEAR))[::-1]:
             packet, index = int(packets[each]), int(indices[each])
             if self._is_barrier(packet, index):
-                return packet, index
+                if passed:
+                    return packet, index
+                passed = True
         return None
 
     def _is_barrier(self, packet: int, index: int) -> bool:

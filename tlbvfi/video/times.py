@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .fields import SecondFields
 from .jumps import Shifts, shifts_of
 from .packets import Packets, all_packets, is_known
 from .pyav import REORDERED, File, VideoError, decoded, name_of, opened, readable, time_of
 from .slots import Slots, simplified, slots_of
+from .telecine import FILM, NTSC, Pulldown
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Flags of FFmpeg's kinds of files: without times, and with times that may start again.
 _NO_TIMES, _RESTARTS = 0x80, 0x200
+#: Of the former, those of which FFmpeg guesses times, with gaps.
+_GUESSED = ("mpegvideo",)
 #: Frames that are looked at.
 _FIRST = 8
 
@@ -84,7 +88,7 @@ class Times:
         slots: where frames stand that come at other times; None where each stands after the one before.
         ticks: the times of the frames of the slots, in order.
         tick: of these, in seconds.
-        by_order: which of these a frame has is known by its order alone.
+        by_order: which of these, or which place, a frame has is known by its order alone.
         frames: how many there are, where that is known.
         lasts: seconds to the end of the last of picture, sound and subtitles, from the first or the clock's zero.
     """
@@ -166,7 +170,7 @@ class _Finder:
                 return following
             place = int(times.slots.places[index])
             return None if place < 0 else max(place, following)
-        if times.rate is None or shown is None:
+        if times.rate is None or shown is None or times.by_order:
             return following
         if before is None:
             return max(0, round((shown - times.zero) * times.rate))
@@ -223,7 +227,8 @@ def _remembered(file: Path, size: int, changed: int) -> Times:
 def _times_of(file: File) -> Times:
     with opened(file) as (container, stream):
         if container.format.flags & _NO_TIMES:
-            return Times(_stated_by_stream(file), _first_times(file, Clock())[0] or Fraction(0))
+            zero = _first_times(file, Clock())[0] or Fraction(0)
+            return Times(_stated_by_stream(file), zero, by_order=container.format.name in _GUESSED)
         rate = frame_rate(stream)
         entries = _even_entries(stream)
         if entries is not None and rate is not None:
@@ -241,6 +246,8 @@ def _even_entries(stream: VideoStream) -> int | None:
     """How many frames the index of an MP4 has, where all are decoded at even times; None for any other file."""
     entries = getattr(stream, "index_entries", None)
     if stream.container.format.name.split(",")[0] != "mov" or not entries or len(entries) != stream.frames:
+        return None
+    if SecondFields(stream).possible:  # two entries for one frame
         return None
     if len(entries) > 1:
         steps = np.diff(np.array([entry.timestamp for entry in entries], np.int64))
@@ -261,11 +268,22 @@ def _stated_by_stream(file: File) -> Fraction | None:
         if next(decoded(container, stream, file), None) is None:
             raise VideoError(f"{name_of(file)} has no frame that can be decoded.")
         own = stream.codec_context.framerate or own
-        if own and 1 <= own <= 1000:
-            return Fraction(own)
+    if own and 1 <= own <= 1000:
+        return Fraction(own) * _film_in(file)
     with opened(file) as (container, stream):
         lasts = [p.duration * p.time_base for p in islice(readable(container, [stream]), _FIRST) if p.duration]
         return 1 / sorted(lasts)[len(lasts) // 2] if lasts else frame_rate(stream)
+
+
+def _film_in(file: File) -> Fraction:
+    """Frames of a bare stream for one of its rate."""
+    with opened(file) as (container, stream):
+        pulldown = Pulldown(stream)
+        if stream.codec_context.name == "mpeg2video":
+            for packet in readable(container, [stream]):
+                if packet.size:
+                    pulldown.look(packet)
+        return pulldown.part
 
 
 def _first_times(file: File, clock: Clock) -> list[Fraction | None]:
@@ -292,13 +310,14 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
     video = packets[stream.index]
     others = {index: each for index, each in packets.items() if index != stream.index}
     restarts = bool(container.format.flags & _RESTARTS)
-    clock = Clock(shifts_of(video, others, stream.index, restarts))
+    clock = Clock() if video.edited else Clock(shifts_of(video, others, stream.index, restarts))
     shown = _first_times(file, clock)
     rate, tick = frame_rate(stream), video.time_base
     ticks, last = _shown(video, clock.shifts.get(stream.index, ()))
     is_avi = container.format.name == "avi"
     by_order = (
-        None in shown
+        video.by_order
+        or None in shown
         or any(b <= a for a, b in pairwise(shown) if a is not None and b is not None)
         or (is_avi and stream.codec_context.name in REORDERED)
     )
@@ -318,6 +337,8 @@ def _from_packets(file: File, container: InputContainer, stream: VideoStream, pa
         zero = _without_rounding(ticks, tick, rate)
     first = round(zero / tick)
     stated = [Fraction(each) for each in (rate, stream.guessed_rate, stream.average_rate, stream.base_rate) if each]
+    stated += [each / 2 for each in stated] if video.fields else []
+    stated += [FILM] if NTSC in stated else []
     slots = slots_of(ticks - first, tick, last, list(dict.fromkeys(stated)))
     if slots is None:
         return result

@@ -23,6 +23,7 @@ from .pyav import File, VideoError, import_av, name_of
 from .reading import VideoInfo
 from .samples import resampled, to_frame, to_rgb_frame
 from .slots import writable
+from .webp_tags import add_tags
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -119,11 +120,11 @@ def new_file(
             options["movflags"] = flags
     with writing(name_of(file)):
         if isinstance(file, Path):
-            with (
-                atomic(file) as partial,
-                av.open(str(partial.absolute()), "w", format=kind.format, options=options) as container,
-            ):
-                yield container
+            with atomic(file) as partial:
+                with av.open(str(partial.absolute()), "w", format=kind.format, options=options) as container:
+                    yield container
+                if kind.format == "webp" and not is_special(file):
+                    add_tags(partial, metadata or {})
         else:
             with av.open(file, "w", format=kind.format, options=options) as container:
                 yield container

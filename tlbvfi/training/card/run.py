@@ -181,7 +181,7 @@ class Run:
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
         if math.isfinite(norm):
-            warm = min(1.0, (self.step + 1) / 120)
+            warm = min(1.0, (self.step + 1) / 40)
             self.optimizer.step(warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(spent, 1.0)))))
             decay = min(self.average.decay, (1 + self.step) / (10 + self.step))
             with torch.no_grad():

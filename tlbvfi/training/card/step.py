@@ -37,9 +37,9 @@ class Weights:
     square: float = 4.0
     bands: float = 0.25
     census: float = 0.05
-    perceptual: float = 0.35
+    perceptual: float = 1.2
     warped: float = 0.4
-    flow: float = 0.015
+    flow: float = 0.01
     hidden: float = 0.03
     blend: float = 0.06
     latent: float = 0.1
