@@ -100,7 +100,7 @@ class Film:
 
     Attributes:
         source, seen: the source, as the driver sees it.
-        start, end, fps, deinterlace: as for :class:`~tlbvfi.sources.FileSource`.
+        start, end, fps, deinterlace, alpha: as for :class:`~tlbvfi.sources.FileSource`.
         timeline: of the whole video, of which gaps can be asked for in any order.
         rounding: of all segments; None where that is not known.
         encoding, suffix: of the result.
@@ -112,6 +112,7 @@ class Film:
     end: Fraction | None
     fps: Fraction | None
     deinterlace: bool
+    alpha: bool
     timeline: Timeline
     rounding: Rounding | None
     encoding: Encoding

@@ -115,7 +115,7 @@ class Worker:
             return _Stoppable([ParcelSource(parcel) for parcel in parcels], self._check)
         if not film.seen.is_at(film.source):
             raise ValueError(f"{film.source} is not there as it was when the run was begun.")
-        source = FileSource(film.source, film.start, film.end, film.fps, deinterlace=film.deinterlace)
+        source = FileSource(film.source, film.start, film.end, film.fps, deinterlace=film.deinterlace, alpha=film.alpha)
         return _Stoppable([source], self._check)
 
     def _make(self, film: Film, segment: Segment, source: Seekable, file: BinaryIO) -> int:

@@ -18,7 +18,16 @@ from ..quoting import escaped
 from ..settings import Settings
 from ..sources import FileSource
 from ..timeline import Multiplier, Timeline
-from .interpolate_run import FoundCuts, Resumed, settings_of, source_of, tell, timeline_of, warn_of_early_end
+from .interpolate_run import (
+    FoundCuts,
+    Resumed,
+    keeps_alpha,
+    settings_of,
+    source_of,
+    tell,
+    timeline_of,
+    warn_of_early_end,
+)
 from .models import dtype_named
 from .running import bar, running
 from .weights import weight_file
@@ -105,6 +114,7 @@ def _made(
         options.end,
         source.rate,
         options.interlaced == "deinterlace",
+        keeps_alpha(options),
         timeline,
         rounding,
         options.encoding,

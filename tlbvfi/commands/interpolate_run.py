@@ -113,11 +113,11 @@ def source_of(options: argparse.Namespace) -> Source:
     if fps is None and options.source.is_dir() and options.fps is not None:
         fps = options.fps / _factor(options)  # such that the result has that rate
     return FileSource(
-        options.source, options.start, options.end, fps, deinterlace=deinterlace, alpha=_keeps_alpha(options)
+        options.source, options.start, options.end, fps, deinterlace=deinterlace, alpha=keeps_alpha(options)
     )
 
 
-def _keeps_alpha(options: argparse.Namespace) -> bool:
+def keeps_alpha(options: argparse.Namespace) -> bool:
     """Whether OUT can hold what is transparent in IN."""
     if options.target is None:
         return False
