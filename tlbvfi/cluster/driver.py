@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,8 +18,6 @@ from ..sources import FileSource
 from .connection import ClusterError
 from .job import Failed, Film, Hello, Made, Setup, State
 from .worker import Worker
-
-log = logging.getLogger(__name__)
 
 #: How often a segment, or a worker that does not get ready, is tried.
 TRIES = 3
@@ -119,6 +117,7 @@ class Workers:
         self._members: list[_Member] = []
         self._number = 0
         self._lost = 0  # one after another, without a segment that was made
+        self._next_ask = 0.0
         self._idle = 0  # ticks without a worker
         self._device: str | None = None
         while len(self._members) < part.workers:
@@ -175,6 +174,9 @@ class Workers:
             progress(run.frames(self._members), run.status(self._members))
 
     def _ask(self) -> None:
+        if time.monotonic() < self._next_ask:
+            return
+        self._next_ask = time.monotonic() + _TICK
         for member in self._members:
             if member.segment is not None and member.asked is None:
                 member.asked = member.actor.state.remote()
