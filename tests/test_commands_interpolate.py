@@ -211,7 +211,7 @@ class TestPipes:
 
 def test_settings_are_those_of_the_preset_where_nothing_else_is_asked() -> None:
     def asked(*words: str) -> Settings:
-        return interpolate_run._settings(parser().parse_args(["interpolate", "a", "b", *words]))
+        return interpolate_run.settings_of(parser().parse_args(["interpolate", "a", "b", *words]))
 
     assert asked() == Settings()
     assert asked("--quality", "quality", "--seed", "3") == preset("quality", seed=3)
@@ -236,7 +236,7 @@ def made(folder: Path) -> dict[str, int]:
 
 
 class TestResume:
-    ASKED = ("--codec", "ffv1", "--resume", "--segment", "2", "--scene-cut", "--hold-last")
+    ASKED = ("--codec", "ffv1", "--batch-size", "1", "--resume", "--segment", "2", "--scene-cut", "--hold-last")
 
     @pytest.mark.skipif(os.name == "nt", reason="signals are otherwise there")
     def test_a_run_that_is_killed_goes_on_with_the_same_frames(
@@ -286,26 +286,26 @@ class TestResume:
 
         with monkeypatch.context() as patch:
             patch.setattr(segments, "interpolate_video", once)
-            code, _, told = run(clip, target, "--resume", "--segment", 2)
+            code, _, told = run(clip, target, "--batch-size", "1", "--resume", "--segment", 2)
         assert code == 130
         assert f"1 of 2 segments are safe in {target}.parts; the same command line goes on" in told
         there = sorted(tmp_path.rglob("*"))
-        code, _, told = run(clip, target, "--resume", "--segment", 2, "--seed", 7)
+        code, _, told = run(clip, target, "--batch-size", "1", "--resume", "--segment", 2, "--seed", 7)
         assert code == 2
         assert "another --seed (0 instead of 7)" in told
         assert len(told.splitlines()) == 1
         assert sorted(tmp_path.rglob("*")) == there
         a_clip(clip, 5)
-        code, _, told = run(clip, target, "--resume", "--segment", 2)
+        code, _, told = run(clip, target, "--batch-size", "1", "--resume", "--segment", 2)
         assert code == 2 and "another IN" in told
-        assert run(clip, target, "--resume", "--segment", 2, "--force")[0] == 0
+        assert run(clip, target, "--batch-size", "1", "--resume", "--segment", 2, "--force")[0] == 0
         assert len(list(video.read_frames(target))) == 9
         assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mkv", "out.mkv"]
 
     @pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
     def test_sound_and_length_of_segments_that_are_joined(self, run: Runner, tmp_path: Path, name: str) -> None:
         source, target = with_sound(tmp_path / "in.mp4", "aac", seconds=1.0), tmp_path / name
-        assert run(source, target, "--resume", "--segment", 4, "--start", "0.2", "--loop")[0] == 0
+        assert run(source, target, "--batch-size", "1", "--resume", "--segment", 4, "--start", "0.2", "--loop")[0] == 0
         info = video.probe(target)
         assert (info.fps, info.sound) == (20, 1)
         assert len(list(video.read_frames(target))) == 16
@@ -323,5 +323,5 @@ class TestResume:
 
     def test_few_frames_of_many(self, run: Runner, clip: Path, tmp_path: Path) -> None:
         """There are segments in which none comes."""
-        assert run(clip, tmp_path / "out.mkv", "--resume", "--segment", 1, "--fps", 10)[0] == 0
+        assert run(clip, tmp_path / "out.mkv", "--batch-size", "1", "--resume", "--segment", 1, "--fps", 10)[0] == 0
         assert len(list(video.read_frames(tmp_path / "out.mkv"))) == 2

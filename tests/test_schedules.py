@@ -303,7 +303,7 @@ def test_what_the_preview_refuses(call: Call, schedule: Any) -> None:
 
 
 def asked(*words: str) -> Settings:
-    return interpolate_run._settings(parser().parse_args(["interpolate", "a", "b", *words]))
+    return interpolate_run.settings_of(parser().parse_args(["interpolate", "a", "b", *words]))
 
 
 def test_the_option_chooses() -> None:
@@ -318,7 +318,7 @@ def test_a_resumed_run_has_the_same_timesteps(tmp_path: Path) -> None:
     def told(*words: str) -> dict[str, str]:
         options = parser().parse_args(["interpolate", str(tmp_path), "b.mp4", *words])
         options.encoding = None
-        return interpolate_run._asked(options, interpolate_run._settings(options), torch.device("cpu"))
+        return interpolate_run._asked(options, interpolate_run.settings_of(options), "cpu")
 
     assert "--schedule" not in told()
     assert told("--schedule", "999,500,0")["--schedule"] == "999,500,0"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,15 +18,26 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.tiny import frames, tiny_model
-from tlbvfi import video
+from tlbvfi import load_model, video
 from tlbvfi.holds import Cuts, Stills
 from tlbvfi.interpolate import interpolate_timeline
 from tlbvfi.scenes import SceneDetector
-from tlbvfi.segments import Journal, JournalError, Segment, interpolate_in_segments, plan_segments
+from tlbvfi.segments import (
+    Journal,
+    JournalError,
+    Rounding,
+    Segment,
+    interpolate_in_segments,
+    plan_segments,
+    segment_starts,
+    segments_at,
+)
 from tlbvfi.settings import Settings
+from tlbvfi.targets import VideoTarget
 from tlbvfi.timeline import Multiplier, TargetRate, Timeline, loop_gap
 from tlbvfi.video import Encoding, VideoInfo
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 LOSSLESS = Encoding("ffv1")
 QUICK = Settings(sample_steps=3)
 
@@ -112,6 +126,27 @@ TIMELINES: dict[str, Callable[[], Timeline]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("cuts", "multiple", "starts"),
+    [
+        ((), 1, [0, 10, 20, 30]),
+        ((8,), 1, [0, 7, 17, 27]),  # with the gap before a scene
+        ((3, 6, 9, 30), 1, [0, 8, 18, 28]),  # the last one that makes a segment no shorter than half
+        ((8, 9, 11), 4, [0, 8, 20, 32]),  # of ten and of twelve gaps, at a multiple
+    ],
+)
+def test_segments_begin_with_scenes_where_they_can(cuts: tuple[int, ...], multiple: int, starts: list[int]) -> None:
+    assert segment_starts(36, 10, cuts=cuts, multiple=multiple) == starts
+    segments = segments_at(starts, 36)
+    assert [segment.first_gap for segment in segments] == starts
+    assert sum(segment.gaps for segment in segments) == 35
+
+
+def take(frames: Iterable[Tensor], made: list[Tensor]) -> int:
+    made += [frame.clone() for frame in frames]
+    return 0
+
+
 class TestRun:
     def run(self, clip: Clip, target: Path, timeline: Timeline, length: int = 3) -> Journal:
         journal = Journal.opened(target, {"length": str(length)}, lambda: len(clip.pictures))
@@ -165,7 +200,34 @@ class TestRun:
             interpolate_in_segments(
                 tiny_model(), Clip(pictures), journal, plan_segments(9, 4), QUICK, Multiplier(2), LOSSLESS, ".mkv"
             )
+        journal.release()
         assert list(Journal.opened(target, {}, lambda: 0).made) == [0]
+
+    @pytest.mark.parametrize("name", ["noise", "cuts"])
+    def test_gaps_that_go_through_the_model_together_are_those_of_one_run_to_the_bit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """Features of a frame depend on its batch in the last bits, which is that of a run of the whole."""
+        if name == "noise":  # of which these bits are seen
+            model, pictures = load_model(), list(torch.rand(6, 20, 30, 3, generator=torch.Generator().manual_seed(0)))
+        else:
+            model, pictures = tiny_model(), two_scenes(6)
+        asked = TIMELINES.get(name, TIMELINES["multiplier"])
+        expected = list(interpolate_timeline(model, pictures, asked(), QUICK, batch_size=2))
+        for again in (False, True)[name == "noise" :]:  # the last segment in a run of its own
+            made: list[Tensor] = []
+            monkeypatch.setattr(VideoTarget, "write", lambda _, frames, fps, made=made: take(frames, made))
+            timeline = asked()
+            journal = Journal.opened(tmp_path / f"{again}.mkv", {}, lambda: 6)
+            all_of_them = plan_segments(6, 2, timeline.loop)
+            if again:
+                journal.made |= {segment.first_gap: 0 for segment in all_of_them[:-1]}
+            interpolate_in_segments(
+                model, Clip(pictures), journal, all_of_them, QUICK, timeline, LOSSLESS, ".mkv", batch_size=2
+            )
+            assert len(made) == (len(expected) if not again else timeline.count(6) - timeline.until(4))
+            for frame, truth in zip(reversed(made), reversed(expected), strict=False):
+                assert torch.equal(frame, truth.frame)
 
 
 class TestJournal:
@@ -189,9 +251,45 @@ class TestJournal:
         journal.path(segment, ".mkv").write_bytes(b"whole")
         journal.record(segment, 8, journal.path(segment, ".mkv"))
         journal.path(Segment(4, 4, False, True), ".mkv").write_bytes(b"half")
+        journal.release()
         again = Journal.opened(target, {}, lambda: 9)
         assert again.made == {0: 8}
         assert sorted(path.name for path in again.folder.iterdir()) == ["000000000.mkv", "journal.json"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="there are no such locks")
+    def test_two_runs_at_once_are_refused_until_the_first_ends_in_whatever_way(self, tmp_path: Path) -> None:
+        target = tmp_path / "out.mkv"
+        program = (
+            "import sys, time; from pathlib import Path; from tlbvfi.segments import Journal\n"
+            "journal = Journal.opened(Path(sys.argv[1]), {}, lambda: 5)\nprint('there', flush=True)\ntime.sleep(1000)"
+        )
+        first = subprocess.Popen([sys.executable, "-c", program, str(target)], stdout=subprocess.PIPE, cwd=REPOSITORY)
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == b"there\n"
+            for force in (False, True):
+                with pytest.raises(JournalError, match="is being written by another run"):
+                    Journal.opened(target, {}, lambda: 6, force=force)
+        finally:
+            first.kill()
+            first.communicate()
+        journal = Journal.opened(target, {}, lambda: 6)
+        assert journal.frames == 5
+        journal.close()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_how_it_was_planned_is_known_later(self, tmp_path: Path) -> None:
+        target, rounding = tmp_path / "out.mkv", Rounding(64, 2, None, 1)
+        journal = Journal.opened(target, {}, lambda: 9)
+        journal.plan([0, 4], [5], rounding)
+        journal.release()
+        again = Journal.opened(target, {}, lambda: 0)
+        assert (again.starts, again.cuts, again.rounding) == ((0, 4), (5,), rounding)
+
+    def test_nothing_is_left_where_the_frames_cannot_be_counted(self, tmp_path: Path) -> None:
+        with pytest.raises(ZeroDivisionError):
+            Journal.opened(tmp_path / "out.mkv", {}, lambda: 1 // 0)
+        assert list(tmp_path.iterdir()) == []
 
     def test_force_goes_on_with_the_same_run(self, tmp_path: Path) -> None:
         target = tmp_path / "out.mkv"

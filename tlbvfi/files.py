@@ -11,6 +11,7 @@ import shutil
 import stat
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,6 +86,24 @@ def put(partial: Path, path: Path) -> None:
             raise
         _copy_into(partial, path)  # a file that is mounted by itself, as containers have them
         partial.unlink()
+
+
+class Lock:
+    """A folder that one run has for itself until it releases it, or until its process ends in whatever way."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Raises:
+            BlockingIOError: another has it.
+            OSError: it is not there.
+        """
+        descriptor = _lock(resolved(folder))
+        self._release = None if descriptor is None else weakref.finalize(self, os.close, descriptor)
+
+    def release(self) -> None:
+        """Leave it to others; again and again, if need be."""
+        if self._release is not None:
+            self._release()
 
 
 def settle(path: Path) -> None:

@@ -6,7 +6,7 @@ Each kind goes around a timeline, and may go around another: ``Cuts(Stills(Multi
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
 from torch import Tensor
@@ -106,3 +106,8 @@ class Skipped(Holds):
 
     def holds(self, index: int, before: Tensor, after: Tensor) -> bool:
         return bool(self._skipped(index))
+
+
+def at_cuts(inner: Timeline, cuts: Iterable[int]) -> Timeline:
+    """A timeline, held where scenes begin with these frames, as it is where :class:`Cuts` finds them."""
+    return Skipped(inner, frozenset(cut - 1 for cut in cuts).__contains__)

@@ -279,6 +279,14 @@ def batched(chosen: Plan, pairs: int, budget: int | None = None) -> Plan:
     return _with_pairs(chosen, pairs)
 
 
+def repeated(found: Plan, rows: int, pairs: int) -> Plan:
+    """The plan with the strips and the pairs at a time of an earlier one for the same size, which decide the last bits
+    of the frames."""
+    if (rows, pairs) == (found.strip_rows, found.batch_size):
+        return found
+    return _counted(replace(found, strip_rows=rows, graphs=found.graphs and rows >= found.padded_size[0]), pairs)
+
+
 def _with_pairs(chosen: Plan, pairs: int) -> Plan:
     if pairs == chosen.batch_size:
         return chosen

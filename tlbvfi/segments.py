@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from .engine import Holding, interpolate_video
-from .files import atomic, settle
+from .files import Lock, atomic, settle
 from .holds import Cuts, Holds
 from .model import TLBVFI
 from .outputs import Output
-from .planning import Plan
+from .planning import Plan, repeated
 from .settings import Settings
 from .targets import VideoTarget
-from .timeline import Piece, Timeline
+from .timeline import Gap, Piece, Timeline
 from .video import Encoding, VideoError, VideoInfo
 
 _JOURNAL = "journal.json"
@@ -61,39 +65,115 @@ def plan_segments(frames: int, length: int, loop: bool = False) -> list[Segment]
     Args:
         loop: with a gap from the last frame to the first one.
     """
-    total = frames if loop else frames - 1
-    starts = range(0, max(total, 1), length)
+    return segments_at(segment_starts(frames, length, loop), frames, loop)
+
+
+def segment_starts(
+    frames: int, length: int, loop: bool = False, cuts: Sequence[int] = (), multiple: int = 1
+) -> list[int]:
+    """The first gaps of segments of `length` gaps, or of half as many at least where one can begin with a cut.
+
+    Args:
+        cuts: the frames with which scenes begin; nothing new is made in the gap before each.
+        multiple: all of them begin at a multiple of this.
+    """
+    total, length = _gaps(frames, loop), -(-length // multiple) * multiple
+    held = [cut - 1 for cut in cuts if (cut - 1) % multiple == 0]
+    starts = [0]
+    while (following := starts[-1] + length) < total:
+        place = bisect_right(held, following) - 1
+        starts.append(held[place] if place >= 0 and held[place] > following - length / 2 else following)
+    return starts
+
+
+def segments_at(starts: Sequence[int], frames: int, loop: bool = False) -> list[Segment]:
+    """Segments that begin with these gaps."""
+    total = _gaps(frames, loop)
     return [
         Segment(
             start,
-            min(length, total - start),
+            end - start,
             begins=start == 0,
-            ends=start == starts[-1],
-            loop_gap=frames - 1 if loop and start == starts[-1] else None,
+            ends=end == total,
+            loop_gap=frames - 1 if loop and end == total else None,
         )
-        for start in starts
+        for start, end in zip(starts, [*starts[1:], total], strict=True)
     ]
 
 
+def _gaps(frames: int, loop: bool) -> int:
+    return frames if loop else frames - 1
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What decides the last bits of the frames on one kind of device; a run that is resumed goes on with the same.
+
+    Attributes:
+        rows: of a strip (:attr:`.planning.Plan.strip_rows`).
+        pairs: that go through the model together, of which segments begin at a multiple.
+        batch_size: as it was asked for.
+        threads: of a CPU.
+    """
+
+    rows: int
+    pairs: int
+    batch_size: int | None = None
+    threads: int | None = None
+
+    @staticmethod
+    def of(plan: Plan | None, batch_size: int | None, device: torch.device) -> Rounding | None:
+        """That of a run; None where it has no plan, and so may change on the way."""
+        if plan is None:
+            return None
+        threads = torch.get_num_threads() if device.type == "cpu" else None
+        return Rounding(plan.strip_rows, batch_size or plan.batch_size, batch_size, threads)
+
+    def plan(self, found: Plan | None) -> Plan | None:
+        """A plan that rounds so."""
+        return None if found is None else repeated(found, self.rows, 1 if self.batch_size else self.pairs)
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[None]:
+        """Within, a CPU works with so many threads."""
+        before = torch.get_num_threads()
+        if device.type == "cpu" and self.threads not in (None, before):
+            torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+
+
 class JournalError(ValueError):
-    """A run that was begun otherwise. One sentence."""
+    """A run that was begun otherwise, or that goes on just now. One sentence."""
 
 
 @dataclass
 class Journal:
     """What is known of a run beyond the process that makes it, in a folder of its own beside the result.
 
+    The folder is locked until :meth:`release` or :meth:`close`, or until the process ends.
+
     Attributes:
         folder: holds the segments.
         asked: what decides the frames, by the names by which it is asked for.
         frames: of the source, exactly.
         made: frames of the result in each segment that is made, by the segment's first gap.
+        starts: the first gaps of all segments; none before they are planned.
+        cuts: the frames with which scenes begin, where they were looked for in all of the source beforehand.
+        rounding: None where it is not known.
     """
 
     folder: Path
     asked: Mapping[str, str]
     frames: int
     made: dict[int, int] = field(default_factory=dict)
+    starts: tuple[int, ...] = ()
+    cuts: tuple[int, ...] | None = None
+    rounding: Rounding | None = None
+    _lock: Lock | None = None
 
     @staticmethod
     def folder_of(target: Path) -> Path:
@@ -109,29 +189,27 @@ class Journal:
             force: where a run was begun otherwise, begin anew.
 
         Raises:
-            JournalError: a run was begun otherwise.
+            JournalError: a run was begun otherwise, or is writing there just now.
             OSError: the folder cannot be written.
         """
         folder = Journal.folder_of(target)
-        found = _read(folder / _JOURNAL)
-        if found is not None:
-            difference = _difference(found.asked, asked)
-            if difference is None:
-                found._clear()
-                return found
-            if not force:
-                raise JournalError(
-                    f"{folder} holds a run that was begun with another {difference}; ask for the same to resume it, "
-                    "give --force to begin anew, or another name as OUT."
-                )
-            _remove(folder)
-        elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise JournalError(f"{folder} is needed, but holds something else; move it, or give another name as OUT.")
-        journal = Journal(folder, asked, count())
-        folder.mkdir(exist_ok=True)
-        journal._write()
-        journal._clear()
+        is_new = not folder.exists()
+        lock = _locked(folder)
+        try:
+            journal = _opened(folder, asked, count, force)
+        except BaseException:
+            lock.release()
+            if is_new:
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
+        journal._lock = lock
         return journal
+
+    def plan(self, starts: Sequence[int], cuts: Sequence[int] | None = None, rounding: Rounding | None = None) -> None:
+        """Note how the segments will be made, before the first of them."""
+        self.starts, self.cuts, self.rounding = tuple(starts), None if cuts is None else tuple(cuts), rounding
+        self._write()
 
     @property
     def done(self) -> int:
@@ -156,9 +234,19 @@ class Journal:
     def close(self) -> None:
         """Remove the folder."""
         _remove(self.folder)
+        self.release()
+
+    def release(self) -> None:
+        """Leave the folder to others."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _write(self) -> None:
-        values = {"asked": dict(self.asked), "frames": self.frames, "made": self.made}
+        values: dict[str, Any] = {"asked": dict(self.asked), "frames": self.frames, "made": self.made}
+        if self.starts:
+            values |= {"starts": self.starts, "cuts": self.cuts}
+        if self.rounding is not None:
+            values["rounding"] = asdict(self.rounding)
         with atomic(self.folder / _JOURNAL) as file:
             file.write_text(f"{json.dumps(values, indent=1)}\n", encoding="utf-8")
         settle(self.folder)
@@ -171,12 +259,50 @@ class Journal:
                 path.unlink()
 
 
+def _locked(folder: Path) -> Lock:
+    """The lock of a journal's folder, which is made where there is none."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            return Lock(folder)
+        except FileNotFoundError:  # the run that had it has just removed it
+            continue
+        except BlockingIOError:
+            raise JournalError(
+                f"{folder} is being written by another run; wait until that has ended, or give another name as OUT."
+            ) from None
+
+
+def _opened(folder: Path, asked: Mapping[str, str], count: Callable[[], int], force: bool) -> Journal:
+    found = _read(folder / _JOURNAL)
+    if found is not None:
+        difference = _difference(found.asked, asked)
+        if difference is None:
+            found._clear()
+            return found
+        if not force:
+            raise JournalError(
+                f"{folder} holds a run that was begun with another {difference}; ask for the same to resume it, "
+                "give --force to begin anew, or another name as OUT."
+            )
+        _empty(folder)
+    elif any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise JournalError(f"{folder} is needed, but holds something else; move it, or give another name as OUT.")
+    journal = Journal(folder, asked, count())
+    journal._write()
+    journal._clear()
+    return journal
+
+
 def _read(path: Path) -> Journal | None:
     """The journal in a file; None where there is none."""
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         made = {int(first): int(frames) for first, frames in values["made"].items()}
-        return Journal(path.parent, dict(values["asked"]), int(values["frames"]), made)
+        starts = tuple(map(int, values.get("starts", ())))
+        cuts = None if values.get("cuts") is None else tuple(map(int, values["cuts"]))
+        rounding = Rounding(**values["rounding"]) if "rounding" in values else None
+        return Journal(path.parent, dict(values["asked"]), int(values["frames"]), made, starts, cuts, rounding)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -190,12 +316,18 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None
 
 
 def _remove(folder: Path) -> None:
-    """Remove a journal's folder; the journal last, so that what is left of a folder is known for what it is."""
+    """Remove a journal's folder."""
+    _empty(folder)
+    shutil.rmtree(folder)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what is in a journal's folder; the journal last, so that what is left of it is known for what it is."""
     if (folder / _JOURNAL).is_file():
         for path in folder.iterdir():
             if path.name != _JOURNAL:
                 path.unlink()
-    shutil.rmtree(folder)
+        (folder / _JOURNAL).unlink()
 
 
 class Seekable(Protocol):
@@ -232,29 +364,115 @@ def interpolate_in_segments(
     Raises:
         ValueError, DeviceMemoryError: as for it. What was made before stays.
     """
-    reader = _Reader(source)
+    lead = lead_of(_ahead(plan, batch_size))
+    if lead and _looks_for_cuts(timeline):
+        timeline = _Remembered(timeline, lead)
+    reader = SegmentReader(source, lead)
     for segment in segments:
         made = segment.first_gap in journal.made
         if made and not _looks_for_cuts(timeline):
             continue
-        frames = reader.window(segment)
         if made:
-            _show(timeline, segment, frames)
+            _show(timeline, segment, reader.window(segment))
             continue
         path = journal.path(segment, suffix)
-        count = interpolate_video(
+        frames = make_segment(
             model,
-            _Window(source.info, frames, source),
-            _SegmentTarget(VideoTarget(path, source.info, encoding=encoding)),
+            source,
+            segment,
+            VideoTarget(path, source.info, encoding=encoding),
             settings,
-            segment.piece(timeline),
+            timeline,
             on_frame,
             plan=plan,
-            first_gap=segment.first_gap,
             batch_size=batch_size,
+            reader=reader,
         )
-        reader.check(segment)
-        journal.record(segment, count, path)
+        journal.record(segment, frames, path)
+
+
+def make_segment(
+    model: TLBVFI,
+    source: Seekable,
+    segment: Segment,
+    target: VideoTarget,
+    settings: Settings,
+    timeline: Timeline,
+    on_frame: Callable[[Output], object] | None = None,
+    *,
+    plan: Plan | None = None,
+    batch_size: int | None = None,
+    on_step: Callable[[int], object] | None = None,
+    reader: SegmentReader | None = None,
+) -> int:
+    """Make the video of one segment, as it would be in a run of the whole, to the bit.
+
+    Where pairs go through the model together, the features of the frame before a segment are those of a batch before
+    it: the gaps of that are made too, and left out.
+
+    Args:
+        target: where it goes; nothing is written where no frame comes in the segment.
+        timeline, on_frame, plan, batch_size, on_step: as for :func:`tlbvfi.interpolate_video`; the timeline is that of
+            the whole video.
+        reader: what has read the segments before this one from the source.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        ValueError, DeviceMemoryError: as for it.
+    """
+    lead = min(lead_of(_ahead(plan, batch_size)), segment.first_gap)
+    first = segment.first_gap - lead
+    before = timeline.until(segment.first_gap) - timeline.until(first) if lead else 0
+    reader = reader or SegmentReader(source)
+    given = count()
+
+    def told(output: Output) -> None:
+        if next(given) >= before and on_frame is not None:
+            on_frame(output)
+
+    made = interpolate_video(
+        model,
+        _Window(source.info, reader.window(segment, lead), source),
+        _SegmentTarget(target, before),
+        settings,
+        segment.piece(timeline),
+        told,
+        plan=plan,
+        first_gap=first,
+        batch_size=batch_size,
+        on_step=on_step,
+    )
+    reader.check(segment)
+    return made
+
+
+def lead_of(pairs: int) -> int:
+    """Gaps before a segment that are made for it, where so many pairs go through the model together."""
+    return pairs if pairs > 1 else 0
+
+
+def _ahead(plan: Plan | None, batch_size: int | None) -> int:
+    return batch_size or (plan.batch_size if plan else 1)
+
+
+class _Remembered(Holds):
+    """A timeline that may be asked for its last gaps again."""
+
+    def __init__(self, inner: Timeline, count: int) -> None:
+        super().__init__(inner)
+        self._gaps: deque[Gap] = deque(maxlen=count)
+
+    def gap(self, index: int, before: Tensor, after: Tensor) -> Gap:
+        for gap in self._gaps:
+            if gap.index == index:
+                return gap
+        self._gaps.append(self.inner.gap(index, before, after))
+        return self._gaps[-1]
+
+    def holds(self, index: int, before: Tensor, after: Tensor) -> bool:
+        return False
 
 
 def _looks_for_cuts(timeline: Timeline) -> bool:
@@ -274,27 +492,29 @@ def _show(timeline: Timeline, segment: Segment, frames: Iterator[Tensor]) -> Non
         before = after
 
 
-class _Reader:
+class SegmentReader:
     """A source, read once in order as far as segments follow one another."""
 
-    def __init__(self, source: Seekable) -> None:
+    def __init__(self, source: Seekable, lead: int = 0) -> None:
+        """lead: gaps before a segment that may be wanted for it."""
         self._source = source
         self._frames: Iterator[Tensor] = iter(())
         self._next = 0  # the index of the frame that comes next
-        self._last: Tensor | None = None  # a copy of the last frame of the last segment
+        self._last: deque[Tensor] = deque(maxlen=lead + 1)  # copies of the last frames of the last segment
 
-    def window(self, segment: Segment) -> Iterator[Tensor]:
-        """The frames before, between and after a segment's gaps."""
-        if self._last is None or self._next != segment.first_gap + 1:
-            self._frames = self._source.frames(segment.first_gap)
-            self._next = segment.first_gap
+    def window(self, segment: Segment, lead: int = 0) -> Iterator[Tensor]:
+        """The frames before, between and after a segment's gaps, and those of so many gaps before it."""
+        if len(self._last) <= lead or self._next != segment.first_gap + 1:
+            self._next = segment.first_gap - lead
+            self._frames = self._source.frames(self._next)
+            self._last.clear()
         else:
-            yield self._last
+            yield from list(self._last)[-1 - lead :]
         own = segment.first_gap + segment.gaps - (segment.loop_gap is not None)
         for frame in islice(self._frames, own + 1 - self._next):
             self._next += 1
-            if self._next > own:
-                self._last = frame.clone()
+            if self._next > own + 1 - (self._last.maxlen or 1):
+                self._last.append(frame.clone())
             yield frame
         if segment.loop_gap is not None and self._next == own + 1:
             yield from islice(self._source.frames(), 1)
@@ -328,9 +548,10 @@ class _SegmentTarget:
     """The file of a segment; none where no frame comes in it."""
 
     target: VideoTarget
+    left_out: int  # frames before the segment
 
     def write(self, frames: Iterable[Tensor], fps: Fraction | None) -> int:
-        remaining = iter(frames)
+        remaining = islice(frames, self.left_out, None)
         for first in remaining:
             return self.target.write(chain([first], remaining), fps)
         return 0

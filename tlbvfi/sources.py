@@ -56,6 +56,11 @@ class FileSource:
         transparent = self._alpha and is_transparent_soon(self._file, self._excerpt, self._fps)
         return replace(info, alpha=True) if transparent else info
 
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames per second in place of the file's own, as given."""
+        return self._fps
+
     def count(self) -> int:
         """The exact number of frames: all of them are decoded for it."""
         return count_frames(self._file, self._excerpt, self._fps)

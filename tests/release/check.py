@@ -29,9 +29,15 @@ _LARGEST = 32_000_000
 #: What is there without being in requirements.txt: PyTorch and what comes with it, ComfyUI and what it requires.
 _GIVEN = {"torch", "triton", "comfy", "comfy_api", "folder_paths", "av", "PIL", "psutil"}
 #: Imported where somebody asks for it on the command line, and said to be missing otherwise.
-_OPTIONAL = {("tlbvfi/peers.py", "cv2"), ("tlbvfi/bench/reports.py", "matplotlib")}
+_OPTIONAL = {
+    ("tlbvfi/peers.py", "cv2"),
+    ("tlbvfi/bench/reports.py", "matplotlib"),
+    ("tlbvfi/cluster/connection.py", "ray"),
+}
 #: Packages for the tests, which must not be needed.
-_DEV_ALONE = ("pytest", "_pytest", "hypothesis", "cv2", "skimage", "scipy", "matplotlib", "pathspec", "websocket")
+_DEV_ALONE = (
+    "pytest", "_pytest", "hypothesis", "cv2", "skimage", "scipy", "matplotlib", "pathspec", "ray", "websocket",
+)  # fmt: skip
 _PROBE, _FAKE_HOST = Path(__file__).with_name("probe.py"), Path(__file__).parents[1] / "fake_host.py"
 _SECONDS = 300
 

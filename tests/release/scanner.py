@@ -134,6 +134,11 @@ ALLOWED: dict[tuple[str, str], str] = {
     ): "counts the devices of ComfyUI's kind (torch.cuda, torch.xpu)",
     ("nodes/host.py", "sys.modules"): "finds ComfyUI's server, to show a text on the node that runs",
     ("tlbvfi/bench/clock.py", "torch as a value"): "waits for a device by its kind (torch.mps, torch.xpu)",
+    (
+        "tlbvfi/cluster/connection.py",
+        "os.environ",
+    ): "RAY_ADDRESS, as Ray reads it; a Ray of ours tells nobody of its use",
+    ("tlbvfi/cluster/connection.py", "socket"): "asks whether the Ray that --cluster names answers",
     ("tlbvfi/commands/main.py", "sys as a value"): "replaces closed standard streams of the command line",
     ("tlbvfi/commands/models.py", "torch as a value"): "a dtype by its name, one of those in the grammar",
     ("tlbvfi/commands/process.py", "ctypes"): "asks the C library to give freed memory back; the command line alone",

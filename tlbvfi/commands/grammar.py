@@ -181,6 +181,25 @@ def time(text: str) -> Fraction:
 
 
 @checked
+def segment(text: str) -> int | Fraction:
+    """A number of frames, or seconds of a number with an s."""
+    match = re.fullmatch(r"(?:(\d{1,7})|(\d{1,5}(?:\.\d{1,6})?)s)", text.strip())
+    value = 0 if match is None else int(match[1]) if match[1] else Fraction(match[2])
+    if not 0 < value <= 1_000_000:
+        raise ValueError(f"must be between 1 and 1000000 source frames, or seconds such as 10s, not {text!r}.")
+    return value
+
+
+@checked
+def part(text: str) -> float:
+    """A number from 0 to 1, of which a card has ten thousand parts."""
+    value = threshold(text)
+    if 0 < value < 0.01:
+        raise ValueError(f"must be 0, or between 0.01 and 1, not {text!r}.")
+    return value
+
+
+@checked
 def threshold(text: str) -> float:
     """A number from 0 to 1."""
     try:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .. import video
+from ..cluster.connection import AUTO, LOCAL, check_address, package
 from ..config import BridgeParams, preset_names
 from ..files import is_special
 from ..obstacles import is_same, unwritable_file
@@ -40,6 +41,7 @@ def add(commands: grammar.Commands) -> None:
     _add_timeline(command.add_argument_group("which frames come"))
     _add_making(command.add_argument_group("how new ones are made"))
     _add_encoding(command.add_argument_group("how they are written"))
+    _add_cluster(command.add_argument_group("many cards and hosts"))
 
 
 def _add_timeline(command: grammar.Arguments) -> None:
@@ -137,8 +139,30 @@ def _add_encoding(command: grammar.Arguments) -> None:
         help="write OUT in segments into a folder beside it; the same command line goes on after the last whole one",
     )  # fmt: skip
     command.add_argument(
-        "--segment", type=grammar.number_between(1, 1_000_000), default=_SEGMENT, metavar="FRAMES",
-        help="source frames of a segment of --resume",
+        "--segment", type=grammar.segment, default=_SEGMENT, metavar="FRAMES|SECONDSs",
+        help="length of a segment of --resume and --cluster: source frames, or seconds such as 10s; longer by a few "
+        "where several gaps go through the model together",
+    )  # fmt: skip
+
+
+def _add_cluster(command: grammar.Arguments) -> None:
+    command.add_argument(
+        "--cluster", nargs="?", const=AUTO, metavar="ADDRESS",
+        help="have the segments made by all cards, or hosts, of a Ray (docs/CLUSTER.md), and go on as --resume does: "
+        f"HOST:PORT, {LOCAL} for one of this host that ends with the run, or {AUTO}: one that runs here, else a local "
+        "one; None: without",
+    )  # fmt: skip
+    command.add_argument(
+        "--workers", type=grammar.number_between(1, 10_000), metavar="N",
+        help="how many, at most; None: one for every card, or without cards one for every host",
+    )  # fmt: skip
+    command.add_argument(
+        "--num-gpus", type=grammar.part, metavar="G",
+        help="cards of a worker, from 0 (its CPU) to 1; less than 1 for several on a card; None: 1 where there are any",
+    )  # fmt: skip
+    command.add_argument(
+        "--source", dest="reach", choices=("auto", "shared", "sent"), default="auto",
+        help="how workers come to IN: by its path, or as packets through Ray; auto: by its path where they see it",
     )  # fmt: skip
 
 
@@ -150,12 +174,13 @@ def run(options: argparse.Namespace) -> None:
     _check_pipes(options)
     _check_cuts_picture(options)
     _check_schedule(options)
+    _check_cluster(options)
     video.Excerpt(options.start, options.end)
     weight_file(options.model)
     with starting():
-        from . import interpolate_run
+        from . import cluster_run, interpolate_run
 
-    interpolate_run.run(options)
+    (interpolate_run if options.cluster is None else cluster_run).run(options)
 
 
 def _check_files(options: argparse.Namespace) -> None:
@@ -167,8 +192,10 @@ def _check_files(options: argparse.Namespace) -> None:
         video.check_target(target, source, options.encoding, force=options.force)
     if (options.codec != "auto" or options.crf is not None) and (target is None or not target.suffix):
         raise video.VideoError("--codec and --crf are for video files; give such a file as OUT, or leave them out.")
-    if options.resume and (source is None or target is None or not _can_be_joined(target)):
-        raise video.VideoError("--resume needs files: a video or a folder of pictures as IN, and a video file as OUT.")
+    if not (options.resume or options.cluster) or (source and target and _can_be_joined(target)):
+        return
+    name = "--cluster" if options.cluster else "--resume"
+    raise video.VideoError(f"{name} needs files: a video or a folder of pictures as IN, and a video file as OUT.")
 
 
 def _can_be_joined(target: Path) -> bool:
@@ -223,6 +250,23 @@ def _check_cuts_picture(options: argparse.Namespace) -> None:
     video.check_apart(path, options.source)
     if path.exists() and not is_special(path) and not options.force:
         raise ValueError(f"{path} exists already; choose another name, or give --force to replace it.")
+
+
+def _check_cluster(options: argparse.Namespace) -> None:
+    if options.cluster is None:
+        given = {"--workers": options.workers, "--num-gpus": options.num_gpus, "--source": options.reach != "auto"}
+        for name, value in given.items():
+            if value is not None and value is not False:
+                raise ValueError(f"{name} is for the workers of --cluster; give that too, or leave it out.")
+        return
+    check_address(options.cluster)
+    if options.device not in ("auto", "cpu", "cuda", "xpu"):
+        raise ValueError(
+            f"With --cluster Ray chooses the card; give --device auto, cpu, cuda or xpu, not {options.device}."
+        )
+    if options.device == "cpu" and options.num_gpus:
+        raise ValueError("--device cpu needs no card; leave out --num-gpus.")
+    package()
 
 
 def _check_schedule(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -59,10 +60,20 @@ def progress_bar(total: int | None, name: str, done: int = 0) -> Iterator[Callab
     Yields:
         What is to be called with every frame.
     """
+    with bar(total, name, done) as drawn:
+
+        def on_frame(_: object) -> None:
+            drawn.update()
+
+        yield on_frame
+
+
+def bar(total: int | None, name: str, done: int = 0) -> Any:
+    """The same, as it is drawn; what its ``postfix`` says comes last."""
     terminal = sys.stderr.isatty()
     amount = "{n_fmt} frames" if total is None else "{n_fmt} of {total_fmt} frames, {percentage:.0f}%"
     left = "" if total is None else ", {remaining} left"
-    with tqdm(
+    return tqdm(
         total=total,
         desc=name,
         initial=done,
@@ -71,10 +82,5 @@ def progress_bar(total: int | None, name: str, done: int = 0) -> Iterator[Callab
         file=None if terminal else _Lines(),
         mininterval=0.1 if terminal else _SECONDS_A_LINE,
         maxinterval=_SECONDS_A_LINE,
-        bar_format=None if terminal else f"{{desc}}: {amount}, {{rate_fmt}}{left}",
-    ) as bar:
-
-        def on_frame(_: object) -> None:
-            bar.update()
-
-        yield on_frame
+        bar_format=None if terminal else f"{{desc}}: {amount}, {{rate_fmt}}{left}{{postfix}}",
+    )
