@@ -107,7 +107,7 @@ def fetch(
         with Incomplete(target) as file:
             _Fetch(url, host, file, begins, on_bytes, patience or Patience(), besides).run()
     except BusyError as error:
-        raise FetchError(f"another run is doing so just now, into {quoted(str(error), 300)}; wait for it") from None
+        raise FetchError(f"another run is at it, and writes {quoted(str(error), 300)}; wait for its end") from None
 
 
 class _Fetch:

@@ -59,6 +59,8 @@ class Incomplete:
             self._stream.close()
         self._unkept.__exit__(kind, error, at)
         if self._stream is None or self._path is None:
+            if error is None:
+                self._remove_others()
             return
         try:
             if error is None:
@@ -71,7 +73,11 @@ class Incomplete:
             stream.close()
         put(path, self._target)
         self._path = None
-        for other in _found(self._target):
+        self._remove_others()
+
+    def _remove_others(self) -> None:
+        """Remove what is left of the file, now that it is whole."""
+        for other in [] if self._special else _found(self._target):
             with suppress(BlockingIOError):
                 if (there := _opened(other)) is not None:
                     _unlink(there, other)
@@ -274,8 +280,10 @@ def _is_worth_it(stream: BinaryIO, begins: tuple[bytes, ...]) -> bool:
             return False
         while left >= max(size - 2 * _SYNC, _LEAST):
             stream.seek(left - len(_ZEROS))
-            if stream.read(len(_ZEROS)) != _ZEROS:
-                stream.truncate(left)
+            block = stream.read(len(_ZEROS))
+            if block != _ZEROS:
+                if left < size:
+                    stream.truncate(left - len(block) + len(block.rstrip(b"\0")))
                 break
             left -= len(_ZEROS)
         stream.seek(0)
