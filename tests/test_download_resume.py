@@ -181,7 +181,11 @@ def test_one_at_a_time(run: Runner, tmp_path: Path, other: bool) -> None:
     assert held is not None
     with held:
         code, err = run()
-        assert (code, len(err.splitlines()), f"another run is at it, and writes '{path.name}'" in err) == (1, 1, True)
+        assert (code, len(err.splitlines()), f"another run is downloading it just now, into '{path.name}'" in err) == (
+            1,
+            1,
+            True,
+        )
         assert "goes on" not in err and Hub.asked == [] and path.read_bytes() == WHOLE[:SHARE]
     assert run()[0] == 0 and names(tmp_path) == [NAME]
 

@@ -107,7 +107,9 @@ def fetch(
         with Incomplete(target) as file:
             _Fetch(url, host, file, begins, on_bytes, patience or Patience(), besides).run()
     except BusyError as error:
-        raise FetchError(f"another run is at it, and writes {quoted(str(error), 300)}; wait for its end") from None
+        raise FetchError(
+            f"another run is downloading it just now, into {quoted(str(error), 300)}; wait for its end"
+        ) from None
 
 
 class _Fetch:

@@ -123,8 +123,7 @@ class Incomplete:
         return self._path is None or (sha256 is not None and self._path == self._named(sha256))
 
     def _named(self, sha256: str) -> Path:
-        stem = os.fsencode(self._target.name)[:_LONGEST].decode(errors="ignore")
-        return self._target.with_name(f"{stem}.{sha256[:_DIGITS]}{_SUFFIX}")
+        return self._target.with_name(f"{_stem(self._target)}.{sha256[:_DIGITS]}{_SUFFIX}")
 
     def begin(self, sha256: str | None) -> None:
         """Write to an empty file from now on, of which that is known; what was written to before goes.
@@ -200,9 +199,13 @@ def is_kept(target: Path) -> bool:
     return False
 
 
+def _stem(target: Path) -> str:
+    return os.fsencode(target.name)[:_LONGEST].decode(errors="ignore")
+
+
 def _found(target: Path) -> Iterator[Path]:
     """What is called like something of a file, the newest first."""
-    stem = os.fsencode(target.name)[:_LONGEST].decode(errors="ignore")
+    stem = _stem(target)
     found: list[tuple[float, Path]] = []
     with suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:
@@ -252,15 +255,20 @@ def _created(path: Path, target: Path) -> BinaryIO | None:
         BlockingIOError: another has it.
         OSError: it cannot be made.
     """
-    new = True
-    try:
-        create(path, target)
-    except FileExistsError:
-        new = False
-    stream = _opened(path)
-    if stream is None and new:  # there are no locks here
-        path.unlink(missing_ok=True)
-    return stream
+    while True:
+        new: os.stat_result | None = None
+        with suppress(FileExistsError, FileNotFoundError):
+            create(path, target)
+            new = path.lstat()
+        if (stream := _opened(path)) is not None:
+            return stream
+        try:
+            there = path.lstat()
+        except FileNotFoundError:  # another has removed it before it was locked
+            continue
+        if new is not None and os.path.samestat(new, there):  # there are no locks here
+            path.unlink(missing_ok=True)
+        return None
 
 
 def _unlink(stream: BinaryIO, path: Path) -> None:
