@@ -126,6 +126,19 @@ def test_what_is_not_ours_is_left_alone(run: Runner, tmp_path: Path, kind: str) 
     assert (tmp_path / "other").read_bytes() == WHOLE[:SHARE]
 
 
+@POSIX
+@pytest.mark.parametrize(("mode", "taken"), [(0o777, True), (0o1777, False)])
+def test_what_is_of_another_user(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, taken: bool
+) -> None:
+    """It is taken up if it is the folder's owner's and could be renamed."""
+    (tmp_path / LEFT).write_bytes(WHOLE[:SHARE])
+    tmp_path.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert run() == (0, "") and begins() == [SHARE if taken else 0]
+    assert names(tmp_path) == [NAME, *([] if taken else [LEFT])] and (tmp_path / NAME).read_bytes() == WHOLE
+
+
 @pytest.mark.parametrize(
     ("fault", "said", "kept"),
     [

@@ -245,7 +245,10 @@ def _is_ours(state: os.stat_result, path: Path) -> bool:
     """Whether it is a file with this name alone, and whoever owns it is us, or may do as he likes here anyway."""
     if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
         return False
-    return os.name == "nt" or state.st_uid in (os.geteuid(), path.parent.stat().st_uid)
+    if os.name == "nt" or state.st_uid == os.geteuid():
+        return True
+    folder = path.parent.stat()
+    return state.st_uid == folder.st_uid and not folder.st_mode & stat.S_ISVTX
 
 
 def _created(path: Path, target: Path) -> BinaryIO | None:
