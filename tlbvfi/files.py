@@ -324,13 +324,19 @@ def remove_left_behind(folder: Path, path: Path) -> None:
                 if entry.name.startswith(begin)
                 and entry.name.endswith(f".partial{end}")
                 and _PARTIAL.fullmatch(entry.name)
-                and _is_left_behind(entry)
             ]
     except OSError:
         return
     for each in left:
+        try:
+            held = _lock(each)
+        except OSError:
+            held = None
+        if held is None:  # somebody writes to it, or it is a link
+            continue
         log.info("%s, which a run that was ended by force has left, is removed.", escaped(str(each), 300))
         _remove(each)
+        os.close(held)  # only now, so that nobody who has just made it takes it for his own
 
 
 @contextmanager
