@@ -9,9 +9,10 @@ from pathlib import Path
 from ..tlbvfi.config import ModelParams
 from ..tlbvfi.conversion import convert, weight_bytes
 from ..tlbvfi.files import is_special
+from ..tlbvfi.incomplete import is_kept
 from ..tlbvfi.known_models import PUBLISHED_FILE
 from ..tlbvfi.obstacles import uncreatable, unwritable_file
-from ..tlbvfi.published import LICENCE, DownloadError, address, download
+from ..tlbvfi.published import GOES_ON, LICENCE, DownloadError, address, download
 from ..tlbvfi.quoting import escaped, sentence
 from ..tlbvfi.weight_file import SAFETENSORS, SUFFIXES
 from ..utils.model_cache import FileIdentity
@@ -87,7 +88,8 @@ def _note(path: Path) -> None:
 def fetch(converted: bool = False) -> Path:
     """Fetch the file into a model folder, under ComfyUI's eyes: its bar moves by bytes, its cancel button works.
 
-    It is there whole or not at all: of a download that fails or is cancelled nothing is kept.
+    It is there whole or not at all: what comes of a download that fails or is cancelled lies beside its place, where
+    the next one goes on with it.
 
     Args:
         converted: it will be converted beside it, for which there must be room too.
@@ -108,7 +110,8 @@ def fetch(converted: bool = False) -> Path:
     try:
         download(url, target, _Watch(), weight_bytes(ModelParams()) if converted else 0)
     except BaseException:
-        log.info("TLB-VFI: nothing of the download, which did not come to its end, is kept.")
+        kept = GOES_ON if is_kept(target) else "nothing of it is kept"
+        log.info("TLB-VFI: the download did not come to its end; %s.", kept)
         raise
     log.info("TLB-VFI: %s downloaded in %.0f s.", PUBLISHED_FILE, time.monotonic() - began)
     _note(target)

@@ -90,7 +90,8 @@ def still_threshold() -> Declaration:
             "step": 0.0001,
             "round": 0.0001,
             "tooltip": "Where two neighbours differ by less in every small block, the frame is copied rather than "
-            "computed. Raise it a little for doubled frames in compressed video. 0: off, for film grain.",
+            "computed. The default finds doubled frames that are exactly equal. In H.264, 0.02 finds them at crf 17 to "
+            "23, 0.03 nearly all at crf 28. 0: off, for film grain.",
         },
     )
 

@@ -65,8 +65,10 @@ class Hub(BaseHTTPRequestHandler):
 
     def file(self) -> None:
         begin = self.begin()
+        if begin and begin >= len(self.weights):
+            return self.send(416, Content_Range=f"bytes */{len(self.weights)}")
         place = f"bytes {begin}-{len(self.weights) - 1}/{len(self.weights)}" if begin else None
-        self.send(206 if begin else 200, self.weights[begin:], Content_Range=place)
+        return self.send(206 if begin else 200, self.weights[begin:], Content_Range=place)
 
     def part(self, count: int) -> None:
         """Break off after so many bytes of what is asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -216,6 +217,34 @@ def test_cancel_waits_for_nobody(
         download()
     assert not waits and names(folder) == [] and len(Hub.asked) == 1
     released.set()
+
+
+def test_what_has_come_is_kept_when_cancelled(
+    pack: ModuleType,
+    host: FakeHost,
+    folder: Path,
+    download: Download,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Under a name that no list of models shows; the next run, of any way, asks for the rest."""
+    caplog.set_level(logging.INFO)
+    whole = hub.WEIGHTS[:4] + bytes(range(1, 255)) * 10_000
+    monkeypatch.setattr(Hub, "weights", whole)
+    monkeypatch.setattr(part("tlbvfi.fetching"), "Patience", Patience)
+    left = f"vimeo_unet.pth.{hashlib.sha256(whole).hexdigest()[:16]}.incomplete"
+    host.on_check = lambda: setattr(host, "interrupt", bool(host.progress) and host.progress[-1][0] > 1_200_000)
+    monkeypatch.setattr(part("nodes.published"), "_BAR_PAUSE", 0.0)
+    with pytest.raises(Interrupted):
+        download()
+    assert names(folder) == [left] and "end; the next run goes on where it stopped." in caplog.text
+    assert (size := (folder / left).stat().st_size) > 1_200_000
+    listed = pack.NODE_CLASS_MAPPINGS["TLBVFI_Interpolator_V2"].INPUT_TYPES()["required"]["model_name"][0]
+    assert listed[-1] == ENTRY and not any("incomplete" in name for name in listed)
+    host.interrupt, host.on_check = False, lambda: None
+    Hub.asked.clear()
+    assert download()[0] == "vimeo_unet.pth" and Hub.asked == [f"{each} bytes={size}-" for each in ASKED]
+    assert names(folder) == ["vimeo_unet.pth"] and (folder / "vimeo_unet.pth").read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""A large file over HTTP, by Python's own means: there whole and checked, or not at all, within a bounded time."""
+"""A large file over HTTP, by Python's own means: there whole and checked, or not at all, within a bounded time.
+
+What came in a run that was broken off is taken up by the next one (:mod:`.incomplete`).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 from urllib.parse import urlsplit
 
-from .files import atomic
+from .incomplete import BusyError, Incomplete
 from .quoting import quoted, sentence
 
 _CHUNK = 1 << 18
@@ -43,6 +46,10 @@ class _Broken(Exception):
     def __init__(self, text: str, wait: float = 0.0) -> None:
         super().__init__(text)
         self.wait = wait
+
+
+class _PastEnd(_Broken):
+    """There is less of the file than has come of it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def fetch(
     patience: Patience | None = None,
     besides: int = 0,
 ) -> None:
-    """Fetch a file. A connection that breaks is taken up where it broke.
+    """Fetch a file. A connection that breaks is taken up where it broke, and so is what an earlier call has left.
 
     Args:
         url: of a hub: its first answer may state size and SHA-256 (``X-Linked-Size``, ``X-Linked-Etag``) and lead on.
@@ -92,10 +99,17 @@ def fetch(
     Raises:
         FetchError: it cannot be had.
         OSError: it cannot be written.
+
+    Whatever is raised, :func:`.incomplete.is_kept` says whether the next call goes on.
     """
     host = urlsplit(url).hostname or url
-    with atomic(target) as partial, partial.open("r+b") as stream:
-        _Fetch(url, host, stream, partial.parent, begins, on_bytes, patience or Patience(), besides).run()
+    try:
+        with Incomplete(target) as file:
+            _Fetch(url, host, file, begins, on_bytes, patience or Patience(), besides).run()
+    except BusyError as error:
+        raise FetchError(
+            f"another run is downloading it just now, into {quoted(str(error), 300)}; wait for its end"
+        ) from None
 
 
 class _Fetch:
@@ -103,31 +117,62 @@ class _Fetch:
         self,
         url: str,
         host: str,
-        stream: BinaryIO,
-        folder: Path,
+        file: Incomplete,
         begins: tuple[bytes, ...],
         on_bytes: Callable[[int, int | None], object],
         patience: Patience,
         besides: int,
     ) -> None:
-        self._url, self._host, self._stream, self._folder, self._besides = url, host, stream, folder, besides
+        self._url, self._host, self._file, self._besides = url, host, file, besides
         self._begins, self._on_bytes, self._patience = begins, on_bytes, patience
         self._size: int | None = None
         self._sha256: str | None = None
         self._start_over()
 
     def _start_over(self) -> None:
-        self._stream.seek(0)
-        self._stream.truncate()
-        self._count, self._digest = 0, hashlib.sha256()
+        self._count, self._digest, self._resumed = 0, hashlib.sha256(), False
 
     def run(self) -> None:
-        failures, counted_from = 0, 0
+        self._take_up()
+        self._come_to_the_end()
+        if self._is_wrong() and self._resumed:  # something has happened to it between the runs
+            self._file.drop()
+            self._start_over()
+            self._come_to_the_end()
+        if self._is_wrong():
+            self._file.drop()
+            raise FetchError(
+                f"what came from {self._host} is not the file (its SHA-256 is {self._digest.hexdigest()[:16]}..., "
+                f"the hub states {str(self._sha256)[:16]}...)"
+            )
+
+    def _is_wrong(self) -> bool:
+        return self._sha256 is not None and self._digest.hexdigest() != self._sha256
+
+    def _take_up(self) -> None:
+        """Go on with what an earlier run has left."""
+        stream = self._file.take_up(self._begins)
+        if stream is None:
+            return
+        self._resumed = True
+        while data := _read(stream):
+            self._digest.update(data)
+            self._count += len(data)
+            self._tell()
+        if data is None:
+            self._file.drop()
+            self._start_over()
+
+    def _come_to_the_end(self) -> None:
+        failures, counted_from = 0, self._count
         while True:
             try:
                 self._attempt()
                 break
             except _Broken as error:
+                if isinstance(error, _PastEnd):
+                    self._file.drop()
+                    self._start_over()
                 if self._count - counted_from >= _PROGRESS:
                     failures = 0
                 failures, counted_from = failures + 1, self._count
@@ -135,12 +180,6 @@ class _Fetch:
                     raise FetchError(f"{self._host} {error}") from None
                 pause = self._patience.pause * 2 ** (failures - 1)
                 self._rest(max(pause, min(error.wait, _LONGEST_WAIT)))
-        if self._sha256 is not None and self._digest.hexdigest() != self._sha256:
-            raise FetchError(
-                f"what came from {self._host} is not the file (its SHA-256 is {self._digest.hexdigest()[:16]}..., "
-                f"the hub states {self._sha256[:16]}...)"
-            )
-        self._stream.flush()
 
     def _rest(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -197,8 +236,11 @@ class _Fetch:
             raise FetchError(f"{self._host} has an empty file in its place")
         if facts.size is None and facts.sha256 is None:
             raise FetchError(f"{self._host} does not say how large the file is")
-        known = self._size, self._sha256
-        if self._count and known != (facts.size, facts.sha256):  # another file by now
+        if self._count and not self._is_same(facts):
+            if facts.sha256 is None:
+                self._file.let_go()
+            else:
+                self._file.drop()
             self._start_over()
             raise _Broken("changed the file meanwhile")
         self._size, self._sha256 = facts.size, facts.sha256
@@ -206,20 +248,37 @@ class _Fetch:
             if facts.begin:
                 raise FetchError(f"{self._host} sends another part of the file than it is asked for")
             self._start_over()
-        if not self._count and self._size is not None:
-            free = shutil.disk_usage(self._folder).free
-            if free < (needed := self._size + self._besides):
+        if not self._count:
+            self._file.begin(self._sha256)
+        if self._size is not None:
+            free = shutil.disk_usage(self._file.folder).free
+            if free < (needed := self._size - self._count + self._besides):
                 raise FetchError(f"it takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
+
+    def _is_same(self, facts: _Facts) -> bool:
+        """Whether what has come is of that file."""
+        if (self._size, self._sha256) != (None, None):
+            return (self._size, self._sha256) == (facts.size, facts.sha256)
+        return self._file.has(facts.sha256) and (facts.size is None or self._count <= facts.size)
 
     def _write(self, data: bytes) -> None:
         if not self._count and not data.startswith(self._begins):
             raise FetchError(f"{self._host} sends something else than the file (it begins with {quoted(data, 24)})")
         self._count += len(data)
         if self._size is not None and self._count > self._size:
+            self._file.drop()
             raise FetchError(f"{self._host} sends more than the {self._size} bytes of the file")
         self._digest.update(data)
-        self._stream.write(data)
+        self._file.write(data)
         self._tell()
+
+
+def _read(stream: BinaryIO) -> bytes | None:
+    """The next bytes of a file, none at its end; None where the disk does not give them."""
+    try:
+        return stream.read(_CHUNK)
+    except OSError:
+        return None
 
 
 class _Puller(threading.Thread):
@@ -256,7 +315,19 @@ class _Puller(threading.Thread):
         if self._begin:
             headers["Range"] = f"bytes={self._begin}-"
         request = urllib.request.Request(self._url, headers=headers)
-        with urllib.request.build_opener(redirects).open(request, timeout=self._timeout) as answer:
+        try:
+            opened = urllib.request.build_opener(redirects).open(request, timeout=self._timeout)
+        except urllib.error.HTTPError as error:
+            if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise
+            facts = _facts(error.code, error.headers, redirects.stated)
+            error.close()
+            if facts.begin != self._begin:
+                raise _PastEnd("has a shorter file by now (416)") from None
+            self._put(facts)  # all of it is there
+            self._put(b"")
+            return
+        with opened as answer:
             if answer.headers.get_content_type() == "text/html":
                 host = urlsplit(answer.url).hostname
                 raise FetchError(f"{host} answers with a page instead of the file (a proxy, or a login, in between?)")
@@ -298,11 +369,17 @@ def _facts(status: int, headers: Message, stated: Mapping[str, str]) -> _Facts:
         if found is None:
             raise FetchError("the server sends a part of the file without saying which")
         begin, size = int(found[1]), int(found[2])
+    elif status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        found = re.fullmatch(r"bytes \*/(\d{1,18})", headers.get("Content-Range", ""))
+        size = None if found is None else int(found[1])
     linked = _number(stated.get("x-linked-size"))
     if None not in (linked, size) and linked != size:
         raise FetchError(f"the server offers {size} bytes instead of the {linked} that the hub states")
+    size = size if linked is None else linked
+    if status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        begin = size or 0
     etag = (stated.get("x-linked-etag") or headers.get("ETag") or "").removeprefix("W/").strip('"').lower()
-    return _Facts(begin, size if linked is None else linked, etag if _SHA256.fullmatch(etag) else None)
+    return _Facts(begin, size, etag if _SHA256.fullmatch(etag) else None)
 
 
 def _number(text: str | None) -> int | None:
@@ -333,8 +410,6 @@ def _answered(error: urllib.error.HTTPError, host: str) -> Exception:
         return FetchError(f"{host} has no such file (404)")
     if code in (401, 403, 451):
         return FetchError(f"{host} does not give it out ({code})")
-    if code == 416:
-        return FetchError(f"{host} has a shorter file by now (416)")
     if code in (408, 425, 429) or code >= 500:
         wait = _number(error.headers.get("Retry-After")) or 0
         return _Broken(f"is too busy ({code})" if code == 429 else f"fails ({code})", float(wait))

@@ -28,6 +28,8 @@ _PARTIAL = re.compile(r"\..*\.[0-9a-f]{12}\.partial(\..*)?", re.DOTALL)
 _PATIENCE = 10.0
 #: What a file system's own folder may hold from the start.
 _ALWAYS_THERE = ("lost+found",)
+#: Which byte of a file is locked where locks are of bytes.
+_LOCKED_BYTE = 1 << 40
 
 
 @contextmanager
@@ -45,8 +47,8 @@ def atomic(path: Path) -> Iterator[Path]:
             yield path
         return
     path = resolved(path)
-    _remove_left_behind(path.parent, path)
-    with _partial(path, lambda partial: _create(partial, path)) as partial:
+    remove_left_behind(path.parent, path)
+    with _partial(path, lambda partial: create(partial, path)) as partial:
         yield partial
         put(partial, path)
 
@@ -60,7 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path = resolved(path)
     inside = path.is_dir()
-    _remove_left_behind(path if inside else path.parent, path)
+    remove_left_behind(path if inside else path.parent, path)
     with _partial(path / path.name if inside else path, os.mkdir) as partial:
         yield partial
         if inside:
@@ -200,7 +202,7 @@ def _remove(partial: Path) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _create(partial: Path, path: Path) -> None:
+def create(partial: Path, path: Path) -> None:
     """A new file, no more open to others than the one that it will replace."""
     before = _state(path)
     mode = 0o666 if before is None else stat.S_IMODE(before.st_mode) & 0o777
@@ -272,19 +274,49 @@ def _lock(path: Path) -> int | None:
     """
     if sys.platform == "win32":
         return None
-    import fcntl
-
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = lock(descriptor)
         os.stat(path, follow_symlinks=False)
     except (BlockingIOError, FileNotFoundError):
         os.close(descriptor)
         raise
-    except OSError:  # this file system has no locks
+    except OSError:
+        locked = False
+    if not locked:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file, or where folders can be opened a folder, until it is closed; False where there are no locks.
+
+    Raises:
+        BlockingIOError: another has it.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)  # far behind the end, because nobody else may read it
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        except OSError:
+            return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # this file system has none
+        return False
+    return True
 
 
 def _is_left_behind(entry: os.DirEntry[str]) -> bool:
@@ -300,7 +332,7 @@ def _is_left_behind(entry: os.DirEntry[str]) -> bool:
     return lock is not None
 
 
-def _remove_left_behind(folder: Path, path: Path) -> None:
+def remove_left_behind(folder: Path, path: Path) -> None:
     """Remove partial files and folders of `path` that runs which were killed have left."""
     begin, end = _begin(path), _end(path)
     try:
@@ -311,13 +343,19 @@ def _remove_left_behind(folder: Path, path: Path) -> None:
                 if entry.name.startswith(begin)
                 and entry.name.endswith(f".partial{end}")
                 and _PARTIAL.fullmatch(entry.name)
-                and _is_left_behind(entry)
             ]
     except OSError:
         return
     for each in left:
+        try:
+            held = _lock(each)
+        except OSError:
+            held = None
+        if held is None:  # somebody writes to it, or it is a link
+            continue
         log.info("%s, which a run that was ended by force has left, is removed.", escaped(str(each), 300))
         _remove(each)
+        os.close(held)  # only now, so that nobody who has just made it takes it for his own
 
 
 @contextmanager

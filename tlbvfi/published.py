@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from .fetching import FetchError, fetch
+from .incomplete import is_kept
 from .known_models import PUBLISHED_FILE, PUBLISHED_REPOSITORY, PUBLISHED_REVISION
 from .quoting import escaped, quoted
 
@@ -20,6 +21,9 @@ _HUB, _HUB_VARIABLE = "https://huggingface.co", "HF_ENDPOINT"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 #: First bytes of what torch.save writes: a ZIP archive, or a pickle.
 _BEGINS = (b"PK\x03\x04", b"\x80\x02")
+
+#: What is said of a download that was broken off and is kept.
+GOES_ON = "the next run goes on where it stopped"
 
 
 class DownloadError(RuntimeError):
@@ -59,11 +63,18 @@ def download(url: str, target: Path, on_bytes: Callable[[int, int | None], objec
     """Fetch the file from its address; arguments as of :func:`.fetching.fetch`.
 
     Raises:
-        DownloadError: it cannot be had or not be written. What was at `target` stays.
+        DownloadError: it cannot be had or not be written. What was at `target` stays. The sentence says whether the
+            next run goes on.
     """
     try:
         fetch(url, target, _BEGINS, on_bytes, besides=besides)
     except FetchError as error:
-        raise DownloadError(f"{PUBLISHED_FILE} could not be downloaded: {error}.") from None
+        raise DownloadError(f"{PUBLISHED_FILE} could not be downloaded: {error}{_rest(target)}.") from None
     except OSError as error:
-        raise DownloadError(f"{escaped(str(target), 300)} cannot be written ({error.strerror or error}).") from None
+        raise DownloadError(
+            f"{escaped(str(target), 300)} cannot be written ({error.strerror or error}){_rest(target)}."
+        ) from None
+
+
+def _rest(target: Path) -> str:
+    return f"; {GOES_ON}" if is_kept(target) else ""

@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> None:
     if target.exists() and not options.force:
         raise ValueError(f"{target} is there already; give --force to fetch it anew.")
     with starting():
-        from ..published import LICENCE, DownloadError, address, download
+        from ..incomplete import is_kept
+        from ..published import GOES_ON, LICENCE, DownloadError, address, download
     url = address(options.revision)
     with starting():
         from tqdm import tqdm
@@ -65,5 +66,7 @@ def run(options: argparse.Namespace) -> None:
             download(url, target, on_bytes)
         except DownloadError as error:
             raise RunError(str(error)) from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(*([f"interrupted; {GOES_ON}."] if is_kept(target) else [])) from None
     shown = escaped(str(target), 300)
     print(f"{shown}\nFor faster loading: python -m tlbvfi convert {shown} {Path(shown).with_suffix('.safetensors')}")

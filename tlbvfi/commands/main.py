@@ -70,8 +70,8 @@ def _ended(arguments: Sequence[str] | None, own_process: bool) -> ExitCode:
         name = f"tlbvfi {options.command}"
         options.run(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"\n{name}: {INTERRUPTED}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\n{name}: {str(error) or INTERRUPTED}", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         raise
