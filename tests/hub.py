@@ -119,7 +119,7 @@ def use(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, fetching: 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(fetching, "Patience", functools.partial(fetching.Patience, 0.4, 0.2, 5000, 3, 0.01))
+    monkeypatch.setattr(fetching, "Patience", functools.partial(fetching.Patience, 0.8, 0.3, 5000, 3, 0.01))
     monkeypatch.setattr(Hub, "fault", None)
     monkeypatch.setattr(Hub, "asked", [], raising=False)
     monkeypatch.setattr(Hub, "weights", WEIGHTS)
