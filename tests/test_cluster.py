@@ -285,3 +285,15 @@ def test_a_worker_says_why_it_cannot_help(tiny_checkpoint: Path) -> None:
 def test_the_package_is_that_of_the_extra() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     assert f'cluster = ["{connection.PACKAGE}"]' in text
+
+
+def test_a_host_without_this_version_is_said_in_a_sentence() -> None:
+    """As Ray writes it: what is missing is at the end, behind a page of colours and places."""
+    said = (
+        "The actor died because of an error raised in its creation task, \x1b[36mray::Worker.__init__()\x1b[39m "
+        f"(pid=7, ip=10.0.0.2, repr={'<object>' * 80})\n"
+        "RuntimeError: The actor with name Worker failed to import on the worker.\n\n"
+        "\x1b[36mray::Worker.__init__()\x1b[39m\n  ^^^^^\nModuleNotFoundError: No module named 'tlbvfi.cluster'"
+    )
+    with pytest.raises(ClusterError, match=r"install the same there: ModuleNotFoundError: No module named 'tlbvfi\."):
+        Workers.__new__(Workers)._gone(None, RuntimeError(said))  # type: ignore[arg-type]

@@ -86,8 +86,7 @@ def _connect(ray: ModuleType, address: str, **own: Any) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     found = _running() if address == AUTO else None if address == LOCAL else address
     if found is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of ours tells nobody of its use
-        with _for_this_host_alone():
+        with _for_this_host_alone(), _telling_nobody():
             _init(ray, LOCAL, _node_ip_address=_LOOPBACK, dashboard_host=_LOOPBACK, **own, **quiet)
         return
     check_address(found)
@@ -145,6 +144,19 @@ def _for_this_host_alone() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _telling_nobody() -> Iterator[None]:
+    """Within, a Ray that starts sends no statistics of its use, unless the user has said otherwise."""
+    name = "RAY_USAGE_STATS_ENABLED"
+    said = name in os.environ
+    os.environ.setdefault(name, "0")
+    try:
+        yield
+    finally:
+        if not said:
+            os.environ.pop(name, None)
 
 
 def _init(ray: ModuleType, address: str, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,10 @@ _PATIENCE = 120
 _GRACE = 10.0
 #: Calls of a worker at a time: a segment, and what is asked meanwhile.
 _CALLS = 4
+#: How Ray says that a worker's modules are not there.
+_NOT_IMPORTED = ("failed to import on the worker", "ModuleNotFoundError", "ImportError")
+#: Codes that colour text in a terminal.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Cores of a host that a card's worker gets, at most: for decoding and encoding.
 _CORES = 4
 
@@ -248,11 +253,13 @@ class Workers:
 
     def _gone(self, member: _Member, error: Exception) -> list[tuple[_Member, Made | Failed]]:
         """A worker that ended, or that cannot be reached: another one takes its place."""
-        text = escaped(" ".join(str(error).split()), 400)
-        if "ModuleNotFoundError" in text or "ImportError" in text:
+        whole = _COLOURS.sub("", str(error))
+        if any(sign in whole for sign in _NOT_IMPORTED):
+            last = escaped(whole.strip().splitlines()[-1], 400)
             raise ClusterError(
-                f"a host of the cluster cannot import tlbvfi as it is here; install the same there: {text}"
+                f"a host of the cluster cannot import tlbvfi as it is here; install the same there: {last}"
             )
+        text = escaped(" ".join(whole.split()), 400)
         self._replace(member, text)
         return [(member, Failed(f"its worker was lost: {text}"))] if member.segment is not None else []
 
