@@ -208,6 +208,17 @@ def test_coarse_flow_in_half_precision(dtype: torch.dtype) -> None:
     assert decibels(got, want) > decibels(usual, want) - 1.0
 
 
+@pytest.mark.parametrize("side", [16, 48])
+def test_coarse_flow_at_several_sizes(side: int) -> None:
+    network, frames = coarse_flow(), images(2, side, 64)
+    network.sizes = 3
+    with plain():
+        want = network(*frames)
+    with kernels():
+        got = network(*frames)
+    assert decibels(got, want) > 115
+
+
 def test_coarse_flow_of_other_sizes() -> None:
     network, frames = coarse_flow(), images(1, 20, 24)
     with plain():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,10 +16,10 @@ from torch import Tensor
 from tests.tiny import tiny_model
 from tlbvfi.modules.attention import attention
 from tlbvfi.modules.blocks import group_norm
-from tlbvfi.modules.flow import RefineBlock
+from tlbvfi.modules.flow import CoarseFlow, RefineBlock
 from tlbvfi.modules.maxvit import MBConv, WindowAttention
 from tlbvfi.modules.quantize import VectorQuantizer
-from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp
+from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp, warp_all
 from tlbvfi.modules.wavelet import haar_bands, to_grey, wavelet_channels, wavelet_channels_in_few
 from tlbvfi.rows.cuts import WHOLE
 from tlbvfi.rows.lazy import stored
@@ -83,6 +84,85 @@ def test_warp_moves_where_the_flow_points() -> None:
     flow = torch.zeros(1, 2, 9, 9)
     flow[:, 0] = 2.0
     assert warp(x, flow)[0, 0, 4, 4] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_cubic_warp_is_keys_cubic_convolution(axis: int) -> None:
+    """Along one axis; the other one is not mixed with it."""
+    x, offset = randn(2, 3, 17, 23), randn(2, 17, 23, seed=1) * 4
+    position = (torch.arange(x.shape[3]) + offset).clamp(0, x.shape[3] - 1)
+    low = position.floor()
+    t = (position - low)[:, None]
+    weights = [
+        (-t + 2 * t**2 - t**3) / 2,
+        (2 - 5 * t**2 + 3 * t**3) / 2,
+        (t + 4 * t**2 - 3 * t**3) / 2,
+        (t**3 - t**2) / 2,
+    ]
+    places = [(low.long() + step).clamp(0, x.shape[3] - 1)[:, None].expand_as(x) for step in (-1, 0, 1, 2)]
+    expected = sum(weight * x.gather(3, place) for weight, place in zip(weights, places, strict=True))
+    flow = torch.stack([offset, torch.zeros_like(offset)], dim=1)
+    if axis:
+        x, flow = x.transpose(2, 3), flow.transpose(2, 3).flip(1)
+    found = warp_all((x,), flow, cubic=1.0)[0]
+    found = found.transpose(2, 3) if axis else found
+    assert (found - expected).abs().max() < 1e-4
+
+
+def test_cubic_warp_keeps_detail() -> None:
+    """A fine pattern moved by half a pixel, inside: bilinearly it loses half of its contrast, cubically a quarter."""
+    x = torch.sin(torch.arange(64) * math.pi / 2 + 0.3).expand(1, 1, 8, 64)
+    moved = torch.sin((torch.arange(64) + 0.5) * math.pi / 2 + 0.3)[4:-4]
+    flow = torch.tensor([0.5, 0.0])[:, None, None].expand(1, 2, 8, 64)
+    linear, cubic = (warp_all((x,), flow, cubic=c)[0][0, 0, 4, 4:-4] for c in (0.0, 1.0))
+    assert float((linear / moved).mean()) == pytest.approx(math.cos(math.pi / 4), abs=1e-3)
+    assert float((cubic / moved).mean()) == pytest.approx(math.cos(math.pi / 4) * 1.25, abs=1e-3)
+
+
+def test_cubic_warp_of_some_rows_and_beside_others() -> None:
+    x, other, flow = randn(2, 3, 20, 30), randn(2, 1, 20, 30, seed=2), randn(2, 2, 20, 30, seed=1) * 6
+    whole, beside = warp_all((x, other), flow, cubic=1.0)
+    assert torch.equal(beside, warp(other, flow))
+    assert torch.equal(warp_all((x,), flow[:, :, 5:9], 5, 1.0)[0], whole[:, :, 5:9])
+
+
+class Flows(CoarseFlow):
+    """Gives the flows that it is told, by the height of the frames."""
+
+    def __init__(self, sizes: int, found: dict[int, float]) -> None:
+        super().__init__((8, 8, 8), sizes)
+        self.found = found
+
+    def _at_one_size(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
+        batch, _, height, width = frame0.shape
+        half = torch.tensor([-1.0, 0.0, 1.0, 0.0])[:, None, None] * self.found[height]
+        yield half.expand(batch, 4, height // 2, width // 2).clone()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found", "wanted"),
+    [
+        (1, {64: 1.0}, 1.0),
+        (2, {64: 1.0, 32: 4.0}, 8.0),  # the smaller size sees what moves by 32 pixels of the frames, so by 8 there
+        (2, {64: 8.0, 32: 1.0}, 8.0),
+        (3, {64: 1.0, 32: 1.0, 16: 2.0}, 8.0),
+    ],
+)
+def test_coarse_flow_of_several_sizes_takes_the_nearer(sizes: int, found: dict[int, float], wanted: float) -> None:
+    """A texture that moves by 32 pixels from frame to frame, so by 8 from the middle one at the flow's size."""
+    texture = F.interpolate(torch.rand(1, 3, 16, 64, generator=generator(3)), scale_factor=4, mode="bicubic")
+    frames = (texture[..., 32 + 16 : 32 + 16 + 128], texture[..., 32 - 16 : 32 - 16 + 128])
+    flow = Flows(sizes, found)(*frames)
+    inside = flow[..., 12:-12]
+    assert float(inside[:, 2].mean()) == pytest.approx(wanted, abs=0.05)
+    assert float(inside[:, 0].mean()) == pytest.approx(-wanted, abs=0.05)
+
+
+def test_coarse_flow_of_several_sizes_of_tiny_frames() -> None:
+    flow = CoarseFlow((8, 8, 8), 4)
+    frames = randn(2, 3, 16, 16), randn(2, 3, 16, 16, seed=1)
+    estimates = list(flow.estimates(*frames))
+    assert len(estimates) == 4 and {each.shape for each in estimates} == {(2, 4, 8, 8)}
 
 
 def test_neighbourhood_equals_nine_warped_copies() -> None:

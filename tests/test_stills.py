@@ -110,9 +110,10 @@ def test_what_is_at_rest_is_the_mean() -> None:
     torch.testing.assert_close(blended(frames, flow), frames[0] + 0.002, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("cubic", [0.0, 1.0])
 @pytest.mark.parametrize(("height", "width"), [(90, 63), (33, 64), (2, 3)])
-def test_strips_change_rounding_alone(height: int, width: int) -> None:
-    params = replace(TINY, autoencoder=replace(TINY.autoencoder, still_within=WITHIN))
+def test_strips_change_rounding_alone(height: int, width: int, cubic: float) -> None:
+    params = replace(TINY, autoencoder=replace(TINY.autoencoder, still_within=WITHIN, cubic=cubic))
     model = TLBVFI(params)
     random_weights(model)
     decoder = model.finalize().vqgan.decoder

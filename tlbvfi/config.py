@@ -50,8 +50,12 @@ class AutoencoderParams:
     # What is kept of a window's positions, and no file holds, grows with its fourth power.
     window: int = _between(8, 1, 16)
     flow_widths: tuple[int, ...] = _between((240, 150, 90), 2, 4096, (3, 3))
+    # At how many sizes the coarse flow is estimated, each half of the one before (see modules/flow.py).
+    flow_sizes: int = _between(1, 1, 4)
     head_widths: tuple[int, int] = _between((64, 32), 1, 4096, (2, 2))
     head_norm_groups: tuple[int, int] = _between((16, 8), 1, 1024, (2, 2))
+    # How the frames are sampled for the new one: 0 bilinearly, 1 by cubic convolution (see modules/warp.py).
+    cubic: float = _between(0.0, 0.0, 1.0)
     # How much, of 1, two frames may differ where something stands still (see modules/stills.py); 0 for not to look.
     still_within: float = _between(0.0, 0.0, 0.25)
 

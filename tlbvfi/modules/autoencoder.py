@@ -36,7 +36,7 @@ from .fused import bare, fuses, norm_act
 from .maxvit import Context, CrossAttention, MaxViT
 from .quantize import VectorQuantizer
 from .stills import Stills
-from .warp import resize_flow, resize_times, warp
+from .warp import resize_flow, resize_times, warp_all
 from .wavelet import FrequencyExtractor, gate
 
 #: Pyramid levels that the flow refinement reads, and that are warped for the decoder (level 0 is not).
@@ -174,7 +174,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths, groups = params.pyramid_widths, params.norm_groups
         deepest = widths[-1]
-        self.flownet = CoarseFlow(params.flow_widths)
+        self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes)
         self.refinenet = FlowRefinement(widths)
         self.conv_in = ClipConv(params.z_channels, deepest, 3)
         self.mid = Middle(deepest, groups, merge_frames=True)
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
             warped = i + 1 < FLOW_LEVELS
             context = widths[i + 1] * (4 if warped else 2)
             self.up.append(DecoderLevel(outer, widths[i + 1], context, params, attend=i == params.num_levels - 1))
-        self.still_within = params.still_within
+        self.cubic, self.still_within = params.cubic, params.still_within
         inner, last = params.head_widths
         self.norm_out = group_norm(groups, widths[1])
         self.conv_out = nn.Conv2d(widths[1], params.ch, 3, padding=1)
@@ -271,8 +271,8 @@ class Decoder(nn.Module):
         stills = None
         if self.still_within:
             with torch.no_grad():
-                stills = Stills(frames, flow, self.still_within, cuts)
-        elif strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
+                stills = Stills(frames, flow, self.still_within, cuts, self.cubic)
+        elif not self.cubic and strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
             return materialise(Rows(size, self._frame_by_kernels(last, frames, flow, signed)), cuts).tensor()
         head = convolved(last, conv3)
 
@@ -283,7 +283,10 @@ class Decoder(nn.Module):
                 result = stills.blended(mask, residual, a, b)
             else:
                 to_frames = flow[:, :, a:b].chunk(2, dim=1)
-                warped0, warped1 = (warp(frame, to_frame, a) for frame, to_frame in zip(frames, to_frames, strict=True))
+                warped0, warped1 = (
+                    warp_all((frame,), to_frame, a, self.cubic)[0]
+                    for frame, to_frame in zip(frames, to_frames, strict=True)
+                )
                 result = (torch.lerp(warped1, warped0, mask) + residual).clamp(0.0, 1.0)
             if not signed:
                 return result

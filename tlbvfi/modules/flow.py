@@ -95,11 +95,25 @@ class CoarseBlock(Deriving):
         return resized(x, (height // 2, width // 2), bias=self.conv1.bias, other=flow, channels=4)
 
 
+#: Places along a side whose differences are counted together, and what differs anyway, of the frames' range.
+_LIKE, _NOISE = 5, 0.03
+#: How much less two frames have to differ along a flow from a smaller size, as a share of both, to be taken in full.
+_BETTER = 0.2
+
+
 class CoarseFlow(nn.Module):
     """Flow at half the frames' size from the frames alone."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], sizes: int = 1) -> None:
+        """Make the networks of the three scales.
+
+        Args:
+            widths: of each of them, coarsest first.
+            sizes: at how many sizes of the frames the flow is estimated, each half of the one before. At every place
+                the one counts along which the frames are more alike. The published model has one.
+        """
         super().__init__()
+        self.sizes = sizes
         self.block0 = CoarseBlock(6, widths[0], 1 / 4)
         self.block1 = CoarseBlock(10, widths[1], 1 / 2)
         self.block2 = CoarseBlock(10, widths[2], 1.0)
@@ -110,7 +124,29 @@ class CoarseFlow(nn.Module):
         return flow
 
     def estimates(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
-        """The flow after each scale, coarsest first; the last is the result."""
+        """The flow after each scale, coarsest first, and where it is estimated at several sizes, the one chosen of all;
+        the last is the result."""
+        for flow in self._at_one_size(frame0, frame1):
+            yield flow
+        if self.sizes > 1:
+            yield self._nearer(frame0, frame1, flow, self.sizes - 1)
+
+    def _nearer(self, frame0: Tensor, frame1: Tensor, flow: Tensor, sizes: int) -> Tensor:
+        """The flow of frames, or at each place that of the frames at half their size, where these are more alike along
+        it: what moves far is near there. So many smaller sizes are looked at."""
+        if min(frame0.shape[-2:]) < FLOW_MULTIPLE:
+            return flow
+        small = F.avg_pool2d(frame0, 2), F.avg_pool2d(frame1, 2)
+        *_, other = self._at_one_size(*small)
+        if sizes > 1:
+            other = self._nearer(*small, other, sizes - 1)
+        other = resize_times(other, (flow.shape[-2], flow.shape[-1]), 2.0)
+        with torch.no_grad():
+            own, its = _unlike(*small, flow), _unlike(*small, other)
+            share = ((own - its) / ((own + its + _NOISE) * _BETTER)).clamp_(0.0, 1.0)
+        return torch.lerp(flow, other, share)
+
+    def _at_one_size(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
         height, width = frame0.shape[-2:]
         if Tuning.of(frame0.device).kernels and height % FLOW_MULTIPLE == 0 and width % FLOW_MULTIPLE == 0:
             yield from self._estimates_by_kernels(frame0, frame1)
@@ -128,6 +164,12 @@ class CoarseFlow(nn.Module):
         for block in (self.block0, self.block1, self.block2):
             flow = block.refined(frame0, frame1, flow, places)
             yield flow
+
+
+def _unlike(frame0: Tensor, frame1: Tensor, flow: Tensor) -> Tensor:
+    """How much two frames differ along a flow (B, 4, H, W) at their size, around each place: (B, 1, H, W)."""
+    difference = (warp(frame0, flow[:, :2]) - warp(frame1, flow[:, 2:])).abs_().mean(dim=1, keepdim=True)
+    return F.avg_pool2d(difference, _LIKE, 1, _LIKE // 2, count_include_pad=False)
 
 
 #: Rows on either side that a corrected flow depends on: of seven 3x3 convs one after the other.

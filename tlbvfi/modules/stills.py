@@ -44,7 +44,9 @@ _LEAST = 1e-4
 class Stills:
     """What stands still in a new frame."""
 
-    def __init__(self, frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: list[Cut]) -> None:
+    def __init__(
+        self, frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: list[Cut], cubic: float = 0.0
+    ) -> None:
         """Find it.
 
         Args:
@@ -52,8 +54,9 @@ class Stills:
             flow: (B, 4, H, W) at their size.
             within: how much, of 1, frames may differ where they stand still.
             cuts: rows to be worked on at a time.
+            cubic: how the frames are sampled for the new one (:func:`.warp.warp_all`).
         """
-        self._frames, self._flow = frames, flow
+        self._frames, self._flow, self._cubic = frames, flow, cubic
         #: In [0, 1]: what stands still before something that moves; that, and what is at rest.
         self._places = _places(frames, flow, within, cuts)
 
@@ -64,8 +67,8 @@ class Stills:
         both are hidden, goes the mean of the frames.
         """
         before, after = self._flow[:, :, a:b].chunk(2, dim=1)
-        warped0, hidden0 = warp_all((self._frames[0], self._places[:, :1]), before, a)
-        warped1, hidden1 = warp_all((self._frames[1], self._places[:, :1]), after, a)
+        warped0, hidden0 = warp_all((self._frames[0], self._places[:, :1]), before, a, self._cubic)
+        warped1, hidden1 = warp_all((self._frames[1], self._places[:, :1]), after, a, self._cubic)
         share0, share1 = mask * (1.0 + _LEAST - hidden0), (1.0 - mask) * (1.0 + _LEAST - hidden1)
         frame = torch.lerp(warped1, warped0, share0 / (share0 + share1))
         frame = (frame + residual * (1.0 - torch.maximum(hidden0, hidden1))).clamp(0.0, 1.0)

@@ -21,6 +21,7 @@ from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 
+from ...config import load_params  # noqa: E402
 from .parcel import read_parcel  # noqa: E402
 from .rehearsal import small_model, small_parcel  # noqa: E402
 from .run import Options, Run, read_model  # noqa: E402
@@ -37,11 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, log, report and pictures")
     parser.add_argument("--seconds", type=float, default=390.0, help="of all, from the start of Python on")
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="where to start; the shipped ones")
-    parser.add_argument("--window", type=int, default=4, help="of attention; the weights' own or less")
+    parser.add_argument("--config", default="tlbvfi-small", help="networks to train, as wide as those of the weights")
     parser.add_argument("--resume", type=Path, help="folder of an earlier run to go on from")
     parser.add_argument(
         "--batch", type=int, default=40, help="triplets of a step at flow scale 1; at 0.5 twice as many"
     )
+    parser.add_argument("--real", type=float, default=0.5, help="share of a batch that is real video")
     parser.add_argument("--rate", type=float, default=1.5e-4, help="highest learning rate")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
     parser.add_argument("--judged", type=int, default=32, help="triplets of each set that is measured")
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     args.out.mkdir(parents=True, exist_ok=True)
     began = _BEGAN if argv is None else time.monotonic()
-    options = Options(args.out, began + args.seconds, args.batch, args.rate, seed=args.seed)
+    options = Options(args.out, began + args.seconds, args.batch, args.real, args.rate, seed=args.seed)
     options.judged, options.bridge = args.judged, args.bridge
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     log.info(
@@ -65,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         options.save_seconds, options.bridge = args.seconds / 4, args.seconds / 10
         start = model
     else:
-        start, model = read_model(args.weights, device), read_model(args.weights, device, args.window)
+        start, model = (read_model(args.weights, device, params) for params in (None, load_params(args.config)))
     parcel = small_parcel(device, options.size) if args.parcel is None else read_parcel(args.parcel, device)
     log.info("parcel read after %.1f s", time.monotonic() - began)
     train(Run(options, model, parcel), start, args.resume)

@@ -7,20 +7,16 @@ Frames are padded to whole windows at the latent's size, of 8 x 8 to multiples o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from einops import rearrange
 from torch import Tensor
-
-from ...config import ModelParams
 
 #: How the biases of pairs of positions in a window are named.
 _BIASES = "rel_pos_bias.weight"
 
 
-def with_window(params: ModelParams, state: Mapping[str, Tensor], window: int) -> tuple[ModelParams, dict[str, Tensor]]:
-    """Parameters and weights with another window, at most as large: biases of pairs too far apart are dropped."""
-    old = params.autoencoder.window
+def with_window(state: Mapping[str, Tensor], old: int, window: int) -> dict[str, Tensor]:
+    """Weights for another window, at most as large: biases of pairs too far apart are dropped."""
     if window > old:
         raise ValueError(f"The weights have windows of {old}; {window} is more.")
     span, first = 2 * window - 1, old - window
@@ -30,4 +26,4 @@ def with_window(params: ModelParams, state: Mapping[str, Tensor], window: int) -
             table = rearrange(bias, "(y x) c -> y x c", y=2 * old - 1)
             inner = table[first : first + span, first : first + span]
             narrowed[name] = rearrange(inner, "y x c -> (y x) c").contiguous()
-    return replace(params, autoencoder=replace(params.autoencoder, window=window)), narrowed
+    return narrowed

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...config import params_from_dict
+from ...config import ModelParams, params_from_dict
 from ...conversion import write_weights
 from ...model import TLBVFI
 from ..optimizer import Average
@@ -38,8 +38,6 @@ _SCALES: tuple[float | None, ...] = (0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5
 _DEEP = (4, 7)
 #: How many steps one after the other may have a gradient that is not finite.
 _LOST = 20
-#: Share of a batch that is real video.
-_REAL = 0.25
 #: Shares of rendered scenes and of real video with an overlay.
 _OVERLAYS = (0.35, 0.45)
 
@@ -51,6 +49,7 @@ class Options:
     Attributes:
         until: when it has to be over, of the monotonic clock.
         batch: triplets of a step at a flow scale of 1; at 0.5 twice as many.
+        real: share of a batch that is real video.
         rate: AdamW's highest learning rate; Muon's is four times that.
         judged: triplets of each set that models are measured on.
         bridge: seconds for the denoiser.
@@ -60,6 +59,7 @@ class Options:
     out: Path
     until: float
     batch: int = 40
+    real: float = 0.5
     rate: float = 1.5e-4
     size: int = 256
     seed: int = 0
@@ -68,13 +68,19 @@ class Options:
     save_seconds: float = 50.0
 
 
-def read_model(weights: Path, device: torch.device, window: int | None = None) -> TLBVFI:
-    """A model of ours from a file in our layout, ready to learn; with smaller attention windows, where given."""
+def read_model(weights: Path, device: torch.device, wanted: ModelParams | None = None) -> TLBVFI:
+    """A model of ours from a file in our layout, ready to learn.
+
+    Args:
+        weights: the file.
+        device: where to.
+        wanted: what to make of them, of the same widths; windows may be smaller. None: what the file says.
+    """
     with safe_open(weights, "pt") as file:
         params = params_from_dict(json.loads(file.metadata()["config"]), weights.name)
     state: Mapping[str, Tensor] = load_file(weights)
-    if window is not None:
-        params, state = with_window(params, state, window)
+    if wanted is not None:
+        params, state = wanted, with_window(state, params.autoencoder.window, wanted.autoencoder.window)
     model = TLBVFI(params)
     model.load_state_dict(state, strict=False)  # all but the norms' unused counters
     return learning(model.to(device))
@@ -196,7 +202,7 @@ class Run:
         """A batch: real video and rendered scenes, in every other step new ones."""
         with torch.autocast(self.device.type, enabled=False):
             chance = self.chance(2)
-            real = self.source.real(round(batch * _REAL), chance, _OVERLAYS[1], quarter)
+            real = self.source.real(round(batch * self.options.real), chance, _OVERLAYS[1], quarter)
             rest = batch - (0 if real is None else len(real))
             scenes = self._seen_before(rest, chance) if not quarter and self.step % 2 else []
             if not scenes:

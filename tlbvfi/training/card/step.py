@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...model import TLBVFI
-from ...modules.warp import resize, resize_flow, warp
+from ...modules.warp import resize, resize_flow, warp_all
 from ...padding import flow_size
 from ...rows.tuning import Tuning, tuned
 from .. import pipeline
@@ -37,7 +37,7 @@ class Weights:
     square: float = 4.0
     bands: float = 0.25
     census: float = 0.05
-    perceptual: float = 1.2
+    perceptual: float = 1.5
     warped: float = 0.4
     flow: float = 0.01
     hidden: float = 0.03
@@ -104,7 +104,8 @@ class Learner:
         made = pipeline.decode_observed(self.model, codes, (x0, x1), (first, last), flows.full)
         losses = self._picture_losses(made.frame, triplets)
         losses["latent"] = latent
-        off = [(warp(x, flow) - xm).abs() for x, flow in zip((x0, x1), flows.full.chunk(2, dim=1), strict=True)]
+        cubic, along = self.model.params.autoencoder.cubic, zip((x0, x1), flows.full.chunk(2, dim=1), strict=True)
+        off = [(warp_all((x,), flow, cubic=cubic)[0] - xm).abs() for x, flow in along]
         losses["warped"] = self._warped(off, triplets)
         losses["flow"] = self._flow_error(flows, triplets)
         seen = {"valid0": triplets.seen[:, :1], "valid1": triplets.seen[:, 1:]}
@@ -203,7 +204,7 @@ class Learner:
         weight = weight * (1.0 + (self.weights.overlay - 1.0) * near)
         total = truth.new_zeros(())
         estimates = [
-            *zip((0.1, 0.2, 0.4), flows.coarse, strict=True),
+            *zip((0.1, 0.2, 0.4, 0.4), flows.coarse, strict=False),
             *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=True),
         ]
         smaller: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
