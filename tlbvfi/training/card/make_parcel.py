@@ -80,6 +80,11 @@ PARTS = (
     Part("stream-of-water-audioless.webm", 60, 56, 360),
     Part("car-detection.mp4", 185, 50, 400),
     Part("flowers.mp4", 260, 120, 360),
+    Part("log_building_02.mp4", 0, 85, 600, quality=23),
+    Part("tree_snow_01.mp4", 0, 80, 600, quality=23),
+    Part("ditch_02.mp4", 0, 48, 400, quality=23),
+    Part("river_overview_long_sweep.mp4", 400, 100, 320, quality=22),
+    Part("parking_lot_scan.mp4", 220, 90, 320, quality=22),
 )
 
 
