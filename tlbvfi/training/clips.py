@@ -122,10 +122,12 @@ CLIPS = (
     *_github("alvarotrigo/fullPage.js", "5d6b6b90f6a7899c6a811a457b2a3fe3a7da33a6", "GPL-3", (
         ("examples/imgs/flowers.mp4", "e728208f4f5148b0a49749b706ad74ebad1f89be5935760850273de6dea57191", 200),
     )),
-    *_github("lessthanoptimal/BoofCV-Data", "cc6d8adf795be2e0c6cc12b42b9ed0c92cab0fcf", "CC-BY-4.0", (
+    *_github("lessthanoptimal/BoofCV-Data", "cc6d8adf795be2e0c6cc12b42b9ed0c92cab0fcf", "CC-BY-SA-4.0", (
         ("example/mvs/log_building_02.mp4", "44847b6f8ed0d5fc9fd08c6889acd1265fc30a78aa83e3f7e9b3ea44dbdef5e5", 150),
         ("example/mvs/tree_snow_01.mp4", "37021aa59bf4bec3fc675947532d301a7017ec97b4bd0db02b91ccb3a2627718", 150),
         ("example/mvs/ditch_02.mp4", "95f281a8900cccfb190efa9dc34e144af2bbf30e2f8e1f1d95ddc435e1d4c984", 100),
+    )),
+    *_github("lessthanoptimal/BoofCV-Data", "cc6d8adf795be2e0c6cc12b42b9ed0c92cab0fcf", "CC-BY-4.0", (
         ("example/background/river_overview_long_sweep.mp4",
          "492ad0f48dd8ee3e1c6f0382ec1326c471c4bd307d86c79c945d6f8f236d59f3", 200),
         ("example/background/parking_lot_scan.mp4",
