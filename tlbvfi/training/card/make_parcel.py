@@ -33,7 +33,7 @@ from .sprites import OverlayMaker
 log = logging.getLogger(__name__)
 
 #: MiB of the textures' pictures, and pictures of each other kind.
-_TEXTURES, _SPRITES, _MASKS, _OVERLAYS = 8.0, 200, 240, 320
+_TEXTURES, _SPRITES, _MASKS, _OVERLAYS = 7.5, 200, 240, 320
 
 
 @dataclass(frozen=True)
@@ -52,38 +52,37 @@ class Part:
 
 
 PARTS = (
-    Part("cockatoo.mp4", 0, 280, 400, 24),
-    Part("cityCC0.mpg", 0, 100, 400, quality=22),
+    Part("cockatoo.mp4", 0, 280, 400, 24, quality=22),
+    Part("cityCC0.mpg", 0, 100, 400, quality=24),
     Part("vtest.avi", 100, 170, 448, 24),
-    Part("diver.mov", 0, 200, 400, 24, quality=22),
+    Part("diver.mov", 0, 150, 400, 24, quality=23),
     Part("oa4_launch.webm", 0, 190, 360),
     Part("balle-jbart.mp4", 0, 200, 400, 24),
     Part("birds.mp4", 0, 31, 400, quality=24),
-    Part("wannaworktogether.mp4", 1000, 200, 352, gaps=(1,)),
+    Part("wannaworktogether.mp4", 1000, 120, 352, gaps=(1,)),
     Part("demo.mp4", 60, 80, 400, 80),
-    Part("01_dog.mp4", 0, 289, 448),
-    Part("02_cups.mp4", 40, 220, 400),
-    Part("03_blocks.mp4", 120, 120, 400),
-    Part("05_default_juggle.mp4", 80, 167, 448, 24, quality=22),
-    Part("bee.mp4", 0, 121, 400),
-    Part("butterfly.mp4", 0, 150, 400, 24),
-    Part("solidWhiteRight.mp4", 0, 120, 400),
-    Part("test_video.mp4", 0, 38, 448),
-    Part("DiagonalCrosswalkYongeDundas.mp4", 0, 140, 400, 24, quality=22),
-    Part("run.mp4", 0, 90, 400, quality=22),
-    Part("test.avi", 0, 160, 360),
-    Part("max-heromode.mp4", 205, 110, 400, quality=23),
-    Part("karma.mp4", 282, 80, 400, quality=22),
-    Part("sample-5s.mp4", 0, 60, 400, quality=24),
-    Part("av1-2018-06_550.webm", 150, 145, 400),
-    Part("elf.mp4", 100, 100, 320),
-    Part("stream-of-water-audioless.webm", 60, 56, 360),
-    Part("car-detection.mp4", 185, 50, 400),
-    Part("flowers.mp4", 260, 120, 360),
-    Part("log_building_02.mp4", 0, 85, 600, quality=23),
-    Part("tree_snow_01.mp4", 0, 80, 600, quality=23),
-    Part("ditch_02.mp4", 0, 48, 400, quality=23),
-    Part("river_overview_long_sweep.mp4", 400, 100, 320, quality=22),
+    Part("01_dog.mp4", 30, 150, 448, quality=23),
+    Part("02_cups.mp4", 40, 110, 400, quality=23),
+    Part("03_blocks.mp4", 120, 120, 400, quality=23),
+    Part("05_default_juggle.mp4", 100, 130, 448, 24, quality=24),
+    Part("bee.mp4", 20, 100, 400, quality=24),
+    Part("butterfly.mp4", 0, 110, 400, 24, quality=24),
+    Part("solidWhiteRight.mp4", 0, 90, 400, quality=24),
+    Part("test_video.mp4", 0, 38, 448, quality=24),
+    Part("DiagonalCrosswalkYongeDundas.mp4", 0, 100, 400, 24, quality=25),
+    Part("run.mp4", 0, 70, 400, quality=23),
+    Part("test.avi", 20, 110, 360, quality=24),
+    Part("max-heromode.mp4", 235, 80, 400, quality=25),
+    Part("sample-5s.mp4", 0, 45, 400, quality=25),
+    Part("av1-2018-06_550.webm", 190, 104, 400, quality=24),
+    Part("elf.mp4", 120, 80, 320, quality=23),
+    Part("stream-of-water-audioless.webm", 64, 48, 360, quality=25),
+    Part("car-detection.mp4", 185, 50, 400, quality=23),
+    Part("flowers.mp4", 280, 100, 360, quality=23),
+    Part("log_building_02.mp4", 0, 60, 520, quality=25),
+    Part("tree_snow_01.mp4", 10, 64, 520, quality=25),
+    Part("ditch_02.mp4", 6, 38, 400, quality=25),
+    Part("river_overview_long_sweep.mp4", 600, 100, 320, quality=22),
     Part("parking_lot_scan.mp4", 220, 90, 320, quality=22),
 )
 
