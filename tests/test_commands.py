@@ -286,7 +286,7 @@ class TestInterpolate:
         def ended(*args: object, **kwargs: object) -> object:
             yield from map(shown, frames(100, 24, 40))  # more than the encoder holds back
             assert len(list(tmp_path.glob(".out.*"))) == 1
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             time.sleep(60)
 
         words = ["tlbvfi", "interpolate", clip, tmp_path / "out.mp4", "--model", tiny_checkpoint]

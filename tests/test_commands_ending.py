@@ -90,9 +90,9 @@ def test_a_signal_that_comes_again_does_not_break_off_the_cleaning_up(
     handle(Ending())
     for number, kind in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)):
         with pytest.raises(kind):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         if number == signal.SIGINT:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
 
 @POSIX
@@ -114,7 +114,7 @@ def test_a_run_under_nohup_goes_on_when_the_terminal_is_closed(
     def closed(*args: object, **kwargs: object) -> Iterator[Output]:
         for frame in frames(3, 16, 16):
             yield Output(Fraction(0), frame)
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
 
     target = clip.with_name("out.mkv")
     words = ["tlbvfi", "interpolate", clip, target, "--model", tiny_checkpoint, "--device", "cpu"]
