@@ -95,7 +95,7 @@ class CoarseBlock(Deriving):
         return resized(x, (height // 2, width // 2), bias=self.conv1.bias, other=flow, channels=4)
 
 
-#: Places along a side whose differences are counted together, and what differs anyway, of the frames' range.
+#: Places along a side whose differences are counted together, and what differs anyway, in the frames' own values.
 _LIKE, _NOISE = 5, 0.03
 #: How much less two frames have to differ along a flow from a smaller size, as a share of both, to be taken in full.
 _BETTER = 0.2
