@@ -28,17 +28,17 @@ def moving() -> list[np.ndarray]:
 
 
 def test_triplets_are_frames_in_a_row(moving: list[np.ndarray]) -> None:
-    made = list(clips.triplets(moving, 8, np.random.default_rng(1)))
-    assert len(made) == 8
+    made = list(clips.triplets(moving, 30, np.random.default_rng(1)))
+    assert len(made) == 30
     shifts = set()
     for triplet in made:
         assert triplet.shape == (3, 3, clips.SIZE, clips.SIZE)
         assert triplet.dtype == np.uint8
-        for step in (3, 6):
+        for step in (3, 6, 12):
             same = [np.array_equal(triplet[k, ..., step:], triplet[k + 1, ..., :-step]) for k in range(2)]
             if all(same):
                 shifts.add(step)
-    assert shifts == {3, 6}
+    assert shifts == {3, 6, 12}
 
 
 @pytest.mark.parametrize("order", [(0, 0, 0), (0, 0, 1), (0, 1, 1)])
@@ -105,9 +105,17 @@ def test_what_is_not_a_package_is_pinned() -> None:
 def test_a_parcel_takes_parts_of_known_clips_under_names_of_their_own() -> None:
     for part in make_parcel.PARTS:
         assert sum(f"/{clip.name}".endswith(f"/{part.name}") for clip in clips.CLIPS) == 1, part.name
-        assert 0 <= part.kept <= part.frames
     stems = [Path(part.name).stem for part in make_parcel.PARTS]
     assert len(set(stems)) == len(stems)
+
+
+def test_what_is_kept_is_in_the_parcel_and_in_no_shard() -> None:
+    parts = {part.name: part for part in make_parcel.PARTS}
+    assert clips.LEARNT.keys() <= parts.keys()
+    for name, learnt in clips.LEARNT.items():
+        kept = parts[name].start + parts[name].frames - learnt
+        assert 8 < kept <= parts[name].frames
+        assert learnt >= 2 * max(clips.GAPS) + 1
 
 
 def test_a_part_is_coded_anew(tmp_path: Path, moving: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +130,8 @@ def test_a_part_is_coded_anew(tmp_path: Path, moving: list[np.ndarray], monkeypa
     source = Source("owner/name", "github", "CC0-1.0", (), "0" * 40)
     known = (clips.Clip(source, "test.avi", 1), clips.Clip(source, "vtest.avi", 1))
     monkeypatch.setattr(make_parcel, "CLIPS", known)
-    said = make_parcel.video(make_parcel.Part("test.avi", 2, 8, 160, kept=2), tmp_path, tmp_path)
+    monkeypatch.setitem(clips.LEARNT, "test.avi", 8)
+    said = make_parcel.video(make_parcel.Part("test.avi", 2, 8, 160), tmp_path, tmp_path)
     assert said["file"] == "test.mp4"
     assert (said["frames"], said["learnt"]) == (8, 6)
     assert said["starts"] == {"1": list(range(6)), "2": list(range(4)), "4": []}

