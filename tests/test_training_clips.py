@@ -109,7 +109,7 @@ def test_a_parcel_takes_parts_of_known_clips_under_names_of_their_own() -> None:
     assert len(set(stems)) == len(stems)
 
 
-def test_what_is_kept_is_in_the_parcel_and_in_no_shard() -> None:
+def test_what_is_kept_is_in_the_parcel() -> None:
     parts = {part.name: part for part in make_parcel.PARTS}
     assert clips.LEARNT.keys() <= parts.keys()
     for name, learnt in clips.LEARNT.items():
@@ -118,7 +118,9 @@ def test_what_is_kept_is_in_the_parcel_and_in_no_shard() -> None:
         assert learnt >= 2 * max(clips.GAPS) + 1
 
 
-def test_a_part_is_coded_anew(tmp_path: Path, moving: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def known(tmp_path: Path, moving: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> tuple[clips.Clip, ...]:
+    """A clip that lies where it would be fetched to, of which eight frames are trained on, and one like it by name."""
     folder = tmp_path / "packages" / "owner" / "name"
     folder.mkdir(parents=True)
     with av.open(str(folder / "test.avi"), "w") as container:
@@ -127,10 +129,30 @@ def test_a_part_is_coded_anew(tmp_path: Path, moving: list[np.ndarray], monkeypa
         for frame in moving:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    source = Source("owner/name", "github", "CC0-1.0", (), "0" * 40)
-    known = (clips.Clip(source, "test.avi", 1), clips.Clip(source, "vtest.avi", 1))
-    monkeypatch.setattr(make_parcel, "CLIPS", known)
     monkeypatch.setitem(clips.LEARNT, "test.avi", 8)
+    source = Source("owner/name", "github", "CC0-1.0", (), "0" * 40)
+    return clips.Clip(source, "test.avi", 1), clips.Clip(source, "vtest.avi", 1)
+
+
+def test_shards_are_of_what_is_trained_on(
+    tmp_path: Path, known: tuple[clips.Clip, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def triplets(frames: list[np.ndarray], count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        seen.append(len(frames))
+        return []
+
+    monkeypatch.setattr(clips, "CLIPS", known[:1])
+    monkeypatch.setattr(clips, "triplets", triplets)
+    assert clips.prepare(tmp_path, tmp_path / "real") == {"test.avi": 0}
+    assert seen == [8]
+
+
+def test_a_part_is_coded_anew(
+    tmp_path: Path, moving: list[np.ndarray], known: tuple[clips.Clip, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_parcel, "CLIPS", known)
     said = make_parcel.video(make_parcel.Part("test.avi", 2, 8, 160), tmp_path, tmp_path)
     assert said["file"] == "test.mp4"
     assert (said["frames"], said["learnt"]) == (8, 6)
