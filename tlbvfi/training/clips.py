@@ -3,11 +3,10 @@
     python -m tlbvfi.training.clips --cache DIR --out DIR/real
 
 Three frames in a row, or every second or fourth one, of a random part of the picture at its full, three quarters or
-half size, of what is trained on.
-What shows nothing new (a frame repeated, hardly any motion) or a cut is passed over. The shards are those of
-`shards.py`. Their flows are OpenCV's DIS from the true middle frame, which the model never sees; where they do not
-bring an outer frame's colours there, the point counts as hidden from it and its flow as unknown (NaN). Licences are
-in SOURCES.md. None of the clips that `evaluate.py` measures is among them.
+half size, from the frames that are trained on (`LEARNT`). What shows nothing new (a frame repeated, hardly any motion)
+or a cut is passed over. The shards are those of `shards.py`. Their flows are OpenCV's DIS from the true middle frame,
+which the model never sees; where they do not bring an outer frame's colours there, the point counts as hidden from it
+and its flow as unknown (NaN). Licences are in SOURCES.md. None of the clips that `evaluate.py` measures is among them.
 """
 
 from __future__ import annotations

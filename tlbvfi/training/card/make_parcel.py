@@ -152,7 +152,7 @@ def video(part: Part, cache: Path, out: Path) -> dict[str, object]:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    learnt = min(max(LEARNT.get(path.name, part.start + len(frames)) - part.start, 0), len(frames))
+    learnt = min(LEARNT.get(path.name, part.start + part.frames) - part.start, len(frames))
     return {"file": name, "frames": len(frames), "learnt": learnt, "starts": starts(frames, part.gaps)}
 
 
