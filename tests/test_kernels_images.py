@@ -219,6 +219,16 @@ def test_coarse_flow_at_several_sizes(side: int) -> None:
     assert decibels(got, want) > 115
 
 
+def test_a_finer_flow() -> None:
+    network, frames = coarse_flow(), images(2, 32, 48)
+    flow = resize_flow(torch.randn(2, 4, 4, 6, generator=torch.Generator().manual_seed(5)).to(DEVICE), (32, 48))
+    with plain():
+        want = network.finer(*frames, flow.clone())
+    with kernels():
+        got = network.finer(*frames, flow.clone())
+    assert float((want - flow).std()) > 0.05 and decibels(got, want) > 115
+
+
 def test_coarse_flow_of_other_sizes() -> None:
     network, frames = coarse_flow(), images(1, 20, 24)
     with plain():

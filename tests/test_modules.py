@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.tiny import tiny_model
+from tests.tiny import TINY, frames, tiny_model
+from tlbvfi.bench.stand_in import random_weights
+from tlbvfi.model import TLBVFI
 from tlbvfi.modules.attention import attention
 from tlbvfi.modules.blocks import group_norm
-from tlbvfi.modules.flow import CoarseFlow, RefineBlock
+from tlbvfi.modules.flow import CoarseBlock, CoarseFlow, RefineBlock
 from tlbvfi.modules.maxvit import MBConv, WindowAttention
 from tlbvfi.modules.quantize import VectorQuantizer
 from tlbvfi.modules.warp import Neighbourhood, resize_flow, warp, warp_all
 from tlbvfi.modules.wavelet import haar_bands, to_grey, wavelet_channels, wavelet_channels_in_few
-from tlbvfi.rows.cuts import WHOLE
+from tlbvfi.rows.cuts import WHOLE, Strips
 from tlbvfi.rows.lazy import stored
 from tlbvfi.rows.moments import group_normed
 from tlbvfi.rows.tuning import Tuning
@@ -127,32 +129,42 @@ def test_cubic_warp_of_some_rows_and_beside_others() -> None:
 
 
 class Flows(CoarseFlow):
-    """Gives the flows that it is told, by the height of the frames."""
+    """Gives the flows that it is told, by the height of the frames, and corrects others by so much."""
 
-    def __init__(self, sizes: int, found: dict[int, float]) -> None:
+    def __init__(self, sizes: int, found: dict[int, float], correction: float) -> None:
         super().__init__((8, 8, 8), sizes)
-        self.found = found
+        self.found, self.correction = found, correction
 
-    def _at_one_size(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
+    def _by(
+        self, blocks: Sequence[CoarseBlock], frame0: Tensor, frame1: Tensor, flow: Tensor | None
+    ) -> Iterator[Tensor]:
         batch, _, height, width = frame0.shape
-        half = torch.tensor([-1.0, 0.0, 1.0, 0.0])[:, None, None] * self.found[height]
-        yield half.expand(batch, 4, height // 2, width // 2).clone()
+        right = torch.tensor([-1.0, 0.0, 1.0, 0.0])[:, None, None]
+        if flow is None:
+            yield (right * self.found[height]).expand(batch, 4, height // 2, width // 2).clone()
+        else:
+            assert list(blocks) == [self.block2] and flow.shape[-2:] == (height // 2, width // 2)
+            yield flow + right * self.correction
 
 
 @pytest.mark.parametrize(
-    ("sizes", "found", "wanted"),
+    ("sizes", "found", "correction", "wanted"),
     [
-        (1, {64: 1.0}, 1.0),
-        (2, {64: 1.0, 32: 4.0}, 8.0),  # the smaller size sees what moves by 32 pixels of the frames, so by 8 there
-        (2, {64: 8.0, 32: 1.0}, 8.0),
-        (3, {64: 1.0, 32: 1.0, 16: 2.0}, 8.0),
+        (1, {64: 1.0}, 0.5, 1.0),
+        (2, {64: 1.0, 32: 4.0}, 0.0, 8.0),  # the smaller size sees what moves by 32 pixels of the frames, so by 8 there
+        (2, {64: 1.0, 32: 3.0}, 2.0, 8.0),
+        (2, {64: 8.0, 32: 1.0}, 0.5, 8.0),
+        (3, {64: 1.0, 32: 1.0, 16: 2.0}, 0.0, 8.0),
+        (3, {64: 1.0, 32: 1.0, 16: 1.5}, 2.0 / 3, 8.0),
     ],
 )
-def test_coarse_flow_of_several_sizes_takes_the_nearer(sizes: int, found: dict[int, float], wanted: float) -> None:
+def test_coarse_flow_of_several_sizes_takes_the_nearer(
+    sizes: int, found: dict[int, float], correction: float, wanted: float
+) -> None:
     """A texture that moves by 32 pixels from frame to frame, so by 8 from the middle one at the flow's size."""
     texture = F.interpolate(torch.rand(1, 3, 16, 64, generator=generator(3)), scale_factor=4, mode="bicubic")
     frames = (texture[..., 32 + 16 : 32 + 16 + 128], texture[..., 32 - 16 : 32 - 16 + 128])
-    flow = Flows(sizes, found)(*frames)
+    flow = Flows(sizes, found, correction)(*frames)
     inside = flow[..., 12:-12]
     assert float(inside[:, 2].mean()) == pytest.approx(wanted, abs=0.05)
     assert float(inside[:, 0].mean()) == pytest.approx(-wanted, abs=0.05)
@@ -163,6 +175,64 @@ def test_coarse_flow_of_several_sizes_of_tiny_frames() -> None:
     frames = randn(2, 3, 16, 16), randn(2, 3, 16, 16, seed=1)
     estimates = list(flow.estimates(*frames))
     assert len(estimates) == 4 and {each.shape for each in estimates} == {(2, 4, 8, 8)}
+
+
+def finer_flow(rows: int | None, flow: Tensor) -> Tensor:
+    """What the last scale makes of a flow for frames of 384 x 64, in strips of so many rows."""
+    network = CoarseFlow((8, 8, 12))
+    random_weights(network, 0)
+    images = [torch.rand(2, 3, 384, 64, generator=generator(seed)) for seed in (1, 2)]
+    strips = WHOLE if rows is None else Strips(rows * 2 * 64)
+    with torch.no_grad():
+        return network.finer(images[0], images[1], flow.clone(), strips)
+
+
+@pytest.mark.parametrize("rows", [64, 80, 128, 256])
+def test_a_finer_flow_in_strips_is_that_of_the_whole(rows: int) -> None:
+    flow = F.interpolate(randn(2, 4, 24, 4) * 6, (384, 64), mode="bilinear")
+    whole = finer_flow(None, flow)
+    assert float((whole - flow).std()) > 0.5
+    torch.testing.assert_close(finer_flow(rows, flow), whole, rtol=0.0, atol=1e-4)
+
+
+def test_a_finer_flow_needs_all_of_its_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = F.interpolate(randn(2, 4, 24, 4) * 6, (384, 64), mode="bilinear")
+    monkeypatch.setattr("tlbvfi.modules.flow.COARSE_REACH", 32)
+    assert float((finer_flow(64, flow) - finer_flow(None, flow)).abs().max()) > 1e-4
+
+
+def test_a_finer_flow_is_corrected_by_what_the_last_scale_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At half the size it finds one pixel more to the right, so there are two."""
+    network = CoarseFlow((8, 8, 8))
+    shift = torch.tensor([1.0, 0.0, 0.0, 0.0])[:, None, None]
+    seen: list[Tensor] = []
+
+    def one_more(_: CoarseBlock, x: Tensor) -> Tensor:
+        seen.append(x)
+        return shift.expand(len(x), 4, x.shape[2] // 2, x.shape[3] // 2)
+
+    monkeypatch.setattr(CoarseBlock, "forward", one_more)
+    images = torch.rand(1, 3, 32, 48), torch.rand(1, 3, 32, 48)
+    flow = torch.full((1, 4, 32, 48), 3.0)
+    torch.testing.assert_close(network.finer(*images, flow), flow + 2.0 * shift)
+    (given,) = seen
+    torch.testing.assert_close(given[:, 6:], flow)
+    torch.testing.assert_close(given[:, :3], warp(images[0], flow[:, :2]))
+
+
+@pytest.mark.parametrize(("scale", "finer"), [(0.5, True), (0.25, True), (0.7, True), (1.0, False), (0.99, False)])
+def test_only_a_flow_from_smaller_frames_is_gone_over(
+    scale: float, finer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = replace(TINY, autoencoder=replace(TINY.autoencoder, fine_flow=1))
+    model = TLBVFI(params).finalize()
+    asked = []
+    monkeypatch.setattr(CoarseFlow, "finer", lambda _, *given: asked.append(given) or given[2])
+    pair = [model.encode_frame(x[None].permute(0, 3, 1, 2) * 2 - 1, scale) for x in frames(2, 128, 128)]
+    flows = model.flows(*pair)
+    assert bool(asked) == finer and flows.full.shape == (1, 4, 128, 128)
+    if finer:
+        assert torch.equal(asked[0][0], pair[0].image) and torch.equal(asked[0][1], pair[1].image)
 
 
 def test_neighbourhood_equals_nine_warped_copies() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.tiny import TINY, frames, tiny_model
+from tlbvfi.bench.stand_in import random_weights
 from tlbvfi.counting import counting
 from tlbvfi.model import TLBVFI
 from tlbvfi.modules import autoencoder, blocks, flow, maxvit, wavelet
@@ -526,6 +527,15 @@ def test_the_model_in_strips(
 ) -> None:
     result = interpolated(model, Strips(pixels, frugal), scale, batch)
     assert decibels(result, whole_model(scale, batch)) > EQUAL
+
+
+@pytest.mark.parametrize("pixels", [MODEL_PIXELS[0], 100 * SIDE])
+def test_what_the_built_in_model_does_besides_in_strips(pixels: int) -> None:
+    besides = replace(TINY.autoencoder, flow_sizes=2, fine_flow=1, cubic=1.0, still_within=0.05)
+    own = TLBVFI(replace(TINY, autoencoder=besides))
+    random_weights(own, 0)
+    own.finalize()
+    assert decibels(interpolated(own, Strips(pixels, frugal=True)), interpolated(own, ONE_PIECE)) > EQUAL
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0])

@@ -13,7 +13,7 @@ from tlbvfi.modules.warp import warp
 from tlbvfi.training import motion as one
 from tlbvfi.training.card import motion, muon
 from tlbvfi.training.card.draws import Chance, SceneMaker, fields, paths
-from tlbvfi.training.card.losses import perceptual
+from tlbvfi.training.card.losses import census, perceptual
 from tlbvfi.training.card.overlays import put_on
 from tlbvfi.training.card.packed import encoded, read_packed, write_packed
 from tlbvfi.training.card.parcel import Parcel
@@ -143,6 +143,26 @@ def test_matrices_of_one_shape_are_stepped_as_each_alone() -> None:
     moved = [float((p - 1 / 9).detach().norm()) for p in theirs]
     for a, b, far in zip(ours, theirs, moved, strict=True):
         assert float((a - b).detach().norm()) < 0.03 * far
+
+
+def test_census_is_of_all_pixels_around_one() -> None:
+    """Pictures that repeat have no border, so every pixel has its 24 neighbours within two."""
+    generator = torch.Generator().manual_seed(0)
+    made, truth = (torch.rand(1, 3, 8, 8, generator=generator) for _ in range(2))
+    ranks, repeated = [], []
+    for picture in (made, truth):
+        grey = (picture * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1)
+        around = [grey.roll((y, x), (1, 2)) - grey for y in range(-2, 3) for x in range(-2, 3) if (y, x) != (0, 0)]
+        difference = torch.stack(around)
+        ranks.append(difference / (0.0025 + difference.square()).sqrt())
+        repeated.append(picture.repeat(1, 1, 40, 40))
+    squared = (ranks[0] - ranks[1]).square()
+    wanted = (squared / (0.1 + squared)).mean()
+    torch.testing.assert_close(census(*repeated), wanted, rtol=2e-3, atol=0.0)
+    assert float(census(made, made + 0.1)) < 1e-6
+    noisy = made.clone().requires_grad_(True)
+    census(noisy, truth).backward()
+    assert noisy.grad is not None and bool(noisy.grad.isfinite().all()) and float(noisy.grad.norm()) > 0
 
 
 def test_the_perceptual_term_is_lpips_and_has_a_gradient_on_black() -> None:

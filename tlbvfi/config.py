@@ -52,6 +52,8 @@ class AutoencoderParams:
     flow_widths: tuple[int, ...] = _between((240, 150, 90), 2, 4096, (3, 3))
     # At how many sizes the coarse flow is estimated, each half of the one before (see modules/flow.py).
     flow_sizes: int = _between(1, 1, 4)
+    # 1 where a flow found in smaller frames is gone over at the frames' own size (see modules/flow.py).
+    fine_flow: int = _between(0, 0, 1)
     head_widths: tuple[int, int] = _between((64, 32), 1, 4096, (2, 2))
     head_norm_groups: tuple[int, int] = _between((16, 8), 1, 1024, (2, 2))
     # How the frames are sampled for the new one: 0 bilinearly, 1 by cubic convolution (see modules/warp.py).

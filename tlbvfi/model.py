@@ -227,7 +227,7 @@ class TLBVFI(nn.Module):
         return self.vqgan.decoder.flows(
             (features0.flow_image, features1.flow_image),
             (features0.flow_levels, features1.flow_levels),
-            (features0.image.shape[-2], features0.image.shape[-1]),
+            (features0.image, features1.image),
             strips or WHOLE,
         )
 

@@ -175,6 +175,7 @@ class Decoder(nn.Module):
         widths, groups = params.pyramid_widths, params.norm_groups
         deepest = widths[-1]
         self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes)
+        self.fine_flow = bool(params.fine_flow)
         self.refinenet = FlowRefinement(widths)
         self.conv_in = ClipConv(params.z_channels, deepest, 3)
         self.mid = Middle(deepest, groups, merge_frames=True)
@@ -198,13 +199,22 @@ class Decoder(nn.Module):
         self,
         frames: tuple[Tensor, Tensor],
         pyramids: tuple[Sequence[Tensor], Sequence[Tensor]],
-        size: tuple[int, int],
+        images: tuple[Tensor, Tensor],
         strips: Strips = WHOLE,
     ) -> Flows:
-        """Flow of a pair from frames (as the coarse flow takes them) and pyramids at the flow size."""
+        """Flow of a pair from frames (as the coarse flow takes them) and pyramids at the flow size, for the frames
+        (B, 3, H, W) in [0, 1] themselves."""
         coarse = self.flownet(*frames)
         refined = self.refinenet(*pyramids, coarse, strips)
-        return Flows(coarse, refined, resize_flow(refined, size))
+        return Flows(coarse, refined, self.full_flow(refined, images, strips))
+
+    def full_flow(self, refined: Tensor, images: tuple[Tensor, Tensor], strips: Strips = WHOLE) -> Tensor:
+        """The flow at the size of frames (B, 3, H, W) in [0, 1], from that at the flow size."""
+        size = images[0].shape[-2], images[0].shape[-1]
+        full = resize_flow(refined, size)
+        if not self.fine_flow or refined.shape[-2:] == size:
+            return full
+        return self.flownet.finer(*images, full, strips)
 
     def forward(
         self,

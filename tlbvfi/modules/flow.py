@@ -101,6 +101,13 @@ _LIKE, _NOISE = 5, 0.03
 _BETTER = 0.2
 
 
+#: Rows of the frames on either side that the flow of the last scale depends on, at most: 8 3x3 convs at a quarter of
+#: the size with those around them take 39, and warping begins anew with every 16th.
+COARSE_REACH = 48
+#: Rows of a strip of a flow, at least: the rows on either side are computed twice.
+LEAST_ROWS = 64
+
+
 class CoarseFlow(nn.Module):
     """Flow at half the frames' size from the frames alone."""
 
@@ -131,9 +138,35 @@ class CoarseFlow(nn.Module):
         if self.sizes > 1:
             yield self._nearer(frame0, frame1, flow, self.sizes - 1)
 
+    def finer(self, frame0: Tensor, frame1: Tensor, flow: Tensor, strips: Strips = WHOLE) -> Tensor:
+        """A flow (B, 4, H, W) found in smaller frames, with what the last scale changes of it at half the size of the
+        frames (B, 3, H, W) themselves. Their sides are multiples of 16.
+
+        A strip is computed with the rows that the scale reaches on either side, and put into the flow given.
+        """
+        height, width = flow.shape[-2:]
+        start = resize_times(flow, (height // 2, width // 2), 0.5)
+        cuts = strips.cuts(flow.shape, multiple=FLOW_MULTIPLE, least=LEAST_ROWS)
+        if len(cuts) == 1:
+            (found,) = self._by((self.block2,), frame0, frame1, start)
+            if Tuning.of(flow.device).kernels:
+                return resized(found - start, (height, width), (2.0, 2.0), other=flow)
+            return torch.add(flow, resize(found - start, (height, width)), alpha=2.0)
+        change = torch.empty_like(start)
+        for a, b in cuts:
+            first, last = max(a - COARSE_REACH, 0), min(b + COARSE_REACH, height)
+            part = self._change(self.block2, frame0, frame1, start[:, :, first // 2 : last // 2], first)
+            change[:, :, a // 2 : b // 2] = part[:, :, (a - first) // 2 : (b - first) // 2]
+        for a, b in cuts:
+            first, last = max(a // 2 - 1, 0), min(b // 2 + 1, height // 2)
+            larger = resize(change[:, :, first:last], (2 * (last - first), width))
+            flow[:, :, a:b].add_(larger[:, :, a - 2 * first : b - 2 * first], alpha=2.0)
+        return flow
+
     def _nearer(self, frame0: Tensor, frame1: Tensor, flow: Tensor, sizes: int) -> Tensor:
         """The flow of frames, or at each place that of the frames at half their size, where these are more alike along
-        it: what moves far is near there. So many smaller sizes are looked at."""
+        it: what moves far is near there. It is corrected by the last scale first. So many smaller sizes are looked at.
+        """
         if min(frame0.shape[-2:]) < FLOW_MULTIPLE:
             return flow
         small = F.avg_pool2d(frame0, 2), F.avg_pool2d(frame1, 2)
@@ -141,29 +174,40 @@ class CoarseFlow(nn.Module):
         if sizes > 1:
             other = self._nearer(*small, other, sizes - 1)
         other = resize_times(other, (flow.shape[-2], flow.shape[-1]), 2.0)
+        (other,) = self._by((self.block2,), frame0, frame1, other)
         with torch.no_grad():
             own, its = _unlike(*small, flow), _unlike(*small, other)
             share = ((own - its) / ((own + its + _NOISE) * _BETTER)).clamp_(0.0, 1.0)
         return torch.lerp(flow, other, share)
 
     def _at_one_size(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
+        return self._by((self.block0, self.block1, self.block2), frame0, frame1, None)
+
+    def _by(
+        self, blocks: Sequence[CoarseBlock], frame0: Tensor, frame1: Tensor, flow: Tensor | None
+    ) -> Iterator[Tensor]:
+        """The flow so far, if any, as each of some scales goes on from there."""
         height, width = frame0.shape[-2:]
         if Tuning.of(frame0.device).kernels and height % FLOW_MULTIPLE == 0 and width % FLOW_MULTIPLE == 0:
-            yield from self._estimates_by_kernels(frame0, frame1)
+            places = Bases.of(frame0)
+            for block in blocks:
+                flow = block.refined(frame0, frame1, flow, places)
+                yield flow
             return
-        flow = self.block0(torch.cat([frame0, frame1], dim=1))
-        yield flow
-        for block in (self.block1, self.block2):
-            full = resize(flow, (frame0.shape[-2], frame0.shape[-1])) * 2.0
-            warped = [warp(frame0, full[:, :2]), warp(frame1, full[:, 2:])]
-            flow = flow + block(torch.cat([*warped, full], dim=1))
+        for block in blocks:
+            if flow is None:
+                flow = block(torch.cat([frame0, frame1], dim=1))
+            else:
+                flow = flow + self._change(block, frame0, frame1, flow)
             yield flow
 
-    def _estimates_by_kernels(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
-        places, flow = Bases.of(frame0), None
-        for block in (self.block0, self.block1, self.block2):
-            flow = block.refined(frame0, frame1, flow, places)
-            yield flow
+    @staticmethod
+    def _change(block: CoarseBlock, frame0: Tensor, frame1: Tensor, flow: Tensor, top: int = 0) -> Tensor:
+        """What a scale adds to a flow of half the size, for rows `top`.. of the frames."""
+        full = resize(flow, (flow.shape[-2] * 2, frame0.shape[-1])) * 2.0
+        warped = [warp(frame0, full[:, :2], top), warp(frame1, full[:, 2:], top)]
+        change: Tensor = block(torch.cat([*warped, full], dim=1))
+        return change
 
 
 def _unlike(frame0: Tensor, frame1: Tensor, flow: Tensor) -> Tensor:
@@ -174,8 +218,6 @@ def _unlike(frame0: Tensor, frame1: Tensor, flow: Tensor) -> Tensor:
 
 #: Rows on either side that a corrected flow depends on: of seven 3x3 convs one after the other.
 REACH = 7
-#: Rows of a strip of the refinement, at least: the rows on either side are computed twice.
-LEAST_ROWS = 64
 #: Positions up to which kernels of our own correct both flows as a batch: small maps leave a card idle, and of large
 #: ones half are never there together.
 _TOGETHER = 1 << 16

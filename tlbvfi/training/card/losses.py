@@ -51,19 +51,16 @@ def perceptual(lpips: LPIPS, made: Tensor, truth: Tensor) -> Tensor:
 def census(made: Tensor, truth: Tensor, reach: int = 2) -> Tensor:
     """How differently a pixel of luminance stands to those around it: blind to brightness that drifts."""
     weights = made.new_tensor([0.299, 0.587, 0.114])[:, None, None]
-
-    def ranks(x: Tensor) -> Tensor:
-        grey = (x.float() * weights).sum(dim=1, keepdim=True)
-        size = grey.shape[-2] - 2 * reach, grey.shape[-1] - 2 * reach
-        centre = grey[:, :, reach : reach + size[0], reach : reach + size[1]]
-        around = [
-            grey[:, :, y : y + size[0], x : x + size[1]] - centre
-            for y in range(2 * reach + 1)
-            for x in range(2 * reach + 1)
-            if (y, x) != (reach, reach)
-        ]
-        difference = torch.cat(around, dim=1)
-        return difference / torch.sqrt(0.0025 + difference.square())
-
-    squared = (ranks(made) - ranks(truth)).square()
-    return (squared / (0.1 + squared)).mean()
+    greys = [(x.float() * weights).sum(dim=1) for x in (made, truth)]
+    height, width = greys[0].shape[-2:]
+    # Of two pixels each stands to the other as the other to it, but for the sign: every pair is looked at once.
+    steps = [(y, x) for y in range(reach + 1) for x in range(-reach, reach + 1) if (y, x) > (0, 0)]
+    total = greys[0].new_zeros(())
+    for y, x in steps:
+        left, right = slice(max(-x, 0), width - max(x, 0)), slice(max(x, 0), width + min(x, 0))
+        differences = [grey[:, y:, right] - grey[:, : height - y, left] for grey in greys]
+        ranks = [difference * torch.rsqrt(0.0025 + difference.square()) for difference in differences]
+        squared = (ranks[0] - ranks[1]).square()
+        # The mean of s / (0.1 + s) in fewer operations.
+        total = total + 1.0 - 0.1 * (0.1 + squared).reciprocal().mean()
+    return total / len(steps)

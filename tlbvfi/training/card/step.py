@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...model import TLBVFI
-from ...modules.warp import resize, resize_flow, warp_all
+from ...modules.warp import resize, warp_all
 from ...padding import flow_size
 from ...rows.tuning import Tuning, tuned
 from .. import pipeline
@@ -136,7 +136,7 @@ class Learner:
         coarse = pipeline.coarse_estimates(self.model, frames)
         start = self._disturbed(coarse[-1], chance)
         refined = pipeline.refined_estimates(self.model, levels, start, len(levels[0]))
-        return Flows(coarse, refined, resize_flow(refined[-1], (height, width)))
+        return Flows(coarse, refined, pipeline.full_flow(self.model, refined[-1], images))
 
     def _disturbed(self, flow: Tensor, chance: Chance) -> Tensor:
         """A coarse flow with some of it lost and something smooth added, for some of the pairs: where it is right there
@@ -207,6 +207,8 @@ class Learner:
             *zip((0.1, 0.2, 0.4, 0.4), flows.coarse, strict=False),
             *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=True),
         ]
+        if self.model.params.autoencoder.fine_flow and flows.full.shape != flows.refined[-1].shape:
+            estimates.append((1.0, flows.full))
         smaller: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for share, flow in estimates:
             size = (flow.shape[-2], flow.shape[-1])
