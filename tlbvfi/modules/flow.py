@@ -101,8 +101,8 @@ _LIKE, _NOISE = 5, 0.03
 _BETTER = 0.2
 
 
-#: Rows of the frames on either side that the flow of the last scale depends on, at most: 8 3x3 convs at a quarter of
-#: the size with those around them take 39, and warping begins anew with every 16th.
+#: Rows of the frames on either side of which a strip's flow by the last scale is computed: its convs reach 39, and the
+#: strip begins and ends at a multiple of 16.
 COARSE_REACH = 48
 #: Rows of a strip of a flow, at least: the rows on either side are computed twice.
 LEAST_ROWS = 64
