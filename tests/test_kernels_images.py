@@ -219,13 +219,14 @@ def test_coarse_flow_at_several_sizes(side: int) -> None:
     assert decibels(got, want) > 115
 
 
-def test_a_finer_flow() -> None:
-    network, frames = coarse_flow(), images(2, 32, 48)
-    flow = resize_flow(torch.randn(2, 4, 4, 6, generator=torch.Generator().manual_seed(5)).to(DEVICE), (32, 48))
+@pytest.mark.parametrize(("height", "strips"), [(32, WHOLE), (192, Strips(2 * 64 * 48))])
+def test_a_finer_flow(height: int, strips: Strips) -> None:
+    network, frames = coarse_flow(), images(2, height, 48)
+    flow = resize_flow(torch.randn(2, 4, 4, 6, generator=torch.Generator().manual_seed(5)).to(DEVICE), (height, 48))
     with plain():
         want = network.finer(*frames, flow.clone())
     with kernels():
-        got = network.finer(*frames, flow.clone())
+        got = network.finer(*frames, flow.clone(), strips)
     assert float((want - flow).std()) > 0.05 and decibels(got, want) > 115
 
 
