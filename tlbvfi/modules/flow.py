@@ -148,10 +148,11 @@ class CoarseFlow(nn.Module):
         start = resize_times(flow, (height // 2, width // 2), 0.5)
         cuts = strips.cuts(flow.shape, multiple=FLOW_MULTIPLE, least=LEAST_ROWS)
         if len(cuts) == 1:
-            (found,) = self._by((self.block2,), frame0, frame1, start)
             if Tuning.of(flow.device).kernels:
+                (found,) = self._by((self.block2,), frame0, frame1, start)
                 return resized(found - start, (height, width), (2.0, 2.0), other=flow)
-            return torch.add(flow, resize(found - start, (height, width)), alpha=2.0)
+            change = self._change(self.block2, frame0, frame1, start)
+            return torch.add(flow, resize(change, (height, width)), alpha=2.0)
         change = torch.empty_like(start)
         for a, b in cuts:
             first, last = max(a - COARSE_REACH, 0), min(b + COARSE_REACH, height)
