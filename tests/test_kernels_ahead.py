@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from threading import Barrier, current_thread, main_thread
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -27,7 +29,8 @@ def test_what_a_step_starts_is_noted_and_nothing_else_runs() -> None:
     assert ahead.wanted() is None
 
 
-def test_a_kernel_is_started_but_where_it_is_noted() -> None:
+def test_a_kernel_is_started_but_where_it_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(started, "_prepare_start", lambda made: calls.append(("prepared", made)))
     calls: list[tuple[object, ...]] = []
 
     class Noting:
@@ -36,17 +39,55 @@ def test_a_kernel_is_started_but_where_it_is_noted() -> None:
         def __getitem__(self, grid: tuple[int, ...]) -> object:
             return lambda *arguments, **options: calls.append(("started", grid, arguments, options))
 
-        def warmup(self, *arguments: object, grid: tuple[int, ...], **options: object) -> None:
+        def warmup(self, *arguments: object, grid: tuple[int, ...], **options: object) -> str:
             calls.append(("compiled", grid, arguments, options))
+            return "binary"
 
     kernel = Started(Noting())
     kernel[2,](1, BLOCK=4)
     with ahead.noting() as kernels:
         kernel[3,](5, BLOCK=8)
     assert calls == [("started", (2,), (1,), {"BLOCK": 4})]
-    for one in kernels:
-        one.compile()
-    assert calls[1:] == [("compiled", (3,), (5,), {"BLOCK": 8})]
+    assert [one.compile() for one in kernels] == ["binary"]
+    assert calls[1:] == [("compiled", (3,), (5,), {"BLOCK": 8}), ("prepared", "binary")]
+
+
+def test_kernels_are_compiled_together_and_loaded_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Triton starts a kernel with is mixed up by threads that load several. One that fails costs no other."""
+    together, loaded = Barrier(3, timeout=60.0), list[object]()
+
+    def compiled(number: int) -> Callable[[], int]:
+        def run() -> int:
+            together.wait()
+            if number == 4:
+                raise ValueError("this one is not to be")
+            return number
+
+        return run
+
+    def load(number: object) -> None:
+        assert current_thread() is main_thread() and ahead.loading._is_owned()  # type: ignore[attr-defined]
+        loaded.append(number)
+
+    monkeypatch.setattr(ahead, "find_spec", lambda _: True)
+    monkeypatch.setattr(ahead.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    with caplog.at_level(logging.DEBUG):
+        ahead.compile_noted([ahead.Wanted(n % 3, compiled(n), load) for n in range(6)], torch.device("cuda"))
+    assert loaded == [3, 5]  # each key once
+    assert "this one is not to be" in caplog.text
+
+
+def test_a_kernel_that_is_started_first_is_loaded_alone() -> None:
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[[], None]:
+            return lambda: owned.append(ahead.loading._is_owned())  # type: ignore[attr-defined]
+
+    owned: list[bool] = []
+    Started(Kernel())[1,]()
+    assert owned == [True]
 
 
 class Parameter(NamedTuple):

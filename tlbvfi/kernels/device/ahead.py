@@ -3,6 +3,10 @@
 A kernel is compiled when it is first started, one after the other, which takes the first new frame of a machine half a
 minute. What a model call starts is known on the ``meta`` device, so all of it can be compiled at once before. Triton
 keeps what it compiled on the disk.
+
+They are loaded one after the other. Before version 3.7 what starts a kernel is a Python module of its own, all of one
+name, and of such modules CPython keeps one object where a file is loaded again: two threads at it get each other's, and
+then a kernel is started with the arguments of another.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
+from threading import RLock
+from typing import Any
 
 import torch
 
@@ -27,11 +33,17 @@ class Wanted:
 
     Attributes:
         key: the same for what is compiled into the same.
-        compile: compiles it for the current device, and makes it ready to be started.
+        compile: compiles it for the current device, in any thread.
+        load: makes what `compile` gave ready to be started, while no other kernel is loaded.
     """
 
     key: Hashable
-    compile: Callable[[], object]
+    compile: Callable[[], Any]
+    load: Callable[[Any], object]
+
+
+#: Held while a kernel is loaded.
+loading = RLock()
 
 
 _wanted: ContextVar[list[Wanted] | None] = ContextVar("wanted", default=None)
@@ -58,13 +70,16 @@ def compile_noted(noted: list[Wanted], device: torch.device) -> None:
     if find_spec("triton.runtime._async_compile") is None:  # an older Triton compiles in one thread
         return
 
-    def compiled(kernel: Wanted) -> None:
-        try:
-            with torch.cuda.device(device):
-                kernel.compile()
-        except Exception as error:
-            log.debug("A kernel was not compiled ahead: %s", error)
+    def compiled(kernel: Wanted) -> Any:
+        with torch.cuda.device(device):
+            return kernel.compile()
 
     each = {kernel.key: kernel for kernel in noted}
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        list(pool.map(compiled, each.values()))
+        coming = [(kernel, pool.submit(compiled, kernel)) for kernel in each.values()]
+    for kernel, result in coming:
+        try:
+            with loading, torch.cuda.device(device):
+                kernel.load(result.result())
+        except Exception as error:
+            log.debug("A kernel was not compiled ahead: %s", error)

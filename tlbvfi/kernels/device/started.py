@@ -46,7 +46,8 @@ class Started:
         key = self._key(arguments, options)
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self.kernel[grid](*arguments, **options)
+            with ahead.loading:
+                compiled = self.kernel[grid](*arguments, **options)
             if compiled is not None and by_address():  # Triton's interpreter compiles nothing
                 self._compiled[key] = compiled
             return
@@ -55,11 +56,15 @@ class Started:
         compiled[(*grid, 1, 1)[:3]](*values, *constants)
 
     def _wanted(self, grid: tuple[int, ...], arguments: tuple[Any, ...], options: dict[str, Any]) -> ahead.Wanted:
-        def compile_and_load() -> None:
-            compiled = self.kernel.warmup(*arguments, grid=grid, **options)
-            getattr(compiled, "run", None)  # is loaded now, with what starts it, for which some versions run a compiler
+        def compiled() -> Any:
+            made = self.kernel.warmup(*arguments, grid=grid, **options)
+            _prepare_start(made)
+            return made
 
-        return ahead.Wanted((self, self._key(arguments, options)), compile_and_load)
+        def load(made: Any) -> None:
+            getattr(made, "run", None)
+
+        return ahead.Wanted((self, self._key(arguments, options)), compiled, load)
 
     def _key(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """What decides into what a kernel is compiled for such arguments."""
@@ -67,6 +72,14 @@ class Started:
             parameters = getattr(self.kernel, "params", ())
             self._free = frozenset(p.num for p in parameters if getattr(p, "do_not_specialize", False))
         return tuple(_kind(value, n in self._free) for n, value in enumerate(arguments)), tuple(options.items())
+
+
+def _prepare_start(compiled: Any) -> None:
+    """Have Triton write what starts a kernel to its cache on the disk: some versions run a compiler for that. What it
+    gives here is thrown away, see :mod:`.ahead`."""
+    from triton.runtime import driver
+
+    driver.active.launcher_cls(compiled.src, compiled.metadata)
 
 
 def _kind(value: Any, free: bool) -> Any:
