@@ -79,9 +79,9 @@ def _run(setting: Setting, plan: Plan, size: str, scale: float, most: int) -> tu
     """Seconds of three new frames by a plan that is held to so many bytes, memory, and what was said of refusals."""
     way = setting.ways()[0]
     with setting.held_to(most), warnings_said() as said, tf32(True):
-        # A plan is for runs that make three frames of a gap or more, which take most; graphs are there from the second.
+        # A plan is for runs that make three frames of a gap or more, which take most, once all their graphs are there.
         new = setting.new_frames(setting.model(), setting.sizes[size], way, scale, plan, times=2)
-        count = 1 if plan.strips.frugal else 2
+        count = 1 if plan.strips.frugal else setting.unsettled(way)
         seconds = [_next_seconds(setting, new) for _ in range(count)][-1]
         memory = setting.memory()
         del new
