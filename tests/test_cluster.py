@@ -71,9 +71,12 @@ def clip(tmp_path: Path) -> Path:
 
 
 def assert_same(one: Path, other: Path) -> None:
+    """The same video: on some processors PyTorch's products by another number of threads differ in their last digits,
+    so that a value here and there is rounded to the next of 255."""
     pairs = list(zip(video.read_frames(one), video.read_frames(other), strict=True))
     assert len(pairs) > 10
-    assert all(torch.equal(a, b) for a, b in pairs)
+    differences = torch.stack([(a - b).abs() * 255 for a, b in pairs])
+    assert differences.amax() < 1.5 and differences.mean() < 0.01, (differences.amax(), differences.mean())
 
 
 def free_cores(ray: ModuleType) -> float:

@@ -253,7 +253,11 @@ def test_where_memory_is_short_a_run_goes_on_without(
 ) -> None:
     expected = run(model, Multiplier(2), on=False, count=9, batch_size=batch_size)
     recorder.errors[call, number] = torch.cuda.OutOfMemoryError("no")
-    assert same(run(model, Multiplier(2), count=9, batch_size=batch_size), expected)
+    found = run(model, Multiplier(2), count=9, batch_size=batch_size)
+    if batch_size == 1:
+        assert same(found, expected)
+    else:  # what is left goes one gap at a time, which some processors multiply in another order
+        assert all((a - b).abs().max() < 1e-4 for a, b in zip(found, expected, strict=True))
     assert not recorder.errors and recorder.alive == 0
     assert [record.message for record in caplog.records] == [
         "The memory of cpu is short: going on without CUDA graphs."
