@@ -131,8 +131,8 @@ def test_cubic_warp_of_some_rows_and_beside_others() -> None:
 class Flows(CoarseFlow):
     """Gives the flows that it is told, by the height of the frames, and corrects others by so much."""
 
-    def __init__(self, sizes: int, found: dict[int, float], correction: float) -> None:
-        super().__init__((8, 8, 8), sizes)
+    def __init__(self, start: int, sizes: int, found: dict[int, float], correction: float) -> None:
+        super().__init__((8, 8, 8), sizes, start)
         self.found, self.correction = found, correction
 
     def _by(
@@ -141,6 +141,7 @@ class Flows(CoarseFlow):
         batch, _, height, width = frame0.shape
         right = torch.tensor([-1.0, 0.0, 1.0, 0.0])[:, None, None]
         if flow is None:
+            assert list(blocks) == [self.block0, self.block1, self.block2]
             yield (right * self.found[height]).expand(batch, 4, height // 2, width // 2).clone()
         else:
             assert list(blocks) == [self.block2] and flow.shape[-2:] == (height // 2, width // 2)
@@ -148,33 +149,51 @@ class Flows(CoarseFlow):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "found", "correction", "wanted"),
+    ("start", "sizes", "found", "correction", "wanted"),
     [
-        (1, {64: 1.0}, 0.5, 1.0),
-        (2, {64: 1.0, 32: 4.0}, 0.0, 8.0),  # the smaller size sees what moves by 32 pixels of the frames, so by 8 there
-        (2, {64: 1.0, 32: 3.0}, 2.0, 8.0),
-        (2, {64: 8.0, 32: 1.0}, 0.5, 8.0),
-        (3, {64: 1.0, 32: 1.0, 16: 2.0}, 0.0, 8.0),
-        (3, {64: 1.0, 32: 1.0, 16: 1.5}, 2.0 / 3, 8.0),
+        (0, 1, {64: 1.0}, 0.5, 1.0),  # the frames themselves alone
+        (0, 3, {64: 1.0}, 0.5, 1.0),
+        (64, 3, {64: 1.0}, 0.5, 1.0),
+        (32, 1, {32: 4.0}, 0.0, 8.0),  # begun in frames half as large, then doubled
+        (32, 1, {32: 3.0}, 2.0, 8.0),  # and corrected
+        (17, 1, {32: 4.0}, 0.0, 8.0),
+        (16, 1, {16: 2.0}, 0.0, 8.0),
+        (16, 1, {16: 1.5}, 2.0 / 3, 8.0),
+        (32, 2, {32: 4.0, 64: 1.0}, 0.0, 8.0),  # of two, that along which the frames are alike
+        (32, 2, {32: 1.0, 64: 8.0}, 0.5, 8.0),
+        (16, 2, {16: 2.0, 32: 1.0}, 0.0, 8.0),
+        (16, 2, {16: 1.0, 32: 4.0}, 0.0, 8.0),
+        (16, 3, {16: 1.0, 32: 1.0, 64: 8.0}, 0.0, 8.0),
     ],
 )
-def test_coarse_flow_of_several_sizes_takes_the_nearer(
-    sizes: int, found: dict[int, float], correction: float, wanted: float
+def test_coarse_flow_goes_on_from_smaller_frames(
+    start: int, sizes: int, found: dict[int, float], correction: float, wanted: float
 ) -> None:
     """A texture that moves by 32 pixels from frame to frame, so by 8 from the middle one at the flow's size."""
     texture = F.interpolate(torch.rand(1, 3, 16, 64, generator=generator(3)), scale_factor=4, mode="bicubic")
     frames = (texture[..., 32 + 16 : 32 + 16 + 128], texture[..., 32 - 16 : 32 - 16 + 128])
-    flow = Flows(sizes, found, correction)(*frames)
+    flow = Flows(start, sizes, found, correction)(*frames)
     inside = flow[..., 12:-12]
     assert float(inside[:, 2].mean()) == pytest.approx(wanted, abs=0.05)
     assert float(inside[:, 0].mean()) == pytest.approx(-wanted, abs=0.05)
 
 
-def test_coarse_flow_of_several_sizes_of_tiny_frames() -> None:
-    flow = CoarseFlow((8, 8, 8), 4)
-    frames = randn(2, 3, 16, 16), randn(2, 3, 16, 16, seed=1)
-    estimates = list(flow.estimates(*frames))
-    assert len(estimates) == 4 and {each.shape for each in estimates} == {(2, 4, 8, 8)}
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [
+        ((16, 16), [(16, 16)]),
+        ((48, 176), [(48, 176)]),
+        ((64, 176), [(64, 176), (32, 96)]),
+        ((304, 176), [(304, 176), (160, 96), (80, 48)]),
+        ((1088, 1920), [(1088, 1920), (544, 960), (272, 480), (128, 240), (64, 128), (32, 64)]),
+    ],
+)
+def test_sizes_that_a_coarse_flow_goes_through(size: tuple[int, int], sizes: list[tuple[int, int]]) -> None:
+    """Each about half of the one before, and a multiple of what the networks need."""
+    flow = CoarseFlow((8, 8, 8), 1, 32).to("meta")
+    frames = [torch.empty(2, 3, *size, device="meta") for _ in range(2)]
+    *first, last = (tuple(2 * side for side in each.shape[-2:]) for each in flow.estimates(*frames))
+    assert [*first, last] == [sizes[-1]] * 2 + sizes[::-1]
 
 
 def finer_flow(rows: int | None, flow: Tensor) -> Tensor:

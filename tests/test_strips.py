@@ -383,7 +383,7 @@ def frequency(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
 def refine_block(height: int) -> Stage:
     def run(model: TLBVFI, batch: int, strips: Strips) -> Tensor:
         pair = (uneven(batch, 8, height, WIDTH, seed=i) for i in range(2))
-        return model.vqgan.decoder.refinenet.rf_block1(*pair, smooth_flow(batch, height, WIDTH), strips)
+        return model.vqgan.decoder.refinenet.block(0)(*pair, smooth_flow(batch, height, WIDTH), strips)
 
     return run
 
@@ -531,7 +531,9 @@ def test_the_model_in_strips(
 
 @pytest.mark.parametrize("pixels", [MODEL_PIXELS[0], 100 * SIDE])
 def test_what_the_built_in_model_does_besides_in_strips(pixels: int) -> None:
-    besides = replace(TINY.autoencoder, flow_sizes=2, fine_flow=1, cubic=1.0, still_within=0.05)
+    besides = replace(
+        TINY.autoencoder, flow_start=32, flow_sizes=2, flow_levels=3, fine_flow=1, cubic=1.0, still_within=0.05
+    )
     own = TLBVFI(replace(TINY, autoencoder=besides))
     random_weights(own, 0)
     own.finalize()

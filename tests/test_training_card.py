@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from tlbvfi.training.card.parcel import Parcel
 from tlbvfi.training.card.rehearsal import small_model, small_parcel
 from tlbvfi.training.card.run import Options, Run
 from tlbvfi.training.card.scenes import Rendered, render
+from tlbvfi.training.card.step import Learner
 from tlbvfi.training.card.triplets import Source, Triplets, finished
 from tlbvfi.training.metrics import LPIPS
 
@@ -219,3 +222,27 @@ def test_a_run_goes_on_where_it_was_stopped(parcel: Parcel, tmp_path: Path) -> N
     theirs = resumed.optimizer.state()
     for name, value in run.optimizer.state().items():
         torch.testing.assert_close(value.float(), theirs[name].float(), atol=1e-6, rtol=1e-2)
+
+
+def test_frames_brought_along_flows_tell_how_right_these_are(scenes: Triplets) -> None:
+    """Wholly, half and not at all right, at two sizes."""
+
+    def error(share: float) -> float:
+        flow = scenes.flow.nan_to_num() * share
+        smaller = torch.nn.functional.avg_pool2d(flow, 2) / 2
+        return float(Learner._along([smaller, flow], scenes))
+
+    assert 2.0 * error(1.0) < error(0.5) and 1.2 * error(0.5) < error(0.0)
+
+
+def test_the_coarse_flow_learns_alone(parcel: Parcel, tmp_path: Path) -> None:
+    run = Run(Options(tmp_path, 0.0, batch=2, size=128, judged=1), small_model(CPU), parcel)
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    run.learn_coarse(time.monotonic() + 1.0)
+    changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
+    own = {name for name in before if name.startswith("vqgan.decoder.flownet.")}
+    assert changed <= own and len(changed) > 0.9 * len(own)
+    for value, parameter in zip(run.average.values, run.parameters, strict=True):
+        assert torch.equal(value, parameter)
+    lines = [json.loads(line) for line in (tmp_path / "coarse.jsonl").read_text().splitlines()]
+    assert run.step >= 1 and all(line["loss"] < 10.0 for line in lines) and lines[-1]["step"] == 3 * run.step

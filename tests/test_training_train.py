@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ from tlbvfi.training.views import Batch, View, affordable
 SIDE = 128
 
 
+#: With all that the built-in model has besides.
+PARAMS = replace(
+    TINY, autoencoder=replace(TINY.autoencoder, flow_start=32, flow_sizes=2, flow_levels=3, fine_flow=1, cubic=1.0)
+)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shard of four triplets of a smooth picture going by three pixels a frame."""
@@ -54,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "load_params", lambda name: TINY)
+    monkeypatch.setattr(run, "load_params", lambda name: PARAMS)
     monkeypatch.setattr(Stage, "crop", SIDE)
 
 
@@ -82,7 +89,7 @@ def test_a_stage_changes_what_it_trains(
         assert any(name.startswith(prefix) for name in changed), prefix
     assert not [name for name in changed if name.startswith(tuple(stays))]
     assert all(bool(value.isfinite().all()) for value in after.values())
-    assert load_model(tmp_path / "b" / "weights.safetensors").params == TINY
+    assert load_model(tmp_path / "b" / "weights.safetensors").params == PARAMS
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(

@@ -50,8 +50,13 @@ class AutoencoderParams:
     # What is kept of a window's positions, and no file holds, grows with its fourth power.
     window: int = _between(8, 1, 16)
     flow_widths: tuple[int, ...] = _between((240, 150, 90), 2, 4096, (3, 3))
-    # At how many sizes the coarse flow is estimated, each half of the one before (see modules/flow.py).
+    # Shorter side, at least, of the smallest frames that the coarse flow is estimated from; 0 for none but those of the
+    # flow's size (see modules/flow.py).
+    flow_start: int = _between(0, 0, 1024)
+    # At how many sizes of the frames, from the smallest on, it is estimated anew.
     flow_sizes: int = _between(1, 1, 4)
+    # How many levels of the pyramid correct it, the last of them at the flow's size where there are four.
+    flow_levels: int = _between(4, 1, 4)
     # 1 where a flow found in smaller frames is gone over at the frames' own size (see modules/flow.py).
     fine_flow: int = _between(0, 0, 1)
     head_widths: tuple[int, int] = _between((64, 32), 1, 4096, (2, 2))

@@ -49,7 +49,8 @@ def _stages(model: TLBVFI) -> list[tuple[str, nn.Module, str]]:
     stages += [(f"encoder level {i}", level, CALL) for i, level in enumerate(encoder.down)]
     stages += [("wavelets", encoder.frequency_extractor, CALL), ("encoder middle", encoder, "clip")]
     stages += [("bridge", model.denoise_fn, CALL), ("coarse flow", decoder.flownet, CALL)]
-    stages += [(f"refinement level {i - 1}", getattr(decoder.refinenet, f"rf_block{i}"), CALL) for i in range(1, 5)]
+    refinement = decoder.refinenet
+    stages += [(f"refinement level {i}", refinement.block(i), CALL) for i in reversed(refinement.levels)]
     stages += [("decoder middle", decoder.mid, CALL)]
     stages += [(f"decoder level {i}", level, CALL) for i, level in enumerate(decoder.up)]
     return [*stages, ("decoder enlarging", decoder, CALL), ("head and warps", decoder, "_synthesised")]

@@ -174,9 +174,9 @@ class Decoder(nn.Module):
         super().__init__()
         widths, groups = params.pyramid_widths, params.norm_groups
         deepest = widths[-1]
-        self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes)
+        self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes, params.flow_start)
         self.fine_flow = bool(params.fine_flow)
-        self.refinenet = FlowRefinement(widths)
+        self.refinenet = FlowRefinement(widths, params.flow_levels)
         self.conv_in = ClipConv(params.z_channels, deepest, 3)
         self.mid = Middle(deepest, groups, merge_frames=True)
         self.up = nn.ModuleList()
@@ -206,15 +206,15 @@ class Decoder(nn.Module):
         (B, 3, H, W) in [0, 1] themselves."""
         coarse = self.flownet(*frames)
         refined = self.refinenet(*pyramids, coarse, strips)
-        return Flows(coarse, refined, self.full_flow(refined, images, strips))
+        smaller = frames[0].shape != images[0].shape
+        return Flows(coarse, refined, self.full_flow(refined, images, smaller, strips))
 
-    def full_flow(self, refined: Tensor, images: tuple[Tensor, Tensor], strips: Strips = WHOLE) -> Tensor:
-        """The flow at the size of frames (B, 3, H, W) in [0, 1], from that at the flow size."""
-        size = images[0].shape[-2], images[0].shape[-1]
-        full = resize_flow(refined, size)
-        if not self.fine_flow or refined.shape[-2:] == size:
-            return full
-        return self.flownet.finer(*images, full, strips)
+    def full_flow(
+        self, refined: Tensor, images: tuple[Tensor, Tensor], smaller: bool, strips: Strips = WHOLE
+    ) -> Tensor:
+        """The flow at the size of frames (B, 3, H, W) in [0, 1], from the refined one; `smaller`: of smaller frames."""
+        full = resize_flow(refined, (images[0].shape[-2], images[0].shape[-1]))
+        return self.flownet.finer(*images, full, strips) if self.fine_flow and smaller else full
 
     def forward(
         self,

@@ -21,7 +21,7 @@ from ..rows.cuts import WHOLE, Strips
 from ..rows.tuning import Tuning
 from .blocks import accumulate
 from .preparation import Deriving, laid_out, multiple_of_8, zero_padded
-from .warp import Neighbourhood, join_channels, resize, resize_times, warp
+from .warp import Neighbourhood, join_channels, resize, resize_flow, resize_times, warp
 
 
 def _conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -97,7 +97,7 @@ class CoarseBlock(Deriving):
 
 #: Places along a side whose differences are counted together, and what differs anyway, in the frames' own values.
 _LIKE, _NOISE = 5, 0.03
-#: How much less two frames have to differ along a flow from a smaller size, as a share of both, to be taken in full.
+#: How much less two frames have to differ along the other flow, as a share of both, for it to be taken in full.
 _BETTER = 0.2
 
 
@@ -111,16 +111,19 @@ LEAST_ROWS = 64
 class CoarseFlow(nn.Module):
     """Flow at half the frames' size from the frames alone."""
 
-    def __init__(self, widths: Sequence[int], sizes: int = 1) -> None:
+    def __init__(self, widths: Sequence[int], sizes: int = 1, start: int = 0) -> None:
         """Make the networks of the three scales.
 
         Args:
             widths: of each of them, coarsest first.
-            sizes: at how many sizes of the frames the flow is estimated, each half of the one before. At every place
-                the one counts along which the frames are more alike. The published model has one.
+            sizes: at how many sizes of the frames, from the smallest on, the flow is estimated anew. Of two estimates
+                the one counts at every place along which the frames are more alike.
+            start: shorter side of the smallest frames that it is estimated from, at least. From there it goes on to
+                frames twice as large, with the last scale alone. 0, as in the published model, for none but the frames
+                given.
         """
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.start = sizes, start
         self.block0 = CoarseBlock(6, widths[0], 1 / 4)
         self.block1 = CoarseBlock(10, widths[1], 1 / 2)
         self.block2 = CoarseBlock(10, widths[2], 1.0)
@@ -131,12 +134,28 @@ class CoarseFlow(nn.Module):
         return flow
 
     def estimates(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
-        """The flow after each scale, coarsest first, and where it is estimated at several sizes, the one chosen of all;
-        the last is the result."""
-        for flow in self._at_one_size(frame0, frame1):
+        """The flow after each scale, coarsest first, each at half the size of the frames that it is estimated from: the
+        smallest, then larger ones up to those given. The last is the result."""
+        pairs = [(frame0, frame1)]
+        for size in self._smaller_sizes(frame0.shape[-2], frame0.shape[-1]):
+            pairs.append((resize(pairs[-1][0], size), resize(pairs[-1][1], size)))
+        smallest = pairs.pop()
+        for flow in self._anew(*smallest):
             yield flow
-        if self.sizes > 1:
-            yield self._nearer(frame0, frame1, flow, self.sizes - 1)
+        for number, pair in enumerate(reversed(pairs), 1):
+            flow = resize_flow(flow, (pair[0].shape[-2] // 2, pair[0].shape[-1] // 2))
+            (flow,) = self._by((self.block2,), *pair, flow)
+            if number < self.sizes:
+                *_, other = self._anew(*pair)
+                flow = self._nearer(*pair, flow, other)
+            yield flow
+
+    def _smaller_sizes(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        """Each about half of the one before, down to where the flow begins."""
+        shorter = min(height, width)
+        while self.start and (shorter := shorter // 2) >= self.start:
+            height, width = (max(1, round(side / 2 / FLOW_MULTIPLE)) * FLOW_MULTIPLE for side in (height, width))
+            yield height, width
 
     def finer(self, frame0: Tensor, frame1: Tensor, flow: Tensor, strips: Strips = WHOLE) -> Tensor:
         """A flow (B, 4, H, W) found in smaller frames, with what the last scale changes of it at half the size of the
@@ -164,24 +183,18 @@ class CoarseFlow(nn.Module):
             flow[:, :, a:b].add_(larger[:, :, a - 2 * first : b - 2 * first], alpha=2.0)
         return flow
 
-    def _nearer(self, frame0: Tensor, frame1: Tensor, flow: Tensor, sizes: int) -> Tensor:
-        """The flow of frames, or at each place that of the frames at half their size, where these are more alike along
-        it: what moves far is near there. It is corrected by the last scale first. So many smaller sizes are looked at.
-        """
-        if min(frame0.shape[-2:]) < FLOW_MULTIPLE:
-            return flow
-        small = F.avg_pool2d(frame0, 2), F.avg_pool2d(frame1, 2)
-        *_, other = self._at_one_size(*small)
-        if sizes > 1:
-            other = self._nearer(*small, other, sizes - 1)
-        other = resize_times(other, (flow.shape[-2], flow.shape[-1]), 2.0)
-        (other,) = self._by((self.block2,), frame0, frame1, other)
+    @staticmethod
+    def _nearer(frame0: Tensor, frame1: Tensor, flow: Tensor, other: Tensor) -> Tensor:
+        """A flow, or at each place the other one where the frames are more alike along that: what is small and does not
+        move with what is around it is lost in small frames."""
         with torch.no_grad():
+            small = F.avg_pool2d(frame0, 2), F.avg_pool2d(frame1, 2)
             own, its = _unlike(*small, flow), _unlike(*small, other)
             share = ((own - its) / ((own + its + _NOISE) * _BETTER)).clamp_(0.0, 1.0)
         return torch.lerp(flow, other, share)
 
-    def _at_one_size(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
+    def _anew(self, frame0: Tensor, frame1: Tensor) -> Iterator[Tensor]:
+        """The flow after each of the three scales on frames of one size."""
         return self._by((self.block0, self.block1, self.block2), frame0, frame1, None)
 
     def _by(
@@ -403,30 +416,34 @@ class RefineBlock(Deriving):
 
 
 class FlowRefinement(nn.Module):
-    """Refine the coarse flow from pyramid level 3 (1/8 of the flow size) up to level 0."""
+    """Refine the coarse flow from pyramid level 3 (1/8 of the flow size) up to level 0, or to one before."""
 
-    def __init__(self, pyramid_widths: Sequence[int]) -> None:
+    def __init__(self, pyramid_widths: Sequence[int], levels: int = 4) -> None:
         super().__init__()
-        self.rf_block1 = RefineBlock(pyramid_widths[0])
-        self.rf_block2 = RefineBlock(pyramid_widths[1])
-        self.rf_block3 = RefineBlock(pyramid_widths[2])
-        self.rf_block4 = RefineBlock(pyramid_widths[3])
+        self.levels = tuple(range(3, 3 - levels, -1))
+        for level in reversed(self.levels):
+            self.add_module(f"rf_block{level + 1}", RefineBlock(pyramid_widths[level]))
+
+    def block(self, level: int) -> RefineBlock:
+        """What corrects the flow at a pyramid level."""
+        block = self.get_submodule(f"rf_block{level + 1}")
+        assert isinstance(block, RefineBlock)
+        return block
 
     def forward(
         self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor, strips: Strips = WHOLE
     ) -> Tensor:
-        """pyramid*: levels 0..3; coarse: (B, 4, H / 2, W / 2). Returns (B, 4, H, W) at the size of level 0."""
+        """pyramid*: levels 0..3; coarse: (B, 4, H / 2, W / 2). Returns (B, 4, H, W) at the size of the last level."""
         *_, flow = self.estimates(pyramid0, pyramid1, coarse, strips)
         return flow
 
     def estimates(
         self, pyramid0: Sequence[Tensor], pyramid1: Sequence[Tensor], coarse: Tensor, strips: Strips = WHOLE
     ) -> Iterator[Tensor]:
-        """The flow after each level, from level 3 to level 0; the last is the result."""
+        """The flow after each level, from level 3 on; the last is the result."""
         flow = coarse
-        blocks = (self.rf_block1, self.rf_block2, self.rf_block3, self.rf_block4)
-        for level in (3, 2, 1, 0):
+        for level in self.levels:
             size = pyramid0[level].shape[-2], pyramid0[level].shape[-1]
             flow = resize_times(flow, size, 0.25 if level == 3 else 2.0)
-            flow = blocks[level](pyramid0[level], pyramid1[level], flow, strips)
+            flow = self.block(level)(pyramid0[level], pyramid1[level], flow, strips)
             yield flow

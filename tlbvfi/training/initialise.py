@@ -65,12 +65,13 @@ def initialise(model: TLBVFI, seed: int) -> None:
         edges.copy_(3.0 * (edges - edges.mean(dim=(2, 3), keepdim=True)))
         conv_in.weight[: len(conv_in.weight) // 4].mul_(0.5)
         bias_of(conv_in).copy_(-0.5 * conv_in.weight.sum(dim=(1, 2, 3)))
-        for i in range(1, 5):
-            part(decoder.refinenet, f"rf_block{i}.corr_convs.0", nn.Conv2d).weight.mul_(4.0)
+        blocks = [decoder.refinenet.block(level) for level in decoder.refinenet.levels]
+        for block in blocks:
+            part(block, "corr_convs.0", nn.Conv2d).weight.mul_(4.0)
         # The head too: while what it adds is noise, all before it learns to be quiet.
         ends: list[nn.Conv2d | nn.ConvTranspose2d] = [part(decoder, "moduleout.6", nn.Conv2d)]
         ends += [part(decoder.flownet, f"block{i}.conv1", nn.ConvTranspose2d) for i in range(3)]
-        ends += [part(decoder.refinenet, f"rf_block{i}.flow_head.2", nn.Conv2d) for i in range(1, 5)]
+        ends += [part(block, "flow_head.2", nn.Conv2d) for block in blocks]
         for end in ends:
             end.weight.mul_(0.02)
             bias_of(end).zero_()

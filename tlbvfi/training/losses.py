@@ -22,6 +22,13 @@ def endpoint_error(flow: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((difference.square().sum(dim=2) + 1e-3).pow(0.45) * weight).mean()
 
 
+def flow_error(flow: Tensor, task: FlowTask) -> Tensor:
+    """Endpoint error of an estimate at its own size, as long as if in pixels of the size that the truth has."""
+    size = (flow.shape[-2], flow.shape[-1])
+    error = endpoint_error(flow, resize_flow(task.flow, size), resize(task.weight, size))
+    return error * (task.flow.shape[-1] / size[1]) ** 0.9
+
+
 def photometric(flow: Tensor, task: FlowTask) -> Tensor:
     """How well the outer frames, brought along the flow, give the middle one where they can be seen."""
     x0, xm, x1 = task.images

@@ -34,9 +34,9 @@ def refined_estimates(model: TLBVFI, pyramids: Sequence[Sequence[Tensor]], coars
     return list(itertools.islice(model.vqgan.decoder.refinenet.estimates(first, last, coarse), depth))
 
 
-def full_flow(model: TLBVFI, refined: Tensor, images: Pair) -> Tensor:
-    """The flow at the size of frames (B, 3, H, W) in [0, 1], from that at the flow size."""
-    return model.vqgan.decoder.full_flow(refined, images)
+def full_flow(model: TLBVFI, refined: Tensor, images: Pair, smaller: bool) -> Tensor:
+    """The flow at the size of frames (B, 3, H, W) in [0, 1], from the refined one; `smaller`: of smaller frames."""
+    return model.vqgan.decoder.full_flow(refined, images, smaller)
 
 
 def motion_pyramid(model: TLBVFI, frames: Tensor) -> list[Tensor]:

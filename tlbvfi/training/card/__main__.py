@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--real", type=float, default=0.5, help="share of a batch that is real video")
     parser.add_argument("--rate", type=float, default=1.5e-4, help="highest learning rate")
+    parser.add_argument("--coarse", type=float, default=0.0, help="seconds for the coarse flow alone, at first")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
     parser.add_argument("--judged", type=int, default=32, help="triplets of each set that is measured")
     parser.add_argument("--seed", type=int, default=0)
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     began = _BEGAN if argv is None else time.monotonic()
     options = Options(args.out, began + args.seconds, args.batch, args.real, args.rate, seed=args.seed)
-    options.judged, options.bridge = args.judged, args.bridge
+    options.judged, options.coarse, options.bridge = args.judged, args.coarse, args.bridge
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     log.info(
         "%s, after %.1f s", torch.cuda.get_device_name() if device.type == "cuda" else "CPU", time.monotonic() - began
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.rehearse:
         model = small_model(device)
         options.size, options.batch, options.judged = model.multiple, 4, 2
-        options.save_seconds, options.bridge = args.seconds / 4, args.seconds / 10
+        options.save_seconds, options.coarse, options.bridge = (args.seconds / part for part in (4, 6, 10))
         start = model
     else:
         start, model = (read_model(args.weights, device, params) for params in (None, load_params(args.config)))

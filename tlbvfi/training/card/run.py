@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ WEIGHTS, RAW, STATE = "weights.safetensors", "raw.safetensors", "state.safetenso
 #: Flow scales of the steps, one after the other; None for one drawn at random. At "deep" ones the pair is half new.
 _SCALES: tuple[float | None, ...] = (0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, None)
 _DEEP = (4, 7)
+#: Triplets of a step of the coarse flow alone, at most.
+_COARSE_BATCH = 96
 #: How many steps one after the other may have a gradient that is not finite.
 _LOST = 20
 #: Shares of rendered scenes and of real video with an overlay.
@@ -52,6 +55,7 @@ class Options:
         real: share of a batch that is real video.
         rate: AdamW's highest learning rate; Muon's is four times that.
         judged: triplets of each set that models are measured on.
+        coarse: seconds for the coarse flow alone, at first.
         bridge: seconds for the denoiser.
         save_seconds: how often all is saved.
     """
@@ -64,6 +68,7 @@ class Options:
     size: int = 256
     seed: int = 0
     judged: int = 32
+    coarse: float = 0.0
     bridge: float = 15.0
     save_seconds: float = 50.0
 
@@ -122,10 +127,12 @@ class Run:
         # A card multiplies no more than 65535 windows at a time everywhere; the decoder has them at half the size.
         self._most = 65_535 // (options.size // 2 // model.params.autoencoder.window) ** 2
         torch.manual_seed(options.seed)
+        # Triplets of the next step are made while this one's gradients are computed, which Python waits for.
+        self._maker, self._coming = ThreadPoolExecutor(1), dict[int, Future[Triplets]]()
 
-    def chance(self, purpose: int) -> Chance:
-        """What the current step draws for one purpose."""
-        seed = (self.options.seed * 1_000_003 + self.step) * 16 + purpose
+    def chance(self, purpose: int, step: int | None = None) -> Chance:
+        """What a step, the current one if none is named, draws for one purpose."""
+        seed = (self.options.seed * 1_000_003 + (self.step if step is None else step)) * 16 + purpose
         return Chance(torch.Generator().manual_seed(seed))
 
     def learn(self, until: float) -> None:
@@ -150,6 +157,41 @@ class Run:
                 saved = time.monotonic()
         history.write(self.step)
 
+    def learn_coarse(self, until: float) -> None:
+        """Train the coarse flow alone until a moment of the monotonic clock. Steps of it are cheaper than the triplets
+        that they are taken on, so each batch serves three of them, turned, at one flow scale after the other."""
+        began, longest, number = time.monotonic(), 0.0, 0
+        parameters = self.learner.coarse_parameters()
+        optimizer = Optimizer(parameters, self.options.rate)
+        history = History(self.options.out / "coarse.jsonl", began)
+        batch = min(2 * self.batch, _COARSE_BATCH)
+        coming = self._maker.submit(self.triplets, batch)
+        while (now := time.monotonic()) + longest < until:
+            triplets = coming.result()
+            coming = self._maker.submit(self.triplets, batch, step=self.step + 1)
+            for scale in (0.5, 1.0, float(self.chance(3).uniform(0.3, 0.8))):
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    loss, figures = self.learner.coarse_loss(triplets, scale)
+                for parameter in parameters:
+                    parameter.grad = None
+                loss.backward()
+                norm = float(nn.utils.clip_grad_norm_(parameters, 1.0))
+                spent = (time.monotonic() - began) / (until - began)
+                if math.isfinite(norm):
+                    optimizer.step(_share(number, spent))
+                number += 1
+                told = {f"{name} @{scale:g}": value for name, value in figures.items() if scale in (0.5, 1.0)}
+                history.add(number, spent, {"loss": loss.detach(), "norm": torch.tensor(norm), **figures, **told})
+                triplets = triplets.turned(self.chance(4))
+            self.step += 1
+            if number > 20:
+                longest = max(longest, min(time.monotonic() - now, 5.0))
+        history.write(number)
+        coming.cancel()
+        self._forget()
+        for value, parameter in zip(self.average.values, self.parameters, strict=True):
+            value.copy_(parameter.detach())
+
     def _step_or_none(self, spent: float) -> dict[str, Tensor] | None:
         """A step, or none where memory does not do for it: then batches are half as large from now on."""
         try:
@@ -172,13 +214,10 @@ class Run:
     def take_step(self, spent: float) -> dict[str, Tensor]:
         """A step when `spent` of the time is over; figures for the log, still on the device. A step whose gradient is
         not finite changes nothing."""
-        place = self.step % len(_SCALES)
-        drawn = _SCALES[place]
-        scale = float(self.chance(0).uniform(0.3, 0.8)) if drawn is None else drawn
+        drawn, scale, place = _SCALES[self.step % len(_SCALES)], self._scale(self.step), self.step % len(_SCALES)
         self.learner.spent = spent
-        batch = max(4, min(round(self.batch * min(2.0, 1.0 / scale)), self._most))
+        triplets = self._made_ahead()
         with torch.autocast(self.device.type, torch.bfloat16):
-            triplets = self.triplets(batch, place in _DEEP)
             if triplets.quarter is not None:
                 triplets = self._halved(triplets, scale)
             loss, figures = self.learner.loss(triplets, scale, self.chance(1))
@@ -187,8 +226,7 @@ class Run:
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
         if math.isfinite(norm):
-            warm = min(1.0, (self.step + 1) / 40)
-            self.optimizer.step(warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(spent, 1.0)))))
+            self.optimizer.step(_share(self.step, spent))
             decay = min(self.average.decay, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
                 torch._foreach_lerp_(self.average.values, [p.detach() for p in self.parameters], 1.0 - decay)
@@ -198,13 +236,27 @@ class Run:
         finite = torch.tensor(float(math.isfinite(norm)))
         return {"loss": loss.detach(), "norm": torch.tensor(norm), "finite": finite, **figures, **told}
 
-    def triplets(self, batch: int, quarter: bool = False) -> Triplets:
+    def _scale(self, step: int) -> float:
+        """The flow scale of a step."""
+        drawn = _SCALES[step % len(_SCALES)]
+        return float(self.chance(0, step).uniform(0.3, 0.8)) if drawn is None else drawn
+
+    def _made_ahead(self) -> Triplets:
+        """The triplets of this step; those of the next one are begun."""
+        for step in (self.step, self.step + 1):
+            if step not in self._coming:
+                batch = max(4, min(round(self.batch * min(2.0, 1.0 / self._scale(step))), self._most))
+                self._coming[step] = self._maker.submit(self.triplets, batch, step % len(_SCALES) in _DEEP, step)
+        return self._coming.pop(self.step).result()
+
+    def triplets(self, batch: int, quarter: bool = False, step: int | None = None) -> Triplets:
         """A batch: real video and rendered scenes, in every other step new ones."""
+        step = self.step if step is None else step
         with torch.autocast(self.device.type, enabled=False):
-            chance = self.chance(2)
+            chance = self.chance(2, step)
             real = self.source.real(round(batch * self.options.real), chance, _OVERLAYS[1], quarter)
             rest = batch - (0 if real is None else len(real))
-            scenes = self._seen_before(rest, chance) if not quarter and self.step % 2 else []
+            scenes = self._seen_before(rest, chance) if not quarter and step % 2 else []
             if not scenes:
                 scenes = [self.source.rendered(rest, chance, _OVERLAYS[0], quarter)]
                 if not quarter:
@@ -304,6 +356,11 @@ def write_model(path: Path, model: TLBVFI, facts: dict[str, str]) -> None:
     state = {name: value.to("cpu", torch.float16) for name, value in model.state_dict().items()}
     write_weights(partial, state, model.params, facts)
     partial.replace(path)
+
+
+def _share(step: int, spent: float) -> float:
+    """Of the highest learning rate: it rises over 40 steps, then falls until the time is over."""
+    return min(1.0, (step + 1) / 40) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(spent, 1.0))))
 
 
 class History:

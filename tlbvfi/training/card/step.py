@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...model import TLBVFI
-from ...modules.warp import resize, warp_all
+from ...modules.warp import resize, resize_flow, warp, warp_all
 from ...padding import flow_size
 from ...rows.tuning import Tuning, tuned
 from .. import pipeline
@@ -25,6 +25,10 @@ from .triplets import Triplets
 LEARNING = replace(Tuning(), few_operations=False, piece_positions=1 << 40, most_pieces=None)
 #: Share of a batch whose middle frame is encoded as well, for the latent.
 _LATENTS = 1 / 4
+#: Weight of the error of known flows where the coarse flow learns alone.
+_COARSE_FLOW = 0.02
+#: Difference of two warped frames' errors that says clearly which of them is nearer.
+_NEARER = 0.01
 #: Share of the pairs whose refinement starts from a disturbed flow at first, and by how many pixels at most.
 _DISTURBED, _DISTURBANCE = 0.3, 2.0
 
@@ -37,8 +41,9 @@ class Weights:
     square: float = 4.0
     bands: float = 0.25
     census: float = 0.05
-    perceptual: float = 1.5
+    perceptual: float = 2.0
     warped: float = 0.4
+    along: float = 0.1
     flow: float = 0.01
     hidden: float = 0.03
     blend: float = 0.06
@@ -71,6 +76,23 @@ class Learner:
     def __post_init__(self) -> None:
         self._stage = AutoencoderStage(self.model)
         self._stage.sketch.to(self.model.device)
+
+    def coarse_loss(self, triplets: Triplets, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """As :meth:`loss`, of the coarse flow alone."""
+        x0, _, x1 = triplets.frames
+        with tuned(LEARNING):
+            frames = self._flow_frames((x0, x1), scale)
+            coarse = pipeline.coarse_estimates(self.model, frames)
+            refined = resize_flow(coarse[-1], (frames[0].shape[-2], frames[0].shape[-1]))
+            full = pipeline.full_flow(self.model, refined, (x0, x1), scale < 1.0)
+        flows = Flows(coarse, [], full)
+        ends = coarse if scale == 1.0 or not self.model.params.autoencoder.fine_flow else [*coarse, full]
+        losses = {"along": self._along(ends, triplets), "flow": self._flow_error(flows, triplets)}
+        return losses["along"] + _COARSE_FLOW * losses["flow"], {k: v.detach() for k, v in losses.items()}
+
+    def coarse_parameters(self) -> list[torch.nn.Parameter]:
+        """Of the coarse flow."""
+        return pipeline.coarse_parameters(self.model)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All that learns: everything but the denoiser, and the layer beside the model that the latent is drawn by."""
@@ -107,6 +129,7 @@ class Learner:
         cubic, along = self.model.params.autoencoder.cubic, zip((x0, x1), flows.full.chunk(2, dim=1), strict=True)
         off = [(warp_all((x,), flow, cubic=cubic)[0] - xm).abs() for x, flow in along]
         losses["warped"] = self._warped(off, triplets)
+        losses["along"] = self._along(flows.coarse, triplets)
         losses["flow"] = self._flow_error(flows, triplets)
         seen = {"valid0": triplets.seen[:, :1], "valid1": triplets.seen[:, 1:]}
         losses["hidden"] = hidden_loss(made.blend, seen)
@@ -122,21 +145,27 @@ class Learner:
     def _flows(
         self, images: tuple[Tensor, Tensor], pyramids: tuple[tuple[Tensor, ...], ...], scale: float, chance: Chance
     ) -> Flows:
-        height, width = images[0].shape[-2:]
-        size = flow_size(height, width, scale)
-        if size == (height, width):
-            frames, levels = images, pyramids
+        size = flow_size(images[0].shape[-2], images[0].shape[-1], scale)
+        if size == (images[0].shape[-2], images[0].shape[-1]):
+            levels = pyramids
         else:
-            small = [resize(x, size) for x in images]
-            made = pipeline.motion_pyramid(self.model, torch.cat(small))
+            made = pipeline.motion_pyramid(self.model, torch.cat([resize(x, size) for x in images]))
             levels = tuple(zip(*(level.chunk(2) for level in made), strict=True))
-            frames = (small[0], small[1])
-        if scale < 1.0:
-            frames = (frames[0] * 2 - 1, frames[1] * 2 - 1)
+        frames = self._flow_frames(images, scale)
         coarse = pipeline.coarse_estimates(self.model, frames)
         start = self._disturbed(coarse[-1], chance)
         refined = pipeline.refined_estimates(self.model, levels, start, len(levels[0]))
-        return Flows(coarse, refined, pipeline.full_flow(self.model, refined[-1], images))
+        smaller = frames[0].shape != images[0].shape
+        return Flows(coarse, refined, pipeline.full_flow(self.model, refined[-1], images, smaller))
+
+    @staticmethod
+    def _flow_frames(images: tuple[Tensor, Tensor], scale: float) -> tuple[Tensor, Tensor]:
+        """Frames as the coarse flow takes them."""
+        if scale == 1.0:
+            return images
+        size = flow_size(images[0].shape[-2], images[0].shape[-1], scale)
+        first, last = (resize(x, size) * 2 - 1 for x in images)
+        return first, last
 
     def _disturbed(self, flow: Tensor, chance: Chance) -> Tensor:
         """A coarse flow with some of it lost and something smooth added, for some of the pairs: where it is right there
@@ -195,6 +224,29 @@ class Learner:
         both = errors[0] * (0.1 + seen[:, :1]) + errors[1] * (0.1 + seen[:, 1:])
         return torch.minimum(*errors).mean() + 0.5 * both.mean()
 
+    @staticmethod
+    def _along(flows: list[Tensor], triplets: Triplets) -> Tensor:
+        """How well the outer frames, brought along flows, give the middle one, taken from the nearer of them: each flow
+        at the size of the frames that it is estimated from, the last one counts most. It tells what real video, whose
+        flow nobody knows, can tell of motion."""
+        x0, xm, x1 = triplets.frames
+        height, width = xm.shape[-2:]
+        total, weight, share = xm.new_zeros(()), 0.0, 1.0
+        smaller: dict[tuple[int, int], list[Tensor]] = {(height, width): [x0, xm, x1]}
+        for flow in reversed(flows):
+            size = (min(2 * flow.shape[-2], height), min(2 * flow.shape[-1], width))
+            if size not in smaller:
+                smaller[size] = [F.interpolate(x, size, mode="area") for x in (x0, xm, x1)]
+            first, middle, last = smaller[size]
+            larger = resize_flow(flow, size)
+            made = [warp(x, own) for x, own in zip((first, last), larger.chunk(2, dim=1), strict=True)]
+            off = [around((x - middle).abs().mean(dim=1, keepdim=True)).detach() for x in made]
+            nearer = torch.lerp(made[1], made[0], torch.sigmoid((off[1] - off[0]) / _NEARER))
+            error = charbonnier_map(nearer - middle).mean() + 0.25 * laplacian(nearer, middle)
+            total = total + share * (error + 0.05 * census(nearer, middle))
+            weight, share = weight + share, share * 0.6
+        return total / weight
+
     def _flow_error(self, flows: Flows, triplets: Triplets) -> Tensor:
         """Of all estimates, where the flow is known, in pixels of the frame; the last counts most."""
         known = triplets.flow.isfinite().all(dim=1, keepdim=True)
@@ -204,10 +256,10 @@ class Learner:
         weight = weight * (1.0 + (self.weights.overlay - 1.0) * near)
         total = truth.new_zeros(())
         estimates = [
-            *zip((0.1, 0.2, 0.4, 0.4), flows.coarse, strict=False),
-            *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=True),
+            *((0.4 * 0.75**number, flow) for number, flow in enumerate(reversed(flows.coarse))),
+            *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=False),
         ]
-        if self.model.params.autoencoder.fine_flow and flows.full.shape != flows.refined[-1].shape:
+        if flows.full.shape != estimates[-1][1].shape:
             estimates.append((1.0, flows.full))
         smaller: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for share, flow in estimates:

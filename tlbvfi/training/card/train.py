@@ -32,6 +32,9 @@ def train(run: Run, start: TLBVFI, resume: Path | None = None) -> None:
     # The first measure compiles and warms up what the last one has at hand.
     reserve = options.bridge + spent + min(10.0, 4.0 + spent)
     try:
+        if options.coarse > 0:
+            run.learn_coarse(time.monotonic() + options.coarse)
+            run.save()
         run.learn(options.until - reserve)
     finally:
         run.save()

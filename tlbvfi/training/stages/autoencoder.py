@@ -111,7 +111,7 @@ class AutoencoderStage(RefineStage):
         first, _, last = zip(*(level.chunk(3) for level in pyramid), strict=True)
         codes, commitment, drawn = self.coded(pyramid, (x0, xm, x1))
         refined = self.flows(task)[-1]
-        flow = pipeline.full_flow(self.model, refined, (x0, x1))
+        flow = pipeline.full_flow(self.model, refined, (x0, x1), task.frames[0].shape != x0.shape)
         made = pipeline.decode_observed(self.model, codes, (x0, x1), (first, last), flow)
         size = (refined.shape[-2], refined.shape[-1])
         epe = endpoint_error(refined, resize_flow(task.flow, size), resize(task.weight, size))

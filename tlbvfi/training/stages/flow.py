@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import pipeline
-from ..losses import endpoint_error, photometric
+from ..losses import flow_error, photometric
 from ..views import Batch, View, affordable, flow_task, motion_view
 from .stage import Stage
 
@@ -23,7 +23,7 @@ class FlowStage(Stage):
     def loss(self, batch: Batch, view: View, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         task = flow_task(affordable(batch, view, generator), view)
         estimates = pipeline.coarse_estimates(self.model, task.frames)
-        errors = [endpoint_error(flow, task.flow, task.weight) for flow in estimates]
+        errors = [flow_error(flow, task) for flow in estimates]
         light = photometric(estimates[-1], task)
-        total = 0.3 * errors[0] + 0.5 * errors[1] + errors[2] + 4.0 * light
+        total = 0.3 * errors[0] + 0.5 * errors[1] + torch.stack(errors[2:]).sum() + 4.0 * light
         return total, {"epe": errors[-1].item(), "photo": light.item()}

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...modules.warp import resize, resize_flow
 from .. import pipeline
-from ..losses import endpoint_error, photometric
+from ..losses import flow_error, photometric
 from ..views import Batch, FlowTask, View, affordable, flow_task, motion_view
 from .stage import Stage
 
@@ -64,14 +63,13 @@ class RefineStage(Stage):
         draw = float(torch.rand((), generator=generator))
         ends = itertools.accumulate(share for _, share, _ in DEPTHS)
         depth, _, part = next((d for d, end in zip(DEPTHS, ends, strict=True) if draw < end), DEPTHS[-1])
+        depth = min(depth, self.model.params.autoencoder.flow_levels)
         batch = affordable(batch, view, generator)
         task = flow_task({name: value[::part] for name, value in batch.items()}, view)
         refined = self.flows(task, depth, generator)
         total, figures = torch.zeros(()), {}
         for flow, share in zip(refined, LEVEL_WEIGHTS, strict=False):
-            size = (flow.shape[-2], flow.shape[-1])
-            error = endpoint_error(flow, resize_flow(task.flow, size), resize(task.weight, size))
-            error = error * (task.flow.shape[-1] / size[1]) ** 0.9
+            error = flow_error(flow, task)
             total = total + share * error
         figures[f"epe{depth}"] = error.item()
         if depth > 2:  # what is coarser blurs more than it misses
