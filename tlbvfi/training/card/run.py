@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,12 +126,10 @@ class Run:
         # A card multiplies no more than 65535 windows at a time everywhere; the decoder has them at half the size.
         self._most = 65_535 // (options.size // 2 // model.params.autoencoder.window) ** 2
         torch.manual_seed(options.seed)
-        # Triplets of the next step are made while this one's gradients are computed, which Python waits for.
-        self._maker, self._coming = ThreadPoolExecutor(1), dict[int, Future[Triplets]]()
 
-    def chance(self, purpose: int, step: int | None = None) -> Chance:
-        """What a step, the current one if none is named, draws for one purpose."""
-        seed = (self.options.seed * 1_000_003 + (self.step if step is None else step)) * 16 + purpose
+    def chance(self, purpose: int) -> Chance:
+        """What the current step draws for one purpose."""
+        seed = (self.options.seed * 1_000_003 + self.step) * 16 + purpose
         return Chance(torch.Generator().manual_seed(seed))
 
     def learn(self, until: float) -> None:
@@ -164,11 +161,8 @@ class Run:
         parameters = self.learner.coarse_parameters()
         optimizer = Optimizer(parameters, self.options.rate)
         history = History(self.options.out / "coarse.jsonl", began)
-        batch = min(2 * self.batch, _COARSE_BATCH)
-        coming = self._maker.submit(self.triplets, batch)
         while (now := time.monotonic()) + longest < until:
-            triplets = coming.result()
-            coming = self._maker.submit(self.triplets, batch, step=self.step + 1)
+            triplets = self.triplets(min(2 * self.batch, _COARSE_BATCH))
             for scale in (0.5, 1.0, float(self.chance(3).uniform(0.3, 0.8))):
                 with torch.autocast(self.device.type, torch.bfloat16):
                     loss, figures = self.learner.coarse_loss(triplets, scale)
@@ -187,7 +181,6 @@ class Run:
             if number > 20:
                 longest = max(longest, min(time.monotonic() - now, 5.0))
         history.write(number)
-        coming.cancel()
         self._forget()
         for value, parameter in zip(self.average.values, self.parameters, strict=True):
             value.copy_(parameter.detach())
@@ -214,10 +207,13 @@ class Run:
     def take_step(self, spent: float) -> dict[str, Tensor]:
         """A step when `spent` of the time is over; figures for the log, still on the device. A step whose gradient is
         not finite changes nothing."""
-        drawn, scale, place = _SCALES[self.step % len(_SCALES)], self._scale(self.step), self.step % len(_SCALES)
+        place = self.step % len(_SCALES)
+        drawn = _SCALES[place]
+        scale = float(self.chance(0).uniform(0.3, 0.8)) if drawn is None else drawn
         self.learner.spent = spent
-        triplets = self._made_ahead()
+        batch = max(4, min(round(self.batch * min(2.0, 1.0 / scale)), self._most))
         with torch.autocast(self.device.type, torch.bfloat16):
+            triplets = self.triplets(batch, place in _DEEP)
             if triplets.quarter is not None:
                 triplets = self._halved(triplets, scale)
             loss, figures = self.learner.loss(triplets, scale, self.chance(1))
@@ -236,27 +232,13 @@ class Run:
         finite = torch.tensor(float(math.isfinite(norm)))
         return {"loss": loss.detach(), "norm": torch.tensor(norm), "finite": finite, **figures, **told}
 
-    def _scale(self, step: int) -> float:
-        """The flow scale of a step."""
-        drawn = _SCALES[step % len(_SCALES)]
-        return float(self.chance(0, step).uniform(0.3, 0.8)) if drawn is None else drawn
-
-    def _made_ahead(self) -> Triplets:
-        """The triplets of this step; those of the next one are begun."""
-        for step in (self.step, self.step + 1):
-            if step not in self._coming:
-                batch = max(4, min(round(self.batch * min(2.0, 1.0 / self._scale(step))), self._most))
-                self._coming[step] = self._maker.submit(self.triplets, batch, step % len(_SCALES) in _DEEP, step)
-        return self._coming.pop(self.step).result()
-
-    def triplets(self, batch: int, quarter: bool = False, step: int | None = None) -> Triplets:
+    def triplets(self, batch: int, quarter: bool = False) -> Triplets:
         """A batch: real video and rendered scenes, in every other step new ones."""
-        step = self.step if step is None else step
         with torch.autocast(self.device.type, enabled=False):
-            chance = self.chance(2, step)
+            chance = self.chance(2)
             real = self.source.real(round(batch * self.options.real), chance, _OVERLAYS[1], quarter)
             rest = batch - (0 if real is None else len(real))
-            scenes = self._seen_before(rest, chance) if not quarter and step % 2 else []
+            scenes = self._seen_before(rest, chance) if not quarter and self.step % 2 else []
             if not scenes:
                 scenes = [self.source.rendered(rest, chance, _OVERLAYS[0], quarter)]
                 if not quarter:
