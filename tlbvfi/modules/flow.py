@@ -15,7 +15,7 @@ from ..kernels.images import coarse_input, resized
 from ..kernels.joins import channels_last, join
 from ..kernels.positions import Bases
 from ..kernels.refinement import FLOW, SEEN, WIDEST, correlation_features, cosines, gru_input, middle, moved
-from ..padding import FLOW_MULTIPLE
+from ..padding import FLOW_MULTIPLE, flow_size
 from ..rows.cpu import positionwise
 from ..rows.cuts import WHOLE, Strips
 from ..rows.tuning import Tuning
@@ -154,7 +154,7 @@ class CoarseFlow(nn.Module):
         """Each about half of the one before, down to where the flow begins."""
         shorter = min(height, width)
         while self.start and (shorter := shorter // 2) >= self.start:
-            height, width = (max(1, round(side / 2 / FLOW_MULTIPLE)) * FLOW_MULTIPLE for side in (height, width))
+            height, width = flow_size(height, width, 0.5)
             yield height, width
 
     def finer(self, frame0: Tensor, frame1: Tensor, flow: Tensor, strips: Strips = WHOLE) -> Tensor:

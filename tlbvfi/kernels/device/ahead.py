@@ -4,9 +4,9 @@ A kernel is compiled when it is first started, one after the other, which takes 
 minute. What a model call starts is known on the ``meta`` device, so all of it can be compiled at once before. Triton
 keeps what it compiled on the disk.
 
-They are loaded one after the other. Before version 3.7 what starts a kernel is a Python module of its own, all of one
-name, and of such modules CPython keeps one object where a file is loaded again: two threads at it get each other's, and
-then a kernel is started with the arguments of another.
+They are loaded one after the other. In Triton 3.6 (not in 3.9) what starts a kernel is a Python module of its own. All
+of them have one name, and of modules of one name CPython keeps a single object where a file is loaded again: of two
+threads that load, one may get the other's, and then a kernel is started as another one is.
 """
 
 from __future__ import annotations

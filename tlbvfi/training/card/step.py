@@ -84,9 +84,10 @@ class Learner:
             frames = self._flow_frames((x0, x1), scale)
             coarse = pipeline.coarse_estimates(self.model, frames)
             refined = resize_flow(coarse[-1], (frames[0].shape[-2], frames[0].shape[-1]))
-            full = pipeline.full_flow(self.model, refined, (x0, x1), scale < 1.0)
+            smaller = frames[0].shape != x0.shape
+            full = pipeline.full_flow(self.model, refined, (x0, x1), smaller)
         flows = Flows(coarse, [], full)
-        ends = coarse if scale == 1.0 or not self.model.params.autoencoder.fine_flow else [*coarse, full]
+        ends = [*coarse, full] if smaller and self.model.params.autoencoder.fine_flow else coarse
         losses = {"along": self._along(ends, triplets), "flow": self._flow_error(flows, triplets)}
         return losses["along"] + _COARSE_FLOW * losses["flow"], {k: v.detach() for k, v in losses.items()}
 
