@@ -178,6 +178,7 @@ def test_coarse_flow_goes_on_from_smaller_frames(
     assert float(inside[:, 0].mean()) == pytest.approx(-wanted, abs=0.05)
 
 
+@pytest.mark.parametrize("turns", [1, 3])
 @pytest.mark.parametrize(
     ("size", "sizes"),
     [
@@ -188,12 +189,24 @@ def test_coarse_flow_goes_on_from_smaller_frames(
         ((1088, 1920), [(1088, 1920), (544, 960), (272, 480), (128, 240), (64, 128), (32, 64)]),
     ],
 )
-def test_sizes_that_a_coarse_flow_goes_through(size: tuple[int, int], sizes: list[tuple[int, int]]) -> None:
-    """Each about half of the one before, and a multiple of what the networks need."""
-    flow = CoarseFlow((8, 8, 8), 1, 32).to("meta")
+def test_sizes_that_a_coarse_flow_goes_through(
+    size: tuple[int, int], sizes: list[tuple[int, int]], turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each about half of the one before, and a multiple of what the networks need. The three scales work at the
+    smallest, the last of them at each, and at those that are not the frames' own as often as it has turns."""
+    flow = CoarseFlow((8, 8, 8), 1, 32, turns).to("meta")
+    works: list[tuple[int, int]] = []
+
+    def counted(block: CoarseBlock, x: Tensor) -> Tensor:
+        works.append((x.shape[-2], x.shape[-1]))
+        return x.new_empty(len(x), 4, x.shape[2] // 2, x.shape[3] // 2)
+
+    monkeypatch.setattr(CoarseBlock, "forward", counted)
     frames = [torch.empty(2, 3, *size, device="meta") for _ in range(2)]
-    *first, last = (tuple(2 * side for side in each.shape[-2:]) for each in flow.estimates(*frames))
-    assert [*first, last] == [sizes[-1]] * 2 + sizes[::-1]
+    *_, last = flow.estimates(*frames)
+    assert tuple(2 * side for side in last.shape[-2:]) == size
+    *smaller, own = sizes[::-1]
+    assert works == [sizes[-1]] * 2 + [one for one in smaller for _ in range(turns)] + [own]
 
 
 def finer_flow(rows: int | None, flow: Tensor) -> Tensor:

@@ -532,7 +532,15 @@ def test_the_model_in_strips(
 @pytest.mark.parametrize("pixels", [MODEL_PIXELS[0], 100 * SIDE])
 def test_what_the_built_in_model_does_besides_in_strips(pixels: int) -> None:
     besides = replace(
-        TINY.autoencoder, flow_start=32, flow_sizes=2, flow_levels=3, fine_flow=1, cubic=1.0, still_within=0.05
+        TINY.autoencoder,
+        flow_start=32,
+        flow_sizes=2,
+        flow_turns=2,
+        flow_levels=3,
+        fine_flow=1,
+        flow_alignments=1,
+        cubic=1.0,
+        still_within=0.05,
     )
     own = TLBVFI(replace(TINY, autoencoder=besides))
     random_weights(own, 0)

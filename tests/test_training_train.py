@@ -40,7 +40,17 @@ SIDE = 128
 
 #: With all that the built-in model has besides.
 PARAMS = replace(
-    TINY, autoencoder=replace(TINY.autoencoder, flow_start=32, flow_sizes=2, flow_levels=3, fine_flow=1, cubic=1.0)
+    TINY,
+    autoencoder=replace(
+        TINY.autoencoder,
+        flow_start=32,
+        flow_sizes=2,
+        flow_turns=2,
+        flow_levels=3,
+        fine_flow=1,
+        flow_alignments=1,
+        cubic=1.0,
+    ),
 )
 
 

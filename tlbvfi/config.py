@@ -55,10 +55,14 @@ class AutoencoderParams:
     flow_start: int = _between(0, 0, 1024)
     # At how many sizes of the frames, from the smallest on, it is estimated anew.
     flow_sizes: int = _between(1, 1, 4)
+    # How often its last scale works at each size below the flow's.
+    flow_turns: int = _between(1, 1, 8)
     # How many levels of the pyramid correct it, the last of them at the flow's size where there are four.
     flow_levels: int = _between(4, 1, 4)
     # 1 where a flow found in smaller frames is gone over at the frames' own size (see modules/flow.py).
     fine_flow: int = _between(0, 0, 1)
+    # How many steps then align the frames along it (see modules/alignment.py).
+    flow_alignments: int = _between(0, 0, 8)
     head_widths: tuple[int, int] = _between((64, 32), 1, 4096, (2, 2))
     head_norm_groups: tuple[int, int] = _between((16, 8), 1, 1024, (2, 2))
     # How the frames are sampled for the new one: 0 bilinearly, 1 by cubic convolution (see modules/warp.py).

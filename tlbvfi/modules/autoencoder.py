@@ -30,6 +30,7 @@ from ..rows.lazy import (
 )
 from ..rows.owned import Owned
 from ..rows.tuning import Tuning
+from .alignment import aligned
 from .blocks import FRAMES, AlignedConv, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames
 from .flow import CoarseFlow, FlowRefinement
 from .fused import bare, fuses, norm_act
@@ -174,8 +175,8 @@ class Decoder(nn.Module):
         super().__init__()
         widths, groups = params.pyramid_widths, params.norm_groups
         deepest = widths[-1]
-        self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes, params.flow_start)
-        self.fine_flow = bool(params.fine_flow)
+        self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes, params.flow_start, params.flow_turns)
+        self.fine_flow, self.alignments = bool(params.fine_flow), params.flow_alignments
         self.refinenet = FlowRefinement(widths, params.flow_levels)
         self.conv_in = ClipConv(params.z_channels, deepest, 3)
         self.mid = Middle(deepest, groups, merge_frames=True)
@@ -214,7 +215,9 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """The flow at the size of frames (B, 3, H, W) in [0, 1], from the refined one; `smaller`: of smaller frames."""
         full = resize_flow(refined, (images[0].shape[-2], images[0].shape[-1]))
-        return self.flownet.finer(*images, full, strips) if self.fine_flow and smaller else full
+        if self.fine_flow and smaller:
+            full = self.flownet.finer(*images, full, strips)
+        return aligned(full, images, self.alignments, strips)
 
     def forward(
         self,

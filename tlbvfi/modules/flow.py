@@ -111,7 +111,7 @@ LEAST_ROWS = 64
 class CoarseFlow(nn.Module):
     """Flow at half the frames' size from the frames alone."""
 
-    def __init__(self, widths: Sequence[int], sizes: int = 1, start: int = 0) -> None:
+    def __init__(self, widths: Sequence[int], sizes: int = 1, start: int = 0, turns: int = 1) -> None:
         """Make the networks of the three scales.
 
         Args:
@@ -121,9 +121,12 @@ class CoarseFlow(nn.Module):
             start: shorter side of the smallest frames that it is estimated from, at least. From there it goes on to
                 frames twice as large, with the last scale alone. 0, as in the published model, for none but the frames
                 given.
+            turns: how often the last scale works at each of the smaller sizes: every time from the frames as the flow
+                so far brings them together, so that what moves far is reached step by step. At the frames given it
+                works once.
         """
         super().__init__()
-        self.sizes, self.start = sizes, start
+        self.sizes, self.start, self.turns = sizes, start, turns
         self.block0 = CoarseBlock(6, widths[0], 1 / 4)
         self.block1 = CoarseBlock(10, widths[1], 1 / 2)
         self.block2 = CoarseBlock(10, widths[2], 1.0)
@@ -140,11 +143,14 @@ class CoarseFlow(nn.Module):
         for size in self._smaller_sizes(frame0.shape[-2], frame0.shape[-1]):
             pairs.append((resize(pairs[-1][0], size), resize(pairs[-1][1], size)))
         smallest = pairs.pop()
-        for flow in self._anew(*smallest):
-            yield flow
+        estimates = list(self._anew(*smallest))
+        if pairs and self.turns > 1:
+            estimates += self._by((self.block2,) * (self.turns - 1), *smallest, estimates[-1])
+        yield from estimates
+        flow = estimates[-1]
         for number, pair in enumerate(reversed(pairs), 1):
             flow = resize_flow(flow, (pair[0].shape[-2] // 2, pair[0].shape[-1] // 2))
-            (flow,) = self._by((self.block2,), *pair, flow)
+            *_, flow = self._by((self.block2,) * (self.turns if number < len(pairs) else 1), *pair, flow)
             if number < self.sizes:
                 *_, other = self._anew(*pair)
                 flow = self._nearer(*pair, flow, other)

@@ -1,0 +1,80 @@
+"""Steps of Lucas and Kanade: both flows moved by parts of a pixel, so that the frames meet. Without weights; where a
+configuration asks.
+
+What the networks leave, the images themselves tell: along the flow each frame is brought to the new one, and where the
+two differ by what a small motion would make, that motion is solved for by least squares over a square (An iterative
+image registration technique with an application to stereo vision, 1981). The new frame lies half-way, so both flows
+move by the same, in opposite directions. Where the frames differ by more, one of them hides something, and counts less.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..rows.cuts import WHOLE, Strips, wide_cuts
+from .warp import warp
+
+#: Pixels along the square that moves as one.
+_SQUARE = 7
+#: Rows on either side that a place depends on: half of the square, and one more for gradients.
+REACH = _SQUARE // 2 + 1
+#: Squared gradient below which the images tell little, difference from which on a pixel counts less, both of frames in
+#: [0, 1]; and how far a step leads at most, in pixels.
+_FLAT, _DIFFERENT, _FARTHEST = 3e-5, 0.05, 1.0
+
+
+def aligned(flow: Tensor, frames: tuple[Tensor, Tensor], steps: int, strips: Strips = WHOLE) -> Tensor:
+    """A flow (B, 4, H, W) after some steps.
+
+    Args:
+        flow: in pixels; changed in place where it is worked on in strips.
+        frames: (B, 3, H, W) in [0, 1].
+        steps: how many.
+        strips: how wide maps are cut.
+    """
+    for _ in range(steps):
+        flow = _stepped(flow, frames, strips)
+    return flow
+
+
+def _stepped(flow: Tensor, frames: tuple[Tensor, Tensor], strips: Strips) -> Tensor:
+    height = flow.shape[2]
+    cuts = wide_cuts((flow.shape[0], flow.shape[1], height, flow.shape[3]), strips, flow.device)
+    if len(cuts) == 1:
+        return flow + _step(flow, frames, 0)
+    above = flow[:, :, :0]
+    for a, b in cuts:
+        # The rows above have moved already: those before that are kept.
+        first = a - above.shape[2]
+        part = torch.cat([above, flow[:, :, a : min(b + REACH, height)]], dim=2)
+        above = part[:, :, max(b - first - REACH, 0) : b - first]
+        flow[:, :, a:b] += _step(part, frames, first)[:, :, a - first : b - first]
+    return flow
+
+
+def _step(flow: Tensor, frames: tuple[Tensor, Tensor], top: int) -> Tensor:
+    """What is added to rows `top`.. of a flow."""
+    first, last = (
+        warp(frame, own, top).mean(dim=1, keepdim=True) for frame, own in zip(frames, flow.chunk(2, dim=1), strict=True)
+    )
+    apart, between = first - last, (first + last) / 2
+    dx = F.pad(between[..., 2:] - between[..., :-2], (1, 1, 0, 0)) / 2
+    dy = F.pad(between[..., 2:, :] - between[..., :-2, :], (0, 0, 1, 1)) / 2
+    # Along both flows moved by d and -d, the frames differ by apart + 2 gradient . d.
+    weight = 1.0 / (1.0 + (apart / _DIFFERENT).square())
+    products = torch.cat([dx * dx, dy * dy, dx * dy, dx * apart, dy * apart], dim=1) * weight
+    xx, yy, xy, xa, ya = _means(products).split(1, dim=1)
+    xx, yy = xx + _FLAT, yy + _FLAT
+    scale = -0.5 / (xx * yy - xy * xy)
+    step = torch.cat([(yy * xa - xy * ya) * scale, (xx * ya - xy * xa) * scale], dim=1)
+    step = step.clamp(-_FARTHEST, _FARTHEST)
+    return torch.cat([step, -step], dim=1)
+
+
+def _means(x: Tensor) -> Tensor:
+    """Over a square around each place, of what lies within the map."""
+    for square, around in (((1, _SQUARE), (0, _SQUARE // 2)), ((_SQUARE, 1), (_SQUARE // 2, 0))):
+        x = F.avg_pool2d(x, square, 1, around, count_include_pad=False)
+    return x
