@@ -97,3 +97,10 @@ def test_strips_need_all_of_their_reach(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(alignment, "REACH", alignment.REACH - 1)
     cut = aligned(flow.clone(), (frames[0], frames[1]), 1, Strips(16 * WIDTH))
     assert float((cut - whole).abs().max()) > 1e-4
+
+
+def test_gradients_pass_as_if_the_steps_were_given() -> None:
+    frames, truth = moved(0.4, 0.2)
+    flow = torch.zeros_like(truth).requires_grad_()
+    aligned(flow, frames, 2).sum().backward()
+    assert flow.grad is not None and torch.equal(flow.grad, torch.ones_like(flow))

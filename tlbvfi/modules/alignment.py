@@ -26,7 +26,7 @@ _FLAT, _DIFFERENT, _FARTHEST = 3e-5, 0.05, 1.0
 
 
 def aligned(flow: Tensor, frames: tuple[Tensor, Tensor], steps: int, strips: Strips = WHOLE) -> Tensor:
-    """A flow (B, 4, H, W) after some steps.
+    """A flow (B, 4, H, W) after some steps. Gradients pass as if these were given.
 
     Args:
         flow: in pixels; changed in place where it is worked on in strips.
@@ -54,6 +54,7 @@ def _stepped(flow: Tensor, frames: tuple[Tensor, Tensor], strips: Strips) -> Ten
     return flow
 
 
+@torch.no_grad()
 def _step(flow: Tensor, frames: tuple[Tensor, Tensor], top: int) -> Tensor:
     """What is added to rows `top`.. of a flow."""
     first, last = (

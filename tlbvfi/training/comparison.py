@@ -165,6 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     if torch.cuda.is_available():
         parser.error("RIFE would run on the graphics card: hide it (CUDA_VISIBLE_DEVICES=)")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for folder in (args.out, args.json and args.json.parent):
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
     if args.fetch:
         fetch_evaluation(args.clips)
     torch.set_num_threads(1)
@@ -178,10 +181,10 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
         kept[apart] = stored(results)
+        if args.json:
+            args.json.write_text(json.dumps(kept, indent=1), encoding="utf-8")
         if args.out and apart == 2:
             draw(clips, results, args.out)
-    if args.json:
-        args.json.write_text(json.dumps(kept, indent=1), encoding="utf-8")
     return 0
 
 
