@@ -14,7 +14,7 @@ import tlbvfi
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi.bench.cases import Case
 from tlbvfi.bench.work import STAGES, Work, WorkCounter, total, work_per_frame
-from tlbvfi.config import ModelParams
+from tlbvfi.config import ModelParams, load_params
 from tlbvfi.model import TLBVFI
 
 # ---- What a graphics card may be given to do for a new frame of the published model in float16, flow scale 0.5. ----
@@ -152,3 +152,10 @@ def test_work_of_a_new_frame() -> None:
     assert twice["bridge"] == once["bridge"]
     assert total(batch).operations < 0.7 * total(once).operations
     assert total(batch).bytes == pytest.approx(total(once).bytes, rel=0.3)
+
+
+@pytest.mark.parametrize(("size", "most"), [((512, 512), (1_850, 2.1)), ((2160, 3840), (2_350, 66.0))])
+def test_work_of_a_card_by_the_built_in_model(size: tuple[int, int], most: tuple[float, float]) -> None:
+    """Its own steps, that the published model has not, are a few operations of any size too."""
+    done = total(work_per_frame(load_params("tlbvfi-small"), Case(*size), torch.float16, kernels=True))
+    assert done.operations <= most[0] and done.bytes / 1e9 <= most[1], done

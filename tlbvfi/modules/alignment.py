@@ -4,22 +4,28 @@ configuration asks.
 What the networks leave, the images themselves tell: along the flow each frame is brought to the new one, and where the
 two differ by what a small motion would make, that motion is solved for by least squares over a square (An iterative
 image registration technique with an application to stereo vision, 1981). The new frame lies half-way, so both flows
-move by the same, in opposite directions. Where the frames differ by more, one of them hides something, and counts less.
+move by the same, in opposite directions. Pixels where they differ by more count less: one of them
+hides something there.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..rows.cuts import WHOLE, Strips, wide_cuts
+from ..rows.cuts import WHOLE, Cut, Strips, wide_cuts
 from .warp import warp
 
 #: Pixels along the square that moves as one.
 _SQUARE = 7
 #: Rows on either side that a place depends on: half of the square, and one more for gradients.
 REACH = _SQUARE // 2 + 1
+#: Positions of a piece of a whole map, at least, and pieces at most, where kernels of our own leave a card's memory
+#: empty: a step is a hundred operations a piece.
+_PIECE_POSITIONS, _MOST_PIECES = 1 << 20, 4
 #: Squared gradient below which the images tell little, difference from which on a pixel counts less, both of frames in
 #: [0, 1]; and how far a step leads at most, in pixels.
 _FLAT, _DIFFERENT, _FARTHEST = 3e-5, 0.05, 1.0
@@ -40,8 +46,7 @@ def aligned(flow: Tensor, frames: tuple[Tensor, Tensor], steps: int, strips: Str
 
 
 def _stepped(flow: Tensor, frames: tuple[Tensor, Tensor], strips: Strips) -> Tensor:
-    height = flow.shape[2]
-    cuts = wide_cuts((flow.shape[0], flow.shape[1], height, flow.shape[3]), strips, flow.device)
+    height, cuts = flow.shape[2], _cuts(flow, strips)
     if len(cuts) == 1:
         return flow + _step(flow, frames, 0)
     above = flow[:, :, :0]
@@ -52,6 +57,15 @@ def _stepped(flow: Tensor, frames: tuple[Tensor, Tensor], strips: Strips) -> Ten
         above = part[:, :, max(b - first - REACH, 0) : b - first]
         flow[:, :, a:b] += _step(part, frames, first)[:, :, a - first : b - first]
     return flow
+
+
+def _cuts(flow: Tensor, strips: Strips) -> list[Cut]:
+    tuning = strips.tuning_on(flow.device)
+    if tuning.kernels:
+        tuning = replace(tuning, piece_positions=_PIECE_POSITIONS, most_pieces=_MOST_PIECES)
+        strips = replace(strips, tuning=tuning)
+    batch, channels, height, width = flow.shape
+    return wide_cuts((batch, channels, height, width), strips, flow.device)
 
 
 @torch.no_grad()
