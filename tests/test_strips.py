@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.tiny import TINY, frames, tiny_model
+from tests.tiny import TINY, TINY_BUILT_IN, frames, tiny_model
 from tlbvfi.bench.stand_in import random_weights
 from tlbvfi.counting import counting
 from tlbvfi.model import TLBVFI
@@ -531,18 +531,7 @@ def test_the_model_in_strips(
 
 @pytest.mark.parametrize("pixels", [MODEL_PIXELS[0], 100 * SIDE])
 def test_what_the_built_in_model_does_besides_in_strips(pixels: int) -> None:
-    besides = replace(
-        TINY.autoencoder,
-        flow_start=32,
-        flow_sizes=2,
-        flow_turns=2,
-        flow_levels=3,
-        fine_flow=1,
-        flow_alignments=1,
-        cubic=1.0,
-        still_within=0.05,
-    )
-    own = TLBVFI(replace(TINY, autoencoder=besides))
+    own = TLBVFI(TINY_BUILT_IN)
     random_weights(own, 0)
     own.finalize()
     assert decibels(interpolated(own, Strips(pixels, frugal=True)), interpolated(own, ONE_PIECE)) > EQUAL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from tlbvfi.bench.stand_in import random_weights
@@ -16,6 +18,21 @@ TINY = ModelParams(
     ),
     DenoiserParams(model_channels=8),
 )  # fmt: skip
+#: The same with all that the built-in model does and the published one does not.
+TINY_BUILT_IN = replace(
+    TINY,
+    autoencoder=replace(
+        TINY.autoencoder,
+        flow_start=32,
+        flow_sizes=2,
+        flow_turns=2,
+        flow_levels=3,
+        fine_flow=1,
+        flow_alignments=1,
+        cubic=1.0,
+        still_within=0.05,
+    ),
+)
 
 
 def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32) -> TLBVFI:
