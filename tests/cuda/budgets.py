@@ -78,13 +78,16 @@ def _held(setting: Setting, budget: float, size: str, scale: float, sheet: Sheet
 def _run(setting: Setting, plan: Plan, size: str, scale: float, most: int) -> tuple[float, dict[str, float], list[str]]:
     """Seconds of three new frames by a plan that is held to so many bytes, memory, and what was said of refusals."""
     way = setting.ways()[0]
+    # A plan is for runs that make one frame of a gap, whose encoding and midpoint are one graph, and for runs that make
+    # three or more, which take most otherwise; either once all their graphs are there.
+    captured = getattr(plan, "graphs", False)
     with setting.held_to(most), warnings_said() as said, tf32(True):
-        # A plan is for runs that make three frames of a gap or more, which take most, once all their graphs are there.
-        new = setting.new_frames(setting.model(), setting.sizes[size], way, scale, plan, times=2)
-        count = 1 if plan.strips.frugal else setting.unsettled(way)
-        seconds = [_next_seconds(setting, new) for _ in range(count)][-1]
-        memory = setting.memory()
-        del new
+        for times in (1, 2) if captured else (2,):
+            new = setting.new_frames(setting.model(), setting.sizes[size], way, scale, plan, times=times)
+            count = 1 if plan.strips.frugal else setting.unsettled(way)
+            seconds = [_next_seconds(setting, new) for _ in range(count)][-1]
+            memory = setting.memory()
+            del new
     return seconds, memory, [sentence for sentence in said if "memory" in sentence]
 
 

@@ -50,12 +50,12 @@ PARTS = {
     "3": Part("Speed", speed.run, 80, timed=True),
     "4": Part("Stages", stages.run, 60, timed=True),
     "8": Part("Others", others.run, 20, timed=True),
-    "1": Part("Recorded cases", equality.run, 120),
-    "5": Part("Budgets", budgets.run, 120),
-    "5b": Part("Budgets by another allocator", budgets.run_other, 120, environment=budgets.OTHER_ALLOCATOR),
-    "7": Part("Kernels", kernel_tests.run, 120),
-    "2": Part("Precision", precision.run, 120),
-    "6": Part("Endurance", endurance.run, 120),
+    "1": Part("Recorded cases", equality.run, 150),
+    "5": Part("Budgets", budgets.run, 150),
+    "5b": Part("Budgets by another allocator", budgets.run_other, 150, environment=budgets.OTHER_ALLOCATOR),
+    "7": Part("Kernels", kernel_tests.run, 150),
+    "2": Part("Precision", precision.run, 150),
+    "6": Part("Endurance", endurance.run, 150),
 }
 _MINUTES = 3.9
 #: Memory of a card, in GiB, that all untimed parts share.
