@@ -19,7 +19,7 @@ from tlbvfi.training import comparison, rife
 from tlbvfi.training.comparison import Filled, compare, draw, means, methods, score_table, seconds_table
 from tlbvfi.training.comparison_pictures import chosen_rows, worst_corner
 from tlbvfi.training.measured_clips import Clip, to_rgb
-from tlbvfi.training.methods import average_frames, flow_frames, minterpolate_frames, previous_frames
+from tlbvfi.training.methods import average_frames, flow_frames, minterpolate_frames, model_method, previous_frames
 from tlbvfi.training.metrics import LPIPS
 
 INSIDE = (slice(16, -16), slice(24, -24))
@@ -51,6 +51,19 @@ def test_every_method_fills_every_hidden_place(native: list[av.VideoFrame], apar
         assert [frame.shape for frame in method(clip)] == [truth.shape for truth in clip.truths]
     assert torch.equal(previous_frames(clip)[-1], clip.frames[8 - apart])
     assert clip.first(1).hidden == list(range(1, apart)) and len(clip.first(1).native) == apart + 1
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_ours_holds_cuts_where_it_is_asked_to(native: list[av.VideoFrame], cuts: bool) -> None:
+    """The frame before the cut is shown until the one after it."""
+    frames = [to_rgb(frame)[:64, :96] for frame in native[:5]]
+    other = (
+        torch.rand(8, 12, 3, generator=torch.Generator().manual_seed(0)).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    )
+    frames[3:] = [other, other]
+    first, last = model_method(None, 0.5, 3, torch.float32, cuts=cuts)(Clip("cut", [], frames))
+    assert torch.equal(last, frames[2]) == cuts
+    assert psnr(first, frames[1]) > 20
 
 
 def test_frames_further_apart_are_filled_in_time(native: list[av.VideoFrame]) -> None:

@@ -46,7 +46,11 @@ MAKERS: dict[str, Callable[[], Method]] = {
     "RIFE 4.25": rife_425,
     "ours @0.5": partial(model_method, None, 0.5, None, torch.float32),
     "ours @1": partial(model_method, None, 1.0, None, torch.float32),
+    "ours @0.5, cuts held": partial(model_method, None, 0.5, None, torch.float32, cuts=True),
+    "ours @1, cuts held": partial(model_method, None, 1.0, None, torch.float32, cuts=True),
 }
+#: As nodes and commands go; in pictures they would hide those without, from which they differ at cuts alone.
+_HELD = ", cuts held"
 
 
 @dataclass
@@ -137,6 +141,10 @@ def stored(results: Results) -> dict[str, dict[str, dict[str, object]]]:
 
 def draw(clips: list[Clip], results: Results, folder: Path) -> None:
     """The chart, and a sheet for each clip."""
+    results = {
+        clip: {name: filled for name, filled in by_method.items() if not name.endswith(_HELD)}
+        for clip, by_method in results.items()
+    }
     found = means(results)
     (folder / "comparison.png").write_bytes(chart(found))
     for clip in clips:

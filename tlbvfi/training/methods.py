@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from .. import interpolate_frames, load_model, padding_for
+from .. import Cuts, Multiplier, SceneDetector, Settings, load_model, padding_for
+from ..interpolate import interpolate_timeline
 from ..peers import average, dis_flow, minterpolated
 from . import pipeline
 from .measured_clips import Clip, to_rgb
@@ -38,16 +38,18 @@ def flow_frames(clip: Clip) -> list[Tensor]:
     return dis_flow(clip.given, clip.apart)
 
 
-def model_method(source: str | None, flow_scale: float, steps: int | None, dtype: torch.dtype) -> Method:
+def model_method(
+    source: str | None, flow_scale: float, steps: int | None, dtype: torch.dtype, *, cuts: bool = False
+) -> Method:
     """A model of ours through the public interface, with as many sampling steps or the usual ones. Frames are to be a
-    power of two apart."""
+    power of two apart. `cuts`: hold them, as the nodes and commands do."""
     model = load_model(source, dtype=dtype)
-    interpolate = partial(interpolate_frames, flow_scale=flow_scale, seed=0)
-    if steps is not None:
-        interpolate = partial(interpolate, sample_steps=steps)
+    settings = Settings(flow_scale) if steps is None else Settings(flow_scale, steps)
 
     def run(clip: Clip) -> list[Tensor]:
-        frames = list(interpolate(model, clip.given, times=clip.apart.bit_length() - 1))
+        plain = Multiplier(clip.apart)
+        timeline = Cuts(plain, SceneDetector()) if cuts else plain
+        frames = [output.frame for output in interpolate_timeline(model, clip.given, timeline, settings)]
         if len(frames) != len(clip.frames):
             raise RuntimeError(f"{clip.name}: {len(frames)} frames instead of {len(clip.frames)}")
         return [frames[place] for place in clip.hidden]
