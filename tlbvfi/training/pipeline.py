@@ -123,7 +123,18 @@ def denoise(model: TLBVFI, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
 
 def coarse_parameters(model: TLBVFI) -> list[nn.Parameter]:
     """Of the coarse flow."""
-    return list(model.vqgan.decoder.flownet.parameters())
+    flow = model.vqgan.decoder.flownet
+    return _all([flow.block0, flow.block1, flow.block2])
+
+
+def parameters_of_parts(model: TLBVFI) -> dict[str, list[nn.Parameter]]:
+    """Of all but the denoiser, by what they do: find motion, correct it, make the frame, and all before the decoder."""
+    decoder = model.vqgan.decoder
+    coarse = coarse_parameters(model)
+    parts = {"coarse": coarse, "correction": _others([decoder.flownet, decoder.refinenet], coarse)}
+    parts["decoder"] = _others([decoder], [*parts["coarse"], *parts["correction"]])
+    parts["encoder"] = _others([model.vqgan], list(decoder.parameters()))
+    return parts
 
 
 def motion_parameters(model: TLBVFI) -> list[nn.Parameter]:
@@ -147,6 +158,12 @@ def autoencoder_parameters(model: TLBVFI) -> list[nn.Parameter]:
 def denoiser_parameters(model: TLBVFI) -> list[nn.Parameter]:
     """Of the denoiser."""
     return list(model.denoise_fn.parameters())
+
+
+def _others(modules: Iterable[nn.Module], known: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters of some modules that are none of those known."""
+    numbers = {id(parameter) for parameter in known}
+    return [parameter for parameter in _all(modules) if id(parameter) not in numbers]
 
 
 def _all(parts: Iterable[nn.Module]) -> list[nn.Parameter]:

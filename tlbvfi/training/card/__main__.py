@@ -25,11 +25,20 @@ from ...config import load_params  # noqa: E402
 from .parcel import read_parcel  # noqa: E402
 from .rehearsal import small_model, small_parcel  # noqa: E402
 from .run import Options, Run, read_model  # noqa: E402
+from .step import PARTS, Weights  # noqa: E402
 from .train import train  # noqa: E402
 
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "tlbvfi-small.safetensors"
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    parts = tuple(text.split(","))
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no part {', '.join(unknown)}, only {', '.join(PARTS)}")
+    return parts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--coarse", type=float, default=0.0, help="seconds for the coarse flow alone, at first")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
     parser.add_argument("--judged", type=int, default=32, help="triplets of each set that is measured")
+    parser.add_argument("--learns", type=_parts, default=PARTS, metavar="PART,..", help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--lpips", type=float, default=Weights.perceptual, help="weight of LPIPS in the loss")
+    parser.add_argument("--lpips-mean", type=float, default=Weights.mean, help="of LPIPS of the mean along the flow")
+    parser.add_argument("--flow", type=float, default=Weights.flow, help="weight of the flow's error")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rehearse", action="store_true", help="a very small model, pictures of noise, few of all")
     args = parser.parse_args(argv)
@@ -57,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     began = _BEGAN if argv is None else time.monotonic()
     options = Options(args.out, began + args.seconds, args.batch, args.real, args.rate, seed=args.seed)
-    options.judged, options.coarse, options.bridge = args.judged, args.coarse, args.bridge
+    options.judged, options.coarse, options.bridge, options.parts = args.judged, args.coarse, args.bridge, args.learns
+    options.weights = Weights(perceptual=args.lpips, mean=args.lpips_mean, flow=args.flow)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     log.info(
         "%s, after %.1f s", torch.cuda.get_device_name() if device.type == "cuda" else "CPU", time.monotonic() - began

@@ -23,9 +23,11 @@ def _binomial(x: Tensor) -> Tensor:
 
 
 def laplacian(made: Tensor, truth: Tensor, levels: int = 4) -> Tensor:
-    """Mean absolute errors of the bands of a pyramid, coarser ones count more: a pixel stands for more."""
+    """Mean absolute errors of the bands of a pyramid, coarser ones count more: a pixel stands for more. Of small
+    pictures there are fewer levels."""
     error = (made - truth).float()
     total = error.new_zeros(())
+    levels = min(levels, (min(error.shape[-2:]) - 1).bit_length() - 1)
     with torch.autocast(error.device.type, enabled=False):
         for level in range(levels):
             smaller = _binomial(error)

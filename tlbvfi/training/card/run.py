@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,10 +24,10 @@ from ..optimizer import Average
 from .draws import Chance
 from .judge import Judge
 from .muon import Optimizer
-from .narrowing import with_window
+from .narrowing import with_fine_flow, with_window
 from .packed import encoded
 from .parcel import Parcel
-from .step import Learner
+from .step import PARTS, Learner, Weights
 from .triplets import Replay, Source, Triplets
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ class Options:
         coarse: seconds for the coarse flow alone, at first.
         bridge: seconds for the denoiser.
         save_seconds: how often all is saved.
+        parts: of the model that learn, some of :data:`.step.PARTS`.
+        weights: of the errors.
     """
 
     out: Path
@@ -70,6 +72,8 @@ class Options:
     coarse: float = 0.0
     bridge: float = 15.0
     save_seconds: float = 50.0
+    parts: tuple[str, ...] = PARTS
+    weights: Weights = field(default_factory=Weights)
 
 
 def read_model(weights: Path, device: torch.device, wanted: ModelParams | None = None) -> TLBVFI:
@@ -78,13 +82,15 @@ def read_model(weights: Path, device: torch.device, wanted: ModelParams | None =
     Args:
         weights: the file.
         device: where to.
-        wanted: what to make of them, of the same widths; windows may be smaller. None: what the file says.
+        wanted: what to make of them, of the same widths; windows may be smaller, and a fine flow of its own may come
+            in. None: what the file says.
     """
     with safe_open(weights, "pt") as file:
         params = params_from_dict(json.loads(file.metadata()["config"]), weights.name)
     state: Mapping[str, Tensor] = load_file(weights)
     if wanted is not None:
-        params, state = wanted, with_window(state, params.autoencoder.window, wanted.autoencoder.window)
+        state = with_window(state, params.autoencoder.window, wanted.autoencoder.window)
+        params, state = wanted, with_fine_flow(state, wanted.autoencoder.fine_flow)
     model = TLBVFI(params)
     model.load_state_dict(state, strict=False)  # all but the norms' unused counters
     return learning(model.to(device))
@@ -113,7 +119,7 @@ class Run:
     def __init__(self, options: Options, model: TLBVFI, parcel: Parcel) -> None:
         self.options, self.model, self.step, self.batch = options, model, 0, options.batch
         self.device = model.device
-        self.learner = Learner(model, parcel.lpips)
+        self.learner = Learner(model, parcel.lpips, options.weights, parts=options.parts)
         self.parameters = self.learner.parameters()
         for parameter in self.parameters:
             parameter.requires_grad_(True)
@@ -287,8 +293,9 @@ class Run:
         write_model(out / WEIGHTS, averaged, {"steps": str(self.step)})
         write_model(out / RAW, self.model, {"steps": str(self.step)})
         state = {name: value.to(torch.bfloat16) for name, value in self.optimizer.state().items()}
-        beside = len(list(self.model.vqgan.parameters()))
-        state |= {f"beside.{i}": p.detach() for i, p in enumerate(self.parameters[beside:])}
+        own = {id(p) for p in self.model.parameters()}
+        beside = [p for p in self.parameters if id(p) not in own]
+        state |= {f"beside.{i}": p.detach() for i, p in enumerate(beside)}
         partial = out / f"{STATE}.partial"
         save_file({name: value.cpu().contiguous() for name, value in state.items()}, partial, {"step": str(self.step)})
         partial.replace(out / STATE)

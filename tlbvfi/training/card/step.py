@@ -21,6 +21,8 @@ from .draws import Chance
 from .losses import census, charbonnier_map, laplacian, perceptual
 from .triplets import Triplets
 
+#: Parts of the model that may learn, see :func:`..pipeline.parameters_of_parts`.
+PARTS = ("coarse", "correction", "decoder", "encoder")
 #: With gradients maps go whole: a card has room, and few long operations keep it busy.
 LEARNING = replace(Tuning(), few_operations=False, piece_positions=1 << 40, most_pieces=None)
 #: Share of a batch whose middle frame is encoded as well, for the latent.
@@ -42,6 +44,7 @@ class Weights:
     bands: float = 0.25
     census: float = 0.05
     perceptual: float = 2.0
+    mean: float = 0.0  # LPIPS of the mean of the warped frames
     warped: float = 0.4
     along: float = 0.1
     flow: float = 0.01
@@ -66,12 +69,14 @@ class Learner:
 
     Attributes:
         spent: share of the run that is over.
+        parts: of the model that learn, some of :data:`PARTS`.
     """
 
     model: TLBVFI
     lpips: LPIPS | None
     weights: Weights = field(default_factory=Weights)
     spent: float = 0.0
+    parts: tuple[str, ...] = PARTS
 
     def __post_init__(self) -> None:
         self._stage = AutoencoderStage(self.model)
@@ -96,8 +101,14 @@ class Learner:
         return pipeline.coarse_parameters(self.model)
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """All that learns: everything but the denoiser, and the layer beside the model that the latent is drawn by."""
-        return [*pipeline.autoencoder_parameters(self.model), *self._stage.sketch.parameters()]
+        """All that learns: those of its parts, and the layer beside the model that the latent is drawn by."""
+        of_parts = pipeline.parameters_of_parts(self.model)
+        beside = self._stage.sketch.parameters() if self._latent_learns else ()
+        return [*(parameter for part in self.parts for parameter in of_parts[part]), *beside]
+
+    @property
+    def _latent_learns(self) -> bool:
+        return "encoder" in self.parts
 
     @torch.no_grad()
     def middle(self, triplets: Triplets, scale: float) -> Tensor:
@@ -126,11 +137,16 @@ class Learner:
         codes, latent = self._codes((first[-1], middle[-1], last[-1]), (x0, xm, x1))
         made = pipeline.decode_observed(self.model, codes, (x0, x1), (first, last), flows.full)
         losses = self._picture_losses(made.frame, triplets)
-        losses["latent"] = latent
+        if latent is not None:
+            losses["latent"] = latent
         cubic, along = self.model.params.autoencoder.cubic, zip((x0, x1), flows.full.chunk(2, dim=1), strict=True)
-        off = [(warp_all((x,), flow, cubic=cubic)[0] - xm).abs() for x, flow in along]
+        warped = [warp_all((x,), flow, cubic=cubic)[0] for x, flow in along]
+        off = [(x - xm).abs() for x in warped]
         losses["warped"] = self._warped(off, triplets)
-        losses["along"] = self._along(flows.coarse, triplets)
+        if self.lpips is not None and self.weights.mean:
+            losses["mean"] = perceptual(self.lpips, (warped[0] + warped[1]) / 2, xm)
+        ends = flows.coarse if "coarse" in self.parts else [*flows.refined, flows.full]
+        losses["along"] = self._along(ends, triplets)
         losses["flow"] = self._flow_error(flows, triplets)
         seen = {"valid0": triplets.seen[:, :1], "valid1": triplets.seen[:, 1:]}
         losses["hidden"] = hidden_loss(made.blend, seen)
@@ -183,23 +199,30 @@ class Learner:
 
     def _codes(
         self, deepest: tuple[Tensor, Tensor, Tensor], images: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The codes that a batch is decoded from, and what the latent learns by.
+    ) -> tuple[Tensor, Tensor | None]:
+        """The codes that a batch is decoded from, and what the latent learns by, if it does.
 
         The first of the batch have the codes of their true middle frame, as behind a bridge without error, the others
         those of an empty one, as before it.
         """
         first, middle, last = deepest
         part = len(middle)
-        own, commitment, drawn = self._stage.coded(
-            [torch.cat([first[:part], middle, last[:part]])], (images[0][:part], images[1][:part], images[2][:part])
-        )
+        learnt = None
+        if self._latent_learns:
+            own, commitment, drawn = self._stage.coded(
+                [torch.cat([first[:part], middle, last[:part]])], (images[0][:part], images[1][:part], images[2][:part])
+            )
+            learnt = commitment + drawn
+        else:
+            with torch.no_grad(), tuned(Tuning()):
+                z = self.model.latent((first[:part], middle, last[:part]), images[0][:part], images[2][:part])
+                own = pipeline.nearest_codes(self.model, z)
         with torch.no_grad(), tuned(Tuning()):
             rest = slice(part, None)
             empty = pipeline.empty_deepest(self.model, first[rest], images[0].shape[-2], images[0].shape[-1])
             z = self.model.latent((first[rest], empty, last[rest]), images[0][rest], images[2][rest])
             others = pipeline.nearest_codes(self.model, z)
-        return torch.cat([own, others]), commitment + drawn
+        return torch.cat([own, others]), learnt
 
     def _picture_losses(self, made: Tensor, triplets: Triplets) -> dict[str, Tensor]:
         truth = triplets.frames[1]
@@ -257,7 +280,7 @@ class Learner:
         weight = weight * (1.0 + (self.weights.overlay - 1.0) * near)
         total = truth.new_zeros(())
         estimates = [
-            *((0.4 * 0.75**number, flow) for number, flow in enumerate(reversed(flows.coarse))),
+            *((0.4 * 0.75**number, flow) for number, flow in enumerate(reversed(flows.coarse)) if flow.requires_grad),
             *zip((0.4, 0.5, 0.7, 1.0), flows.refined, strict=False),
         ]
         if flows.full.shape != estimates[-1][1].shape:
