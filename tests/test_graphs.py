@@ -522,7 +522,7 @@ def test_a_copy_to_the_host_is_waited_for_before_a_slot_is_written(monkeypatch: 
     class Late:
         """Copied when it is released, and not a second time."""
 
-        def __init__(self, tensor: Tensor) -> None:
+        def __init__(self, tensor: Tensor, apart: bool) -> None:
             self._tensor: Tensor | None = tensor
 
         def release(self) -> None:

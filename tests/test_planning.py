@@ -73,6 +73,15 @@ def test_a_run_gives_back_all_that_it_takes() -> None:
     assert len(set(came)) == len(came)
 
 
+def test_in_strips_all_features_lie_apart_when_they_come_back_too() -> None:
+    """The gap's end and its middle frame wait on the host for their turn."""
+    events, _ = footprint._recorded(a_way((256, 768), rows=64))
+    image = 3 * 4 * 256 * 768
+    apart = [event for event in events if event.size == image and event.stream == footprint._APART]
+    encoded, come_back = 3, 1 + 1 + 2  # one end of the gap, one of its first half, both of its second
+    assert len(apart) == encoded + come_back
+
+
 def test_plans_are_what_is_counted() -> None:
     found = candidates(250, 380, torch.float16, 0.5, TINY)
     for candidate in found:

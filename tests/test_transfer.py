@@ -96,7 +96,7 @@ class Slow(HostCopies):
         self.log.append(f"begin {number}")
         return HostCopy(tensor, Event(lambda: self.log.append(f"wait {number}")))
 
-    def offload(self, tensor: Tensor) -> Offloaded:
+    def offload(self, tensor: Tensor, apart: bool = False) -> Offloaded:
         return Later(tensor)
 
 
@@ -183,16 +183,18 @@ def test_features_move_one_tensor_after_the_other_and_keep_what_they_share() -> 
     image, deep = torch.rand(1, 3, 4, 4), torch.rand(1, 8, 1, 1)
     features = FrameFeatures(image, image, [None, shared, deep], [shared])
     gone: list[weakref.ref[Tensor]] = []
+    sizes: list[int] = []
     before = [image.clone(), shared.clone(), deep.clone()]
     del image, shared, deep
 
     def move(tensor: Tensor) -> Tensor:
         assert all(one() is None for one in gone)  # what was moved before is given up
         gone.append(weakref.ref(tensor))
+        sizes.append(tensor.nbytes)
         return tensor.clone()
 
     features.relocate(move)
-    assert len(gone) == 3
+    assert len(gone) == 3 and sizes == sorted(sizes)
     assert features.flow_image is features.image and features.flow_pyramid[0] is features.pyramid[1]
     for tensor, value in zip((features.image, *features.pyramid[1:]), before, strict=True):
         assert tensor is not None and torch.equal(tensor, value)

@@ -180,7 +180,7 @@ class Bisection:
         if not before and not after:
             left, right = self.seated(left, right, gaps)
             if middle in wanted and self.calls.strips.frugal:
-                waiting = lent(right).offload(self.copies)
+                waiting = lent(right).offload(self.copies, apart=True)
                 waiting.release()
                 frame = self.midpoint(left, right, gaps, middle)
                 del left, right
@@ -205,8 +205,9 @@ class Bisection:
         """Compute the frame in the middle, with the right end offloaded meanwhile; where memory is short the left one
         too, and neither stays on the device."""
         begin, end = self.seated(left, right, gaps)
-        waiting_end = lent(end).offload(self.copies)
-        if not self.calls.strips.frugal:
+        frugal = self.calls.strips.frugal
+        waiting_end = lent(end).offload(self.copies, apart=frugal)
+        if not frugal:
             try:
                 frame = self.midpoint(lent(begin), lent(end), gaps, middle)
             finally:
@@ -215,7 +216,7 @@ class Bisection:
             kept = begin if begin_is_needed else None
             del begin
             return Halves(kept, self.encode(frame), waiting_end, Owned(self._leaving(frame)))
-        waiting_begin = lent(begin).offload(self.copies) if begin_is_needed else None
+        waiting_begin = lent(begin).offload(self.copies, apart=True) if begin_is_needed else None
         for waiting in (waiting_begin, waiting_end):
             if waiting is not None:
                 waiting.release()

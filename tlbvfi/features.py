@@ -60,12 +60,13 @@ class FrameFeatures:
         """The levels of :attr:`flow_pyramid`."""
         return _present(self.flow_pyramid)
 
-    def offload(self, copies: HostCopies) -> OffloadedFeatures:
-        """Start moving the features off their device, so that their memory there can be given up for a while."""
+    def offload(self, copies: HostCopies, apart: bool = False) -> OffloadedFeatures:
+        """Start moving the features off their device, so that their memory there can be given up for a while. Where
+        asked for they come back :meth:`~.transfer.HostCopies.apart`."""
         parts: list[Offloaded] = []
 
         def begun(tensor: Tensor) -> Tensor:
-            parts.append(copies.offload(tensor))
+            parts.append(copies.offload(tensor, apart))
             return torch.tensor(len(parts) - 1)
 
         return OffloadedFeatures(self.each(begun), parts)
@@ -99,14 +100,15 @@ class FrameFeatures:
         return [self.image, self.flow_image, *_present(self.pyramid), *self.flow_levels]
 
     def relocate(self, move: Callable[[Tensor], Tensor]) -> None:
-        """Put every tensor of the frames' own elsewhere, one after the other."""
+        """Put every tensor of the frames' own elsewhere, one after the other. Small ones go first: where they were
+        whole segments of an allocator are free, which make room for the large ones."""
         places: dict[int, list[tuple[Any, Any]]] = {}
         held: list[tuple[Any, Any]] = [(vars(self), "image"), (vars(self), "flow_image")]
         held += [(levels, i) for levels in (self.pyramid, self.flow_pyramid) for i in range(len(levels))]
         for holder, key in held:
             if holder[key] is not None:
                 places.setdefault(id(holder[key]), []).append((holder, key))
-        for same in places.values():
+        for same in sorted(places.values(), key=lambda same: same[0][0][same[0][1]].nbytes):
             holder, key = same[0]
             moved = move(holder[key])
             for holder, key in same:

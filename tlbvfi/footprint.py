@@ -47,6 +47,8 @@ STRIP_SLACK = 0.12
 COUNTED_PIXELS = 1 << 24
 #: Steps of the bridge that are counted: what one takes is free again in the next.
 _STEPS = 3
+#: The stream whose memory is that of what lies apart.
+_APART = 2
 #: Draws of noise that are on the device together.
 _DRAWS = 20
 
@@ -168,14 +170,14 @@ def _recorded(way: Way) -> tuple[list[Event], int]:
         gaps, middle = range(way.pairs), Fraction(1, 2)
         left = bisection.encode(frames).take()
         if way.strips.frugal:
-            waiting = left.offload(copies)  # as the gap before leaves them
+            waiting = left.offload(copies, apart=True)  # as the gap before leaves them
             del left
             right = bisection.encode(frames)
             features = _bytes(right.borrow())
-            new = bisection.between(waiting, right, gaps, [middle])
+            new = bisection.between(waiting, right, gaps, [middle / 2, middle, 3 * middle / 2])
             del waiting, right
-            next(new)
-            new.close()
+            for _ in new:
+                pass
             del new
         else:  # the most is there where more frames are wanted on both sides, and the middle one is encoded
             end = bisection.encode(frames).take()
@@ -209,7 +211,7 @@ class _Copies(HostCopies):
         return arrived
 
     def apart(self, tensor: Tensor) -> Tensor:
-        self._recording.stream = 2
+        self._recording.stream = _APART
         place = torch.empty_like(tensor)
         self._recording.stream = 0
         return place.copy_(tensor)
@@ -218,22 +220,27 @@ class _Copies(HostCopies):
         self._leaving = tensor.contiguous()
         return HostCopy(torch.empty(0))
 
-    def offload(self, tensor: Tensor) -> Offloaded:
-        return _Away(tensor)
+    def offload(self, tensor: Tensor, apart: bool = False) -> Offloaded:
+        return _Away(tensor, self._recording, _APART if apart else 0)
 
 
 class _Away:
     """A tensor that is off its device."""
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, recording: Recording, stream: int) -> None:
+        """stream: whose memory it comes back to."""
         self._like = torch.empty(0, dtype=tensor.dtype, device="meta"), tuple(tensor.shape), tensor.stride()
+        self._recording, self._stream = recording, stream
 
     def release(self) -> None:
         pass
 
     def restore(self) -> Tensor:
         like, shape, stride = self._like
-        return like.new_empty_strided(shape, stride)
+        self._recording.stream = self._stream
+        again = like.new_empty_strided(shape, stride)
+        self._recording.stream = 0
+        return again
 
 
 def _bytes(features: FrameFeatures) -> int:

@@ -113,9 +113,9 @@ class Held:
         self._place = features if slot is None else slot
         self._settle()
 
-    def offload(self, copies: HostCopies) -> OffloadedFeatures:
+    def offload(self, copies: HostCopies, apart: bool = False) -> OffloadedFeatures:
         """As :meth:`.features.FrameFeatures.offload`; the slot is not written over before the copy is made."""
-        offloaded = self.borrow().offload(copies)
+        offloaded = self.borrow().offload(copies, apart)
         if isinstance(self._place, Slot):
             self._place._leaving = weakref.ref(offloaded)
         return offloaded

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
@@ -68,12 +69,21 @@ class HostCopies:
     def apart(self, tensor: Tensor) -> Tensor:
         """The tensor in memory that only such tensors use: what stays for long leaves no gaps there between what comes
         and goes."""
-        if self.device.type != "cuda" or torch.cuda.get_allocator_backend() != "native":
-            return tensor
+        return self._place_apart(tensor).copy_(tensor) if self._has_apart else tensor
+
+    @property
+    def _has_apart(self) -> bool:
+        return self.device.type == "cuda" and torch.cuda.get_allocator_backend() == "native"
+
+    def _place_apart(self, like: Tensor) -> Tensor:
+        """Memory of the device for a tensor in its layout, as :meth:`apart` has it."""
         # PyTorch's allocator has memory for each stream. All work on the tensor is the current stream's.
         with torch.cuda.stream(self._apart):
-            place = torch.empty_like(tensor)
-        return place.copy_(tensor)
+            return self._place(like)
+
+    def _place(self, like: Tensor) -> Tensor:
+        """Memory of the device for a tensor in its layout."""
+        return torch.empty_like(like, device=self.device, pin_memory=False)
 
     def to_host(self, tensor: Tensor) -> HostCopy:
         """Start copying to the host, after the device's work so far and beside what comes next."""
@@ -91,22 +101,23 @@ class HostCopies:
         tensor.record_stream(self._out)
         return HostCopy(on_host, arrived)
 
-    def offload(self, tensor: Tensor) -> Offloaded:
+    def offload(self, tensor: Tensor, apart: bool = False) -> Offloaded:
         """Start moving a tensor of the device to the host, or, where the device is the host, to an unnamed temporary
-        file (it stays in memory where there is no room for that)."""
+        file (it stays in memory where there is no room for that). Where asked for it comes back :meth:`apart`."""
+        place = self._place_apart if apart and self._has_apart else self._place
         if (
             self.device.type == "cuda"
             and sum(other.size for other in self._pinned) + pinned_size(tensor) <= MOST_PINNED
         ):
-            pinned = _Pinned(tensor, self._out)
+            pinned = _Pinned(tensor, self._out, place)
             self._pinned.add(pinned)
             return pinned
         if self.device.type != "cpu":
-            return _Kept(tensor.cpu(), self.device)
+            return _Kept(tensor.cpu(), place)
         try:
             return _Filed(tensor)
         except OSError:
-            return _Kept(tensor, self.device)
+            return _Kept(tensor, lambda like: like)
 
 
 @lru_cache
@@ -153,8 +164,9 @@ class Offloaded(Protocol):
 class _Pinned:
     """In pinned memory. Nothing here waits: the streams wait for each other."""
 
-    def __init__(self, tensor: Tensor, stream: torch.cuda.Stream) -> None:
-        self._device, self.size = tensor.device, pinned_size(tensor)
+    def __init__(self, tensor: Tensor, stream: torch.cuda.Stream, place: Callable[[Tensor], Tensor]) -> None:
+        """place: gives memory of the device for a tensor."""
+        self._device, self.size, self._place = tensor.device, pinned_size(tensor), place
         self._tensor, self._copied = _copied(tensor, stream)
 
     def release(self) -> None:
@@ -162,20 +174,22 @@ class _Pinned:
 
     def restore(self) -> Tensor:
         self.release()
-        return self._tensor.to(self._device, non_blocking=True)
+        return self._place(self._tensor).copy_(self._tensor, non_blocking=True)
 
 
 class _Kept:
     """In ordinary memory."""
 
-    def __init__(self, tensor: Tensor, device: torch.device) -> None:
-        self._tensor, self._device = tensor, device
+    def __init__(self, tensor: Tensor, place: Callable[[Tensor], Tensor]) -> None:
+        """place: gives memory of the device for a tensor."""
+        self._tensor, self._place = tensor, place
 
     def release(self) -> None:
         pass
 
     def restore(self) -> Tensor:
-        return self._tensor.to(self._device)
+        place = self._place(self._tensor)
+        return place if place is self._tensor else place.copy_(self._tensor)
 
 
 class _Filed:
