@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.tiny import TINY, frames, tiny_model
 from tlbvfi.bench.stand_in import random_weights
 from tlbvfi.model import TLBVFI
+from tlbvfi.modules import whole_pixels
 from tlbvfi.modules.attention import attention
 from tlbvfi.modules.blocks import group_norm
 from tlbvfi.modules.flow import CoarseBlock, CoarseFlow, RefineBlock
@@ -313,6 +314,24 @@ def test_few_operations_find_the_same_neighbours(rows: tuple[int, int], gathered
             assert (seen.cosine(m) - expected.cosine(m)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosines_by_whole_pixels_lose_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what half precision has, in chunks of few positions; where vectors vanish, too."""
+    monkeypatch.setattr(whole_pixels, "_GATHERED", 100 * 4 * 12 * 2)
+    a, b, m, flow = (randn(2, c, 21, 30, seed=seed) for seed, c in enumerate((12, 12, 12, 4)))
+    a[:, :, 5:12, 5:12] = 0.0
+    a, b, m = a.to(dtype), b.to(dtype), m.to(dtype)
+    tuning = Tuning(gathered_positions=1)
+    with torch.no_grad():
+        found = Neighbourhood.pair((a, b), flow * 8, 0, tuning)
+        assert found[0]._in_whole_pixels
+        for x, own, seen in zip((a, b), (flow * 8).chunk(2, dim=1), found, strict=True):
+            exact = Neighbourhood(x.float(), own, 0, Tuning(few_operations=False)).cosine(m.float())
+            assert (seen.cosine(m) - exact).abs().max() < 1e-4
+            again = Neighbourhood(x, own, 0, replace(tuning, whole_pixels=False)).cosine(m)
+            assert (again - exact).abs().mean() > 1e-5
+
+
 def test_wavelet_channels_in_few_operations() -> None:
     frames = [torch.rand(2, 3, 13, 10, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
     grey0, grey1 = (to_grey(frame) for frame in frames)
@@ -410,6 +429,21 @@ def test_the_denoiser_compiles_as_one_graph() -> None:
     compiled = torch.compile(model.denoise_fn, backend="eager", dynamic=False, fullgraph=True)
     with torch.no_grad():
         assert torch.equal(compiled(latent, latent, steps), model.denoise_fn(latent, latent, steps))
+
+
+@pytest.mark.parametrize(("keys", "by_products"), [(63, False), (64, True), (80, True), (81, False)])
+def test_attention_in_float32_by_products(keys: int, by_products: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = randn(1, 1, 50, 8), randn(1, 1, keys, 8, seed=1), randn(1, 1, keys, 8, seed=2)
+    expected = F.scaled_dot_product_attention(q, k, v)
+    calls = []
+    exact = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *given: calls.append(given) or exact(*given))
+    with torch.no_grad():
+        found = attention(q, k, v, tuning=Tuning(float32_products=(64, 80)))
+        assert bool(calls) != by_products and (found - expected).abs().max() < 1e-5
+    calls.clear()
+    attention(q, k, v, tuning=Tuning(float32_products=(64, 80)))  # with gradients
+    assert calls
 
 
 @pytest.mark.parametrize("windows", [False, True])

@@ -20,6 +20,7 @@ from ..kernels.images import resized
 from ..kernels.positions import Bases, last_inside, places
 from ..kernels.refinement import centre
 from ..rows.tuning import Tuning
+from . import whole_pixels
 
 #: With gradients: how near a position comes to a tap outside of the map, in pixels, before that tap counts.
 _SLACK = 1e-4
@@ -231,6 +232,10 @@ class Neighbourhood:
         """Whether all positions are placed at once, and their neighbours share what can be shared."""
         return self._tuning.few_operations and self._tuning.fused_gather and self._map is None
 
+    @property
+    def _in_whole_pixels(self) -> bool:
+        return self._tuning.whole_pixels and self.table.dtype != torch.float32 and whole_pixels.there()
+
     @cached_property
     def _weighted(self) -> _Weighted:
         positions = _positions(self._flow, (self.height, self.width), self._top)
@@ -313,6 +318,9 @@ class Neighbourhood:
         size = self.height + _AROUND, self.width + _AROUND
         padded = F.pad(self._x, (1, _AROUND - 1, 1, _AROUND - 1))
         gather = _Gather(rearrange(padded, "b c h w -> (b h w) c"), self._weighted, size, neighbours=3)
+        if neighbours_together(len(vectors), self._tuning) < 9 and self._in_whole_pixels:
+            cosines = gather.cosines(vectors)
+            return rearrange(cosines, "(b h w) k -> b k h w", b=self.shape[0], h=self.height, w=self.width)
         cosines = vectors.new_empty(len(vectors), 9, dtype=torch.float32)
         for chunk in self._chunks():
             target = vectors[chunk]
@@ -350,10 +358,12 @@ class _Weighted:
 
     Attributes:
         low: the places (x, y) at or before each, (2, B, H, W) int32 or int64.
+        share: how far each lies from there to the next, (2, B, H, W) float32.
         weights: of the four taps that lie around it, (B, H, W, 4).
     """
 
     low: Tensor
+    share: Tensor
     weights: Tensor
 
     @staticmethod
@@ -365,11 +375,12 @@ class _Weighted:
         across, down = torch.stack([1 - share, share], dim=-1)
         weights = px.new_empty(*px.shape, 2, 2, dtype=dtype)
         torch.mul(down[..., :, None], across[..., None, :], out=weights)
-        return _Weighted(low.to(torch.int32), weights.flatten(3))
+        return _Weighted(low.to(torch.int32), share, weights.flatten(3))
 
     def halves(self) -> tuple[_Weighted, _Weighted]:
         """Those of the first and of the second half of the batch."""
-        first, second = zip(self.low.chunk(2, dim=1), self.weights.chunk(2), strict=True)
+        shares = self.share.chunk(2, dim=1)
+        first, second = zip(self.low.chunk(2, dim=1), shares, self.weights.chunk(2), strict=True)
         return _Weighted(*first), _Weighted(*second)
 
 
@@ -387,8 +398,8 @@ class _Gather:
                 and two after; 1 for the place alone.
         """
         self._table, self._neighbours = table, neighbours
-        height, width = size
-        self._weights = at.weights
+        height, self._width = size
+        width, self._weights, self._share = self._width, at.weights, at.share
         low = at.low if len(table) < 2**31 - 2 * width else at.low.long()
         first = torch.add(low[0], low[1], alpha=width)
         if len(first) > 1:
@@ -407,6 +418,11 @@ class _Gather:
         part = copy(self)
         part._first, part._weights = self._first[:, start:stop], self._weights[:, start:stop]
         return part
+
+    def cosines(self, vectors: Tensor) -> Tensor:
+        """Of each vector (P, C) with the nine neighbours of its place, (P, 9) float32."""
+        x, y = self._share.flatten(1)
+        return whole_pixels.cosines(self._table, self._width, self._first.flatten(), (x, y), vectors)
 
     def sampled(self, chunk: slice, which: slice = slice(None)) -> Tensor:
         """Of a chunk of P positions n of the neighbours, row by row: (n, P, C)."""

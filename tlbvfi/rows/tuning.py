@@ -27,13 +27,16 @@ class Tuning:
         ones: positions that a product with ones sums, which is faster than a sum on some devices; 0 for no products.
         half_sums_in_parts: sum maps in half precision part by part, where PyTorch would copy them to float32 first.
         own_half_norm: norm maps in half precision by PyTorch's kernel: what it loses does not show there.
-        linear_pointwise: 1x1 convolutions as linear maps, which do not copy their input.
+        linear_pointwise: 1x1 convolutions as linear maps, which do not copy their input; on a card they add their bias,
+            which takes another pass after a convolution.
         attention_logits: logits of a slice of attention, where PyTorch's kernel keeps them.
         attention_products: logits of a slice of attention that is computed by matrix products.
         bfloat16_products: attention in bfloat16 by matrix products.
+        float32_products: keys, from and to, of attention in float32 by matrix products.
         gathered_bytes: bytes of features gathered at a time along a flow, but see `gathered_positions`.
         gathered_positions: positions gathered at a time, at least.
         fused_gather: `embedding_bag` sums weighted rows in one pass.
+        whole_pixels: with `few_operations`, cosines along a flow in half precision by products with whole pixels.
         distance_positions: latent positions whose distances to all codes are there together (of 2048 positions to
             8192 codes they take 64 MiB).
         kernels: call kernels of our own (:mod:`..kernels`), where there is no gradient.
@@ -47,13 +50,15 @@ class Tuning:
     ones: int = 0
     half_sums_in_parts: bool = False
     own_half_norm: bool = False
-    linear_pointwise: bool = False
+    linear_pointwise: bool = True
     attention_logits: int = 1 << 26
     attention_products: int = 1 << 24
     bfloat16_products: bool = False
+    float32_products: tuple[int, int] = (1024, 6144)
     gathered_bytes: int = 0
     gathered_positions: int = 1 << 20
     fused_gather: bool = True
+    whole_pixels: bool = True
     distance_positions: int = 2048
     kernels: bool = False
 
@@ -98,7 +103,15 @@ def tuned(tuning: Tuning) -> Iterator[None]:
 
 _CUDA = Tuning()
 #: With gradients, or compiled.
-_LEARNING = replace(_CUDA, few_operations=False, piece_positions=1 << 16, most_pieces=None, gathered_positions=1 << 18)
+_LEARNING = replace(
+    _CUDA,
+    few_operations=False,
+    piece_positions=1 << 16,
+    most_pieces=None,
+    gathered_positions=1 << 18,
+    linear_pointwise=False,
+    float32_products=(1, 0),
+)
 #: What the kernels leave to PyTorch is small.
 _KERNELS = replace(_LEARNING, few_operations=True, kernels=True)
 _OTHER = replace(_LEARNING, fused_gather=False)

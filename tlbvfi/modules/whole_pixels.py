@@ -1,0 +1,101 @@
+"""Cosines along a flow by products with whole pixels, for cards without kernels of our own, in half precision.
+
+A vector between four pixels is a sum of theirs, so its product with another vector is the same sum of their products,
+and its squared length a sum of the products of neighbours. The nine neighbours of a position lie between sixteen
+pixels. Their sixteen products, four at a time by a batched matrix product, take the place of nine sampled copies of the
+map, each of which would be made, multiplied, squared and summed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+#: Pixels along the square that the neighbours of a position lie between.
+SIDE = 4
+#: Bytes of pixels that are gathered at a time.
+_GATHERED = 1 << 28
+#: As in the lengths of whole vectors: never zero.
+_LEAST = 1e-12
+
+
+def cosines(table: Tensor, width: int, first: Tensor, shares: tuple[Tensor, Tensor], vectors: Tensor) -> Tensor:
+    """The cosine of each vector with the nine neighbours of its position.
+
+    Args:
+        table: pixels (N, C) of maps, row by row. The last row and the last column of each map are zero.
+        width: pixels of a row.
+        first: (P,) the upper left pixel of each position's square.
+        shares: (x, y), each (P,) float32 in [0, 1]: how far the position lies from the square's second column, and row,
+            on the way to its third.
+        vectors: (P, C).
+
+    Returns:
+        (P, 9) float32, row by row.
+    """
+    channels = table.shape[1]
+    runs = _runs(table)
+    runs_of_products = _runs(_neighbouring_products(table, width))
+    steps = torch.arange(0, SIDE * width, width, device=first.device, dtype=first.dtype)[:, None]
+    found = vectors.new_empty(len(vectors), 9, dtype=torch.float32)
+    size = max(1, _GATHERED // (SIDE * channels * table.element_size()))
+    for start in range(0, len(vectors), size):
+        part = slice(start, start + size)
+        (x, y), target, places = (share[part, None] for share in shares), vectors[part], first[part] + steps
+        # What is gathered for a row is gone before the next one's is there.
+        products = torch.stack(
+            [_products(runs.index_select(0, row).unflatten(1, (SIDE, channels)), target) for row in places]
+        )
+        products = torch.lerp(products[..., :-1], products[..., 1:], x)
+        products = torch.lerp(products[:-1], products[1:], y)
+        pairs = runs_of_products.index_select(0, places.flatten()).view(*places.shape, SIDE, 4)
+        across = _squared(pairs[..., :-1, :2], pairs[..., :-1, 2:], pairs[..., 1:, :2], x[..., None])
+        lengths = _squared(across[:-1, ..., 0], across[:-1, ..., 1], across[1:, ..., 0], y).clamp_min_(_LEAST).sqrt_()
+        lengths *= torch.linalg.vector_norm(target, dim=1, keepdim=True, dtype=torch.float32).clamp_min_(_LEAST**0.5)
+        torch.div(products.transpose(0, 1), lengths.transpose(0, 1), out=found[part].view(-1, 3, 3))
+    return found
+
+
+@cache
+def there() -> bool:
+    """Whether PyTorch has products of half precision that give float32."""
+    return "dtype" in torch.ops.aten.bmm.overloads() and torch.version.hip is None
+
+
+def _runs(table: Tensor) -> Tensor:
+    """Each row of a table (N, C) with those after it, (N - 3, 4 C): a view, whose rows overlap."""
+    channels = table.shape[1]
+    return table.as_strided((len(table) - SIDE + 1, SIDE * channels), (channels, 1))
+
+
+def _neighbouring_products(table: Tensor, width: int) -> Tensor:
+    """Of each pixel with itself, with the one below it and with the one to its right, and the mean of both diagonals of
+    the square that it begins: (N, 4) float32."""
+    count, channels = len(table) - width - 1, table.shape[1]
+    found = table.new_zeros(len(table), 4, dtype=torch.float32)  # the last row, of zeros, has none
+
+    def pairs(begin: int) -> Tensor:
+        """Each pixel from one on with the one after it: (count, 2, C), a view."""
+        return table.as_strided(
+            (count, 2, channels), (channels, channels, 1), table.storage_offset() + begin * channels
+        )
+
+    found[:count, ::2] = _products(pairs(0), table[:count])
+    found[:count, 1::2] = _products(pairs(width), table[:count])
+    found[:count, 3:].lerp_(_products(table[width : width + count, None], table[1 : count + 1]), 0.5)
+    return found
+
+
+def _products(pixels: Tensor, vectors: Tensor) -> Tensor:
+    """Of pixels (P, n, C) with vectors (P, C): (P, n) float32."""
+    if pixels.device.type == "cpu":
+        return torch.bmm(pixels.float(), vectors.float()[:, :, None])[..., 0]
+    return torch.bmm(pixels, vectors[:, :, None], out_dtype=torch.float32)[..., 0]
+
+
+def _squared(first: Tensor, both: Tensor, last: Tensor, share: Tensor) -> Tensor:
+    """The squared length of (1 - s) a + s b, from a a, a b and b b."""
+    change = (first + last).sub_(both, alpha=2.0).mul_(torch.addcmul(share, share, share, value=-1.0))
+    return torch.lerp(first, last, share).sub_(change)
