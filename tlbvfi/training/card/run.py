@@ -226,7 +226,9 @@ class Run:
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
+        # Each part by itself: what goes back through all turns of the coarse flow is large now and then.
+        norms = {part: nn.utils.clip_grad_norm_(own, 1.0) for part, own in self.learner.parameters_of_parts().items()}
+        norm = float(torch.stack(list(norms.values())).norm())
         if math.isfinite(norm):
             self.optimizer.step(_share(self.step, spent))
             decay = min(self.average.decay, (1 + self.step) / (10 + self.step))

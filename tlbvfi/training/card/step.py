@@ -102,9 +102,13 @@ class Learner:
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All that learns: those of its parts, and the layer beside the model that the latent is drawn by."""
+        return [parameter for own in self.parameters_of_parts().values() for parameter in own]
+
+    def parameters_of_parts(self) -> dict[str, list[torch.nn.Parameter]]:
+        """The same by part."""
         of_parts = pipeline.parameters_of_parts(self.model)
-        beside = self._stage.sketch.parameters() if self._latent_learns else ()
-        return [*(parameter for part in self.parts for parameter in of_parts[part]), *beside]
+        found = {part: of_parts[part] for part in self.parts}
+        return found | {"beside": list(self._stage.sketch.parameters())} if self._latent_learns else found
 
     @property
     def _latent_learns(self) -> bool:
