@@ -253,23 +253,6 @@ def test_a_finer_flow_is_corrected_by_what_the_last_scale_changes(monkeypatch: p
     torch.testing.assert_close(given[:, :3], warp(images[0], flow[:, :2]))
 
 
-def test_a_network_of_its_own_works_at_the_frames_own_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = CoarseFlow((8, 8, 8), start=16, own_fine=True)
-    asked = []
-
-    def none(block: CoarseBlock, x: Tensor) -> Tensor:
-        asked.append(block)
-        return x.new_zeros(len(x), 4, x.shape[2] // 2, x.shape[3] // 2)
-
-    monkeypatch.setattr(CoarseBlock, "forward", none)
-    images = torch.rand(1, 3, 32, 48), torch.rand(1, 3, 32, 48)
-    network(*images)
-    assert asked == [network.block0, network.block1, network.block2, network.block2]
-    asked.clear()
-    network.finer(*images, torch.zeros(1, 4, 32, 48))
-    assert asked == [network.fine]
-
-
 @pytest.mark.parametrize(("scale", "finer"), [(0.5, True), (0.25, True), (0.7, True), (1.0, False), (0.99, False)])
 def test_only_a_flow_from_smaller_frames_is_gone_over(
     scale: float, finer: bool, monkeypatch: pytest.MonkeyPatch

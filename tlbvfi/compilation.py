@@ -49,4 +49,4 @@ def compiled_parts(model: TLBVFI) -> list[nn.Module]:
     """The modules that :func:`compile_model` compiles: those that take and give tensors of one size."""
     flow = model.vqgan.decoder.flownet
     # Each is compiled once a size. (Attention is many modules of one class: more kinds than PyTorch will compile.)
-    return [*flow.blocks, model.denoise_fn]
+    return [flow.block0, flow.block1, flow.block2, model.denoise_fn]

@@ -59,9 +59,8 @@ class AutoencoderParams:
     flow_turns: int = _between(1, 1, 8)
     # How many levels of the pyramid correct it, the last of them at the flow's size where there are four.
     flow_levels: int = _between(4, 1, 4)
-    # Whether a flow found in smaller frames is gone over at the frames' own size (see modules/flow.py): 1 by the coarse
-    # flow's last scale, 2 by a network of its own.
-    fine_flow: int = _between(0, 0, 2)
+    # 1 where a flow found in smaller frames is gone over at the frames' own size (see modules/flow.py).
+    fine_flow: int = _between(0, 0, 1)
     # How many steps then align the frames along it (see modules/alignment.py).
     flow_alignments: int = _between(0, 0, 8)
     head_widths: tuple[int, int] = _between((64, 32), 1, 4096, (2, 2))

@@ -175,8 +175,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths, groups = params.pyramid_widths, params.norm_groups
         deepest = widths[-1]
-        own_fine = params.fine_flow > 1
-        self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes, params.flow_start, params.flow_turns, own_fine)
+        self.flownet = CoarseFlow(params.flow_widths, params.flow_sizes, params.flow_start, params.flow_turns)
         self.fine_flow, self.alignments = bool(params.fine_flow), params.flow_alignments
         self.refinenet = FlowRefinement(widths, params.flow_levels)
         self.conv_in = ClipConv(params.z_channels, deepest, 3)

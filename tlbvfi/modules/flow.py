@@ -111,9 +111,7 @@ LEAST_ROWS = 64
 class CoarseFlow(nn.Module):
     """Flow at half the frames' size from the frames alone."""
 
-    def __init__(
-        self, widths: Sequence[int], sizes: int = 1, start: int = 0, turns: int = 1, own_fine: bool = False
-    ) -> None:
+    def __init__(self, widths: Sequence[int], sizes: int = 1, start: int = 0, turns: int = 1) -> None:
         """Make the networks of the three scales.
 
         Args:
@@ -126,21 +124,12 @@ class CoarseFlow(nn.Module):
             turns: how often the last scale works at each of the smaller sizes: every time from the frames as the flow
                 so far brings them together, so that what moves far is reached step by step. At the frames given it
                 works once.
-            own_fine: whether :meth:`finer` has a network of its own, as wide as the last scale's.
         """
         super().__init__()
         self.sizes, self.start, self.turns = sizes, start, turns
         self.block0 = CoarseBlock(6, widths[0], 1 / 4)
         self.block1 = CoarseBlock(10, widths[1], 1 / 2)
         self.block2 = CoarseBlock(10, widths[2], 1.0)
-        if own_fine:
-            self.fine = CoarseBlock(10, widths[2], 1.0)
-
-    @property
-    def blocks(self) -> list[CoarseBlock]:
-        """The networks, the one that works on the largest frames last."""
-        found = [self.block0, self.block1, self.block2]
-        return [*found, self.fine] if hasattr(self, "fine") else found
 
     def forward(self, frame0: Tensor, frame1: Tensor) -> Tensor:
         """frame0, frame1: (B, 3, H, W) float32, sides multiples of 16. Returns (B, 4, H / 2, W / 2)."""
@@ -175,25 +164,24 @@ class CoarseFlow(nn.Module):
             yield height, width
 
     def finer(self, frame0: Tensor, frame1: Tensor, flow: Tensor, strips: Strips = WHOLE) -> Tensor:
-        """A flow (B, 4, H, W) found in smaller frames, with what the last scale, or a network of its own, changes of it
-        at half the size of the frames (B, 3, H, W) themselves. Their sides are multiples of 16.
+        """A flow (B, 4, H, W) found in smaller frames, with what the last scale changes of it at half the size of the
+        frames (B, 3, H, W) themselves. Their sides are multiples of 16.
 
         A strip is computed with the rows that the scale reaches on either side, and put into the flow given.
         """
         height, width = flow.shape[-2:]
-        block = self.blocks[-1]
         start = resize_times(flow, (height // 2, width // 2), 0.5)
         cuts = strips.cuts(flow.shape, multiple=FLOW_MULTIPLE, least=LEAST_ROWS)
         if len(cuts) == 1:
             if Tuning.of(flow.device).kernels:
-                (found,) = self._by((block,), frame0, frame1, start)
+                (found,) = self._by((self.block2,), frame0, frame1, start)
                 return resized(found - start, (height, width), (2.0, 2.0), other=flow)
-            change = self._change(block, frame0, frame1, start)
+            change = self._change(self.block2, frame0, frame1, start)
             return torch.add(flow, resize(change, (height, width)), alpha=2.0)
         change = torch.empty_like(start)
         for a, b in cuts:
             first, last = max(a - COARSE_REACH, 0), min(b + COARSE_REACH, height)
-            part = self._change(block, frame0, frame1, start[:, :, first // 2 : last // 2], first)
+            part = self._change(self.block2, frame0, frame1, start[:, :, first // 2 : last // 2], first)
             change[:, :, a // 2 : b // 2] = part[:, :, (a - first) // 2 : (b - first) // 2]
         for a, b in cuts:
             first, last = max(a // 2 - 1, 0), min(b // 2 + 1, height // 2)

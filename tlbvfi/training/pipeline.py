@@ -123,18 +123,19 @@ def denoise(model: TLBVFI, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
 
 def coarse_parameters(model: TLBVFI) -> list[nn.Parameter]:
     """Of the coarse flow."""
-    flow = model.vqgan.decoder.flownet
-    return _all([flow.block0, flow.block1, flow.block2])
+    return list(model.vqgan.decoder.flownet.parameters())
 
 
 def parameters_of_parts(model: TLBVFI) -> dict[str, list[nn.Parameter]]:
     """Of all but the denoiser, by what they do: find motion, correct it, make the frame, and all before the decoder."""
     decoder = model.vqgan.decoder
-    coarse = coarse_parameters(model)
-    parts = {"coarse": coarse, "correction": _others([decoder.flownet, decoder.refinenet], coarse)}
-    parts["decoder"] = _others([decoder], [*parts["coarse"], *parts["correction"]])
-    parts["encoder"] = _others([model.vqgan], list(decoder.parameters()))
-    return parts
+    coarse, correction = coarse_parameters(model), list(decoder.refinenet.parameters())
+    return {
+        "coarse": coarse,
+        "correction": correction,
+        "decoder": _others(decoder, [*coarse, *correction]),
+        "encoder": _others(model.vqgan, decoder.parameters()),
+    }
 
 
 def motion_parameters(model: TLBVFI) -> list[nn.Parameter]:
@@ -160,10 +161,10 @@ def denoiser_parameters(model: TLBVFI) -> list[nn.Parameter]:
     return list(model.denoise_fn.parameters())
 
 
-def _others(modules: Iterable[nn.Module], known: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """The parameters of some modules that are none of those known."""
+def _others(module: nn.Module, known: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters of a module that are none of those known."""
     numbers = {id(parameter) for parameter in known}
-    return [parameter for parameter in _all(modules) if id(parameter) not in numbers]
+    return [parameter for parameter in module.parameters() if id(parameter) not in numbers]
 
 
 def _all(parts: Iterable[nn.Module]) -> list[nn.Parameter]:

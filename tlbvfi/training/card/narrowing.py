@@ -1,4 +1,4 @@
-"""Weights for other networks than they were trained with: smaller attention windows, a fine flow of its own.
+"""Weights for smaller attention windows than they were trained with.
 
 Frames are padded to whole windows at the latent's size, of 8 x 8 to multiples of 256 pixels, of 4 x 4 to multiples of
 128: a frame of 640 x 360 then has 0.63 of the positions.
@@ -13,8 +13,6 @@ from torch import Tensor
 
 #: How the biases of pairs of positions in a window are named.
 _BIASES = "rel_pos_bias.weight"
-#: The last scale of the coarse flow, and the network that a fine flow of its own begins as.
-_LAST, _FINE = "decoder.flownet.block2.", "decoder.flownet.fine."
 
 
 def with_window(state: Mapping[str, Tensor], old: int, window: int) -> dict[str, Tensor]:
@@ -29,12 +27,3 @@ def with_window(state: Mapping[str, Tensor], old: int, window: int) -> dict[str,
             inner = table[first : first + span, first : first + span]
             narrowed[name] = rearrange(inner, "y x c -> (y x) c").contiguous()
     return narrowed
-
-
-def with_fine_flow(state: Mapping[str, Tensor], fine_flow: int) -> dict[str, Tensor]:
-    """Weights for a fine flow of its own, where `fine_flow` of a configuration asks for one and they have none: it
-    begins as the last scale of the coarse flow."""
-    widened = dict(state)
-    if fine_flow > 1 and not any(_FINE in name for name in state):
-        widened |= {name.replace(_LAST, _FINE): value.clone() for name, value in state.items() if _LAST in name}
-    return widened

@@ -24,7 +24,7 @@ from ..optimizer import Average
 from .draws import Chance
 from .judge import Judge
 from .muon import Optimizer
-from .narrowing import with_fine_flow, with_window
+from .narrowing import with_window
 from .packed import encoded
 from .parcel import Parcel
 from .step import PARTS, Learner, Weights
@@ -82,15 +82,13 @@ def read_model(weights: Path, device: torch.device, wanted: ModelParams | None =
     Args:
         weights: the file.
         device: where to.
-        wanted: what to make of them, of the same widths; windows may be smaller, and a fine flow of its own may come
-            in. None: what the file says.
+        wanted: what to make of them, of the same widths; windows may be smaller. None: what the file says.
     """
     with safe_open(weights, "pt") as file:
         params = params_from_dict(json.loads(file.metadata()["config"]), weights.name)
     state: Mapping[str, Tensor] = load_file(weights)
     if wanted is not None:
-        state = with_window(state, params.autoencoder.window, wanted.autoencoder.window)
-        params, state = wanted, with_fine_flow(state, wanted.autoencoder.fine_flow)
+        params, state = wanted, with_window(state, params.autoencoder.window, wanted.autoencoder.window)
     model = TLBVFI(params)
     model.load_state_dict(state, strict=False)  # all but the norms' unused counters
     return learning(model.to(device))
