@@ -18,6 +18,7 @@ from tlbvfi.kernels.norms import channel_moments, group_norm_affine, scale_act, 
 from tlbvfi.model import TLBVFI
 from tlbvfi.rows.cuts import WHOLE, Strips
 from tlbvfi.rows.lazy import materialise, stored
+from tlbvfi.rows.moments import channel_sums
 from tlbvfi.rows.owned import Owned
 
 ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "relu": F.relu}
@@ -57,6 +58,15 @@ def test_statistics_of_many_chunks() -> None:
     scale, shift = group_norm_affine(x, *(torch.ones(4, device=DEVICE) for _ in range(2)), 2, 1e-6)
     expected = F.group_norm(x.double(), 2, eps=1e-6) + 1
     assert decibels(x * scale[:, :, None, None] + shift[:, :, None, None], expected) > 130
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_sums_of_channels(dtype: torch.dtype) -> None:
+    """Of some rows of a map."""
+    x = (channels_last(2, 24, 40, 37) + 3.0).to(dtype)[:, :, 3:31]
+    with kernels():
+        found = channel_sums(x)
+    torch.testing.assert_close(found.double(), x.double().sum(dim=(2, 3)), rtol=1e-5, atol=0.0)
 
 
 @pytest.mark.parametrize(
