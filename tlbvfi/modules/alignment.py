@@ -40,22 +40,24 @@ def aligned(flow: Tensor, frames: tuple[Tensor, Tensor], steps: int, strips: Str
         steps: how many.
         strips: how wide maps are cut.
     """
-    for _ in range(steps):
-        flow = _stepped(flow, frames, strips)
+    if steps:
+        first, last = (frame.mean(dim=1, keepdim=True) for frame in frames)
+        for _ in range(steps):
+            flow = _stepped(flow, (first, last), strips)
     return flow
 
 
-def _stepped(flow: Tensor, frames: tuple[Tensor, Tensor], strips: Strips) -> Tensor:
+def _stepped(flow: Tensor, greys: tuple[Tensor, Tensor], strips: Strips) -> Tensor:
     height, cuts = flow.shape[2], _cuts(flow, strips)
     if len(cuts) == 1:
-        return flow + _step(flow, frames, 0)
+        return flow + _step(flow, greys, 0)
     above = flow[:, :, :0]
     for a, b in cuts:
         # The rows above have moved already: those before that are kept.
         first = a - above.shape[2]
         part = torch.cat([above, flow[:, :, a : min(b + REACH, height)]], dim=2)
         above = part[:, :, max(b - first - REACH, 0) : b - first]
-        flow[:, :, a:b] += _step(part, frames, first)[:, :, a - first : b - first]
+        flow[:, :, a:b] += _step(part, greys, first)[:, :, a - first : b - first]
     return flow
 
 
@@ -69,11 +71,9 @@ def _cuts(flow: Tensor, strips: Strips) -> list[Cut]:
 
 
 @torch.no_grad()
-def _step(flow: Tensor, frames: tuple[Tensor, Tensor], top: int) -> Tensor:
-    """What is added to rows `top`.. of a flow."""
-    first, last = (
-        warp(frame, own, top).mean(dim=1, keepdim=True) for frame, own in zip(frames, flow.chunk(2, dim=1), strict=True)
-    )
+def _step(flow: Tensor, greys: tuple[Tensor, Tensor], top: int) -> Tensor:
+    """What is added to rows `top`.. of a flow, by frames of one channel."""
+    first, last = (warp(grey, own, top) for grey, own in zip(greys, flow.chunk(2, dim=1), strict=True))
     apart, between = first - last, (first + last) / 2
     dx = F.pad(between[..., 2:] - between[..., :-2], (1, 1, 0, 0)) / 2
     dy = F.pad(between[..., 2:, :] - between[..., :-2, :], (0, 0, 1, 1)) / 2
