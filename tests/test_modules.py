@@ -301,6 +301,7 @@ def test_few_operations_find_the_same_neighbours(rows: tuple[int, int], gathered
 def test_cosines_by_whole_pixels_lose_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what half precision has, in chunks of few positions; where vectors vanish, too."""
     monkeypatch.setattr(whole_pixels, "_GATHERED", 100 * 4 * 12 * 2)
+    monkeypatch.setattr(whole_pixels, "_BATCH", 300)
     a, b, m, flow = (randn(2, c, 21, 30, seed=seed) for seed, c in enumerate((12, 12, 12, 4)))
     a[:, :, 5:12, 5:12] = 0.0
     a, b, m = a.to(dtype), b.to(dtype), m.to(dtype)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 #: Pixels along the square that the neighbours of a position lie between.
 SIDE = 4
-#: Bytes of pixels that are gathered at a time.
-_GATHERED = 1 << 28
+#: Bytes of pixels that are gathered at a time, and vectors that are multiplied with four pixels each in one batch. For
+#: other shapes than this cuBLAS has kernels that take no more than 65,535.
+_GATHERED, _BATCH = 1 << 28, 1 << 19
 #: As in the lengths of whole vectors: never zero.
 _LEAST = 1e-12
 
@@ -40,7 +41,7 @@ def cosines(table: Tensor, width: int, first: Tensor, shares: tuple[Tensor, Tens
     runs_of_products = _runs(_neighbouring_products(table, width))
     steps = torch.arange(0, SIDE * width, width, device=first.device, dtype=first.dtype)[:, None]
     found = vectors.new_empty(len(vectors), 9, dtype=torch.float32)
-    size = max(1, _GATHERED // (SIDE * channels * table.element_size()))
+    size = min(max(1, _GATHERED // (SIDE * channels * table.element_size())), _BATCH)
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
         (x, y), target, places = (share[part, None] for share in shares), vectors[part], first[part] + steps
@@ -73,23 +74,19 @@ def _runs(table: Tensor) -> Tensor:
 def _neighbouring_products(table: Tensor, width: int) -> Tensor:
     """Of each pixel with itself, with the one below it and with the one to its right, and the mean of both diagonals of
     the square that it begins: (N, 4) float32."""
-    count, channels = len(table) - width - 1, table.shape[1]
+    runs = _runs(table).unflatten(1, (SIDE, table.shape[1]))
     found = table.new_zeros(len(table), 4, dtype=torch.float32)  # the last row, of zeros, has none
-
-    def pairs(begin: int) -> Tensor:
-        """Each pixel from one on with the one after it: (count, 2, C), a view."""
-        return table.as_strided(
-            (count, 2, channels), (channels, channels, 1), table.storage_offset() + begin * channels
-        )
-
-    found[:count, ::2] = _products(pairs(0), table[:count])
-    found[:count, 1::2] = _products(pairs(width), table[:count])
-    found[:count, 3:].lerp_(_products(table[width : width + count, None], table[1 : count + 1]), 0.5)
+    for start in range(0, len(runs) - width, _BATCH):
+        stop = min(start + _BATCH, len(runs) - width)
+        own, after, below = table[start:stop], table[start + 1 : stop + 1], runs[start + width : stop + width]
+        found[start:stop, ::2] = _products(runs[start:stop], own)[:, :2]
+        found[start:stop, 1::2] = _products(below, own)[:, :2]
+        found[start:stop, 3:].lerp_(_products(below, after)[:, :1], 0.5)
     return found
 
 
 def _products(pixels: Tensor, vectors: Tensor) -> Tensor:
-    """Of pixels (P, n, C) with vectors (P, C): (P, n) float32."""
+    """Of pixels (P, 4, C) with vectors (P, C): (P, 4) float32."""
     if pixels.device.type == "cpu":
         return torch.bmm(pixels.float(), vectors.float()[:, :, None])[..., 0]
     return torch.bmm(pixels, vectors[:, :, None], out_dtype=torch.float32)[..., 0]
