@@ -13,7 +13,7 @@ import tlbvfi
 from tests.tiny import TINY
 from tlbvfi.bench.stand_in import random_weights
 from tlbvfi.model import TLBVFI
-from tlbvfi.modules.stills import Stills
+from tlbvfi.modules.stills import Stills, _uncovered
 from tlbvfi.modules.warp import warp
 from tlbvfi.quality import psnr
 from tlbvfi.rows.cuts import WHOLE, Strips
@@ -89,6 +89,18 @@ def test_a_caption_over_what_moves(noise: float) -> None:
     assert decibels(got, truth, caption()) > 35.0
     for worse in ((first + last) / 2, plain((first, last), flow)):
         assert decibels(got, truth, around) > decibels(worse, truth, around) + 3.0
+
+
+def test_what_letters_and_their_outline_make_up_between_them_is_not_uncovered() -> None:
+    """Beside what stands still one frame shows 0.5 and the other black: uncovered where 0.5 stands still, and hardly where
+    white and black do side by side, whose mean is 0.5."""
+
+    def votes_against(still: Tensor) -> float:
+        first, last = (torch.cat([still, torch.full((1, 3, 32, 32), beside)], dim=3) for beside in (0.5, 0.0))
+        return float(_uncovered((first, last), WITHIN)[1].sum())
+
+    rows = (torch.arange(32) // 2 % 2).float().mul(0.9).add(0.05)[:, None].expand(1, 3, 32, 32)
+    assert votes_against(rows) < 0.3 * votes_against(torch.full((1, 3, 32, 32), 0.5))
 
 
 @pytest.mark.parametrize("step", [8, 24, 60])

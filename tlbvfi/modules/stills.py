@@ -29,6 +29,9 @@ _EDGE = (0.08, 0.3)
 _UNLIKE = (0.06, 0.15)
 #: Pixels between the frames from which a flow leads somewhere.
 _MOVES = (0.5, 1.0)
+#: How far what stands still beside a place spreads, of 1, from which its mean tells nothing of what was uncovered: of
+#: letters with an outline it is a grey that many things are like.
+_SPREADS = (0.15, 0.3)
 #: Votes, as a share of the places around, from which they count, and those against, as a share of what changes.
 _FOR, _AGAINST = (0.008, 0.03), (0.6, 0.8)
 #: What a vote for counts among what changes: few votes against do not outvote many.
@@ -137,7 +140,7 @@ def _uncovered(frames: tuple[Tensor, Tensor], within: float) -> tuple[Tensor, Te
     first, last = (frame[:, :, ::_STEP, ::_STEP] for frame in frames)
     height, width = first.shape[2:]
     apart = _above(_difference(first, last), (0.08, 0.2))
-    at_one = torch.zeros(first.shape[0], 4, height, width, device=first.device)
+    at_one = torch.zeros(first.shape[0], 5, height, width, device=first.device)
     for dy, dx in ((0, 1), (1, 0)):  # the place to the right and that to the left, below and above
         before, after = (frame[:, :, dy::_STEP, dx::_STEP] for frame in frames)
         beside = _weighted(before, after, within)
@@ -146,20 +149,22 @@ def _uncovered(frames: tuple[Tensor, Tensor], within: float) -> tuple[Tensor, Te
     at_two = F.avg_pool2d(_weighted(first, last, within), 3, 1, 1)
     found = []
     for summed in (at_one / 4, at_two):
-        near = summed[:, 3:]
-        mean = summed[:, :3] / (near + 1e-3)
+        near = summed[:, 3:4]
+        mean, square = (summed[:, own] / (near + 1e-3) for own in (slice(3), slice(4, 5)))
+        spread = (square - mean.square().mean(dim=1, keepdim=True)).clamp_min_(0.0).sqrt_()
         errors = _difference(first, mean), _difference(last, mean)
         least, most = torch.minimum(*errors), torch.maximum(*errors)
         changes = apart * _above(near, (0.1, 0.3)) * _above(most, (0.1, 0.2))
-        found.append((changes, changes * _above(-least / (most + 1e-3), (-0.5, -0.3))))
+        found.append((changes, changes * _above(-least / (most + 1e-3), (-0.5, -0.3)) * _below(spread, 1.0, _SPREADS)))
     changes, contra = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     return changes, contra
 
 
 def _weighted(first: Tensor, last: Tensor, within: float) -> Tensor:
-    """The mean of places that stand still, times how far they do, and how far: (B, 4, h, w)."""
+    """Of places that stand still, times how far they do: their mean, 1, and their square, (B, 5, h, w)."""
     still = _below(_difference(first, last), within, _STILL)
-    return torch.cat([(first + last) * (still / 2), still], dim=1)
+    mean = (first + last) / 2
+    return torch.cat([mean * still, still, mean.square().mean(dim=1, keepdim=True) * still], dim=1)
 
 
 def _widened(x: Tensor) -> Tensor:
