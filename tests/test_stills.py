@@ -92,8 +92,8 @@ def test_a_caption_over_what_moves(noise: float) -> None:
 
 
 def test_what_letters_and_their_outline_make_up_between_them_is_not_uncovered() -> None:
-    """Beside what stands still one frame shows 0.5 and the other black: uncovered where 0.5 stands still, and hardly where
-    white and black do side by side, whose mean is 0.5."""
+    """Beside what stands still one frame shows 0.5 and the other black: uncovered where 0.5 stands still, and hardly
+    where white and black do side by side, whose mean is 0.5."""
 
     def votes_against(still: Tensor) -> float:
         first, last = (torch.cat([still, torch.full((1, 3, 32, 32), beside)], dim=3) for beside in (0.5, 0.0))
