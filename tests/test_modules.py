@@ -316,6 +316,26 @@ def test_cosines_by_whole_pixels_lose_nothing(dtype: torch.dtype, monkeypatch: p
             assert (again - exact).abs().mean() > 1e-5
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\nwhen calling"), TypeError("no out_dtype")]
+)
+def test_without_products_in_batches_maps_are_sampled(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = torch.device("cpu")
+    assert whole_pixels._tried(card) and not caplog.messages
+
+    def fails(*_: object) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(whole_pixels, "_products", fails)
+    assert not whole_pixels._tried(card)
+    (said,) = caplog.messages
+    assert said == f"Products in batches do not work on cpu, maps are sampled instead: {str(error).splitlines()[0]}"
+    monkeypatch.setattr(whole_pixels, "_products", lambda pixels, vectors: torch.zeros(pixels.shape[:2]))
+    assert not whole_pixels._tried(card) and "a sum came out wrong" in caplog.text
+
+
 def test_wavelet_channels_in_few_operations() -> None:
     frames = [torch.rand(2, 3, 13, 10, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
     grey0, grey1 = (to_grey(frame) for frame in frames)

@@ -234,7 +234,9 @@ class Neighbourhood:
 
     @property
     def _in_whole_pixels(self) -> bool:
-        return self._tuning.whole_pixels and self.table.dtype != torch.float32 and whole_pixels.there()
+        return (
+            self._tuning.whole_pixels and self.table.dtype != torch.float32 and whole_pixels.usable(self.table.device)
+        )
 
     @cached_property
     def _weighted(self) -> _Weighted:

@@ -8,10 +8,13 @@ map, each of which would be made, multiplied, squared and summed.
 
 from __future__ import annotations
 
-from functools import cache
+import logging
+from threading import Lock
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 #: Pixels along the square that the neighbours of a position lie between.
 SIDE = 4
@@ -59,10 +62,32 @@ def cosines(table: Tensor, width: int, first: Tensor, shares: tuple[Tensor, Tens
     return found
 
 
-@cache
-def there() -> bool:
-    """Whether PyTorch has products of half precision that give float32."""
-    return "dtype" in torch.ops.aten.bmm.overloads() and torch.version.hip is None
+_found: dict[torch.device, bool] = {}
+_lock = Lock()
+
+
+def usable(device: torch.device) -> bool:
+    """Whether a device has products of half precision that give float32, of large batches. A card is tried once."""
+    if "dtype" not in torch.ops.aten.bmm.overloads() or torch.version.hip is not None:
+        return False
+    if device.type != "cuda":
+        return True
+    with _lock:
+        if device not in _found:
+            _found[device] = _tried(device)
+        return _found[device]
+
+
+def _tried(device: torch.device) -> bool:
+    pixels = torch.ones(_BATCH // 4, SIDE, 8, dtype=torch.float16, device=device)
+    try:
+        if torch.equal(_products(pixels, pixels[:, 0]), torch.full(pixels.shape[:2], 8.0, device=device)):
+            return True
+        reason = "a sum came out wrong"
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+    log.warning("Products in batches do not work on %s, maps are sampled instead: %s", device, reason)
+    return False
 
 
 def _runs(table: Tensor) -> Tensor:
