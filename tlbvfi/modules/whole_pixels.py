@@ -23,6 +23,9 @@ SIDE = 4
 _GATHERED, _BATCH = 1 << 28, 1 << 19
 #: As in the lengths of whole vectors: never zero.
 _LEAST = 1e-12
+#: Whether cards that were tried have products in batches.
+_found: dict[torch.device, bool] = {}
+_lock = Lock()
 
 
 def cosines(table: Tensor, width: int, first: Tensor, shares: tuple[Tensor, Tensor], vectors: Tensor) -> Tensor:
@@ -60,10 +63,6 @@ def cosines(table: Tensor, width: int, first: Tensor, shares: tuple[Tensor, Tens
         lengths *= torch.linalg.vector_norm(target, dim=1, keepdim=True, dtype=torch.float32).clamp_min_(_LEAST**0.5)
         torch.div(products.transpose(0, 1), lengths.transpose(0, 1), out=found[part].view(-1, 3, 3))
     return found
-
-
-_found: dict[torch.device, bool] = {}
-_lock = Lock()
 
 
 def usable(device: torch.device) -> bool:

@@ -19,6 +19,8 @@ from ..rows.cuts import WHOLE
 from ..rows.lazy import Rows, stored
 
 Pair = tuple[Tensor, Tensor]
+#: Parts of a model that may learn by themselves, see :func:`parameters_of_parts`.
+PARTS = ("coarse", "correction", "decoder", "encoder")
 #: Levels of the encoder that the flow refinement looks at.
 _MOTION_LEVELS = FLOW_LEVELS - 1
 
@@ -69,6 +71,11 @@ def empty_deepest(model: TLBVFI, like: Tensor, height: int, width: int) -> Tenso
 def nearest_codes(model: TLBVFI, z: Tensor) -> Tensor:
     """The codes nearest to a latent (B, z, 3, h, w)."""
     return model.vqgan.quantize.lookup(model.vqgan.quantize.code_indices(z))
+
+
+def codes_of(model: TLBVFI, deepest: tuple[Tensor, Tensor, Tensor], images: Pair) -> Tensor:
+    """The codes of clips, without a bridge, from their frames' deepest pyramid level and from the outer frames."""
+    return nearest_codes(model, model.latent(deepest, *images))
 
 
 @dataclass
@@ -127,15 +134,11 @@ def coarse_parameters(model: TLBVFI) -> list[nn.Parameter]:
 
 
 def parameters_of_parts(model: TLBVFI) -> dict[str, list[nn.Parameter]]:
-    """Of all but the denoiser, by what they do: find motion, correct it, make the frame, and all before the decoder."""
+    """Of all but the denoiser, by :data:`PARTS`: what finds motion, corrects it, makes the frame, and the rest."""
     decoder = model.vqgan.decoder
     coarse, correction = coarse_parameters(model), list(decoder.refinenet.parameters())
-    return {
-        "coarse": coarse,
-        "correction": correction,
-        "decoder": _others(decoder, [*coarse, *correction]),
-        "encoder": _others(model.vqgan, decoder.parameters()),
-    }
+    rest = _others(decoder, [*coarse, *correction])
+    return dict(zip(PARTS, (coarse, correction, rest, _others(model.vqgan, decoder.parameters())), strict=True))
 
 
 def motion_parameters(model: TLBVFI) -> list[nn.Parameter]:

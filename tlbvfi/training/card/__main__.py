@@ -22,10 +22,11 @@ from pathlib import Path  # noqa: E402
 import torch  # noqa: E402
 
 from ...config import load_params  # noqa: E402
+from ..pipeline import PARTS  # noqa: E402
 from .parcel import read_parcel  # noqa: E402
 from .rehearsal import small_model, small_parcel  # noqa: E402
 from .run import Options, Run, read_model  # noqa: E402
-from .step import PARTS, Weights  # noqa: E402
+from .step import Weights  # noqa: E402
 from .train import train  # noqa: E402
 
 log = logging.getLogger(__name__)

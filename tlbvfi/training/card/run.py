@@ -21,13 +21,14 @@ from ...config import ModelParams, params_from_dict
 from ...conversion import write_weights
 from ...model import TLBVFI
 from ..optimizer import Average
+from ..pipeline import PARTS
 from .draws import Chance
 from .judge import Judge
 from .muon import Optimizer
 from .narrowing import with_window
 from .packed import encoded
 from .parcel import Parcel
-from .step import PARTS, Learner, Weights
+from .step import Learner, Weights
 from .triplets import Replay, Source, Triplets
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Options:
         coarse: seconds for the coarse flow alone, at first.
         bridge: seconds for the denoiser.
         save_seconds: how often all is saved.
-        parts: of the model that learn, some of :data:`.step.PARTS`.
+        parts: of the model that learn, some of :data:`..pipeline.PARTS`.
         weights: of the errors.
     """
 

@@ -21,8 +21,6 @@ from .draws import Chance
 from .losses import census, charbonnier_map, laplacian, perceptual
 from .triplets import Triplets
 
-#: Parts of the model that may learn, see :func:`..pipeline.parameters_of_parts`.
-PARTS = ("coarse", "correction", "decoder", "encoder")
 #: With gradients maps go whole: a card has room, and few long operations keep it busy.
 LEARNING = replace(Tuning(), few_operations=False, piece_positions=1 << 40, most_pieces=None)
 #: Share of a batch whose middle frame is encoded as well, for the latent.
@@ -69,14 +67,14 @@ class Learner:
 
     Attributes:
         spent: share of the run that is over.
-        parts: of the model that learn, some of :data:`PARTS`.
+        parts: of the model that learn, some of :data:`..pipeline.PARTS`.
     """
 
     model: TLBVFI
     lpips: LPIPS | None
     weights: Weights = field(default_factory=Weights)
     spent: float = 0.0
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = pipeline.PARTS
 
     def __post_init__(self) -> None:
         self._stage = AutoencoderStage(self.model)
@@ -121,9 +119,8 @@ class Learner:
         with tuned(Tuning()):
             ends = [self.model.encode_frame(frame * 2 - 1, scale) for frame in (x0, x1)]
             empty = pipeline.empty_deepest(self.model, ends[0].deepest, x0.shape[-2], x0.shape[-1])
-            z = self.model.latent((ends[0].deepest, empty, ends[1].deepest), x0, x1)
+            codes = pipeline.codes_of(self.model, (ends[0].deepest, empty, ends[1].deepest), (x0, x1))
             flow = self.model.flows(ends[0], ends[1]).full
-            codes = pipeline.nearest_codes(self.model, z)
             return self.model.decode(codes, (x0, x1), (ends[0].pyramid, ends[1].pyramid), flow).float()
 
     def loss(self, triplets: Triplets, scale: float, chance: Chance) -> tuple[Tensor, dict[str, Tensor]]:
@@ -209,24 +206,17 @@ class Learner:
         The first of the batch have the codes of their true middle frame, as behind a bridge without error, the others
         those of an empty one, as before it.
         """
-        first, middle, last = deepest
-        part = len(middle)
-        learnt = None
-        if self._latent_learns:
-            own, commitment, drawn = self._stage.coded(
-                [torch.cat([first[:part], middle, last[:part]])], (images[0][:part], images[1][:part], images[2][:part])
-            )
-            learnt = commitment + drawn
-        else:
-            with torch.no_grad(), tuned(Tuning()):
-                z = self.model.latent((first[:part], middle, last[:part]), images[0][:part], images[2][:part])
-                own = pipeline.nearest_codes(self.model, z)
+        (first, middle, last), (x0, xm, x1) = deepest, images
+        part, rest = slice(len(middle)), slice(len(middle), None)
         with torch.no_grad(), tuned(Tuning()):
-            rest = slice(part, None)
-            empty = pipeline.empty_deepest(self.model, first[rest], images[0].shape[-2], images[0].shape[-1])
-            z = self.model.latent((first[rest], empty, last[rest]), images[0][rest], images[2][rest])
-            others = pipeline.nearest_codes(self.model, z)
-        return torch.cat([own, others]), learnt
+            empty = pipeline.empty_deepest(self.model, first[rest], x0.shape[-2], x0.shape[-1])
+            others = pipeline.codes_of(self.model, (first[rest], empty, last[rest]), (x0[rest], x1[rest]))
+            if not self._latent_learns:
+                own = pipeline.codes_of(self.model, (first[part], middle, last[part]), (x0[part], x1[part]))
+                return torch.cat([own, others]), None
+        clips = torch.cat([first[part], middle, last[part]])
+        own, commitment, drawn = self._stage.coded([clips], (x0[part], xm[part], x1[part]))
+        return torch.cat([own, others]), commitment + drawn
 
     def _picture_losses(self, made: Tensor, triplets: Triplets) -> dict[str, Tensor]:
         truth = triplets.frames[1]
