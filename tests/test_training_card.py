@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tlbvfi.modules.warp import warp
 from tlbvfi.training import motion as one
 from tlbvfi.training.card import motion, muon
+from tlbvfi.training.card.__main__ import main
 from tlbvfi.training.card.draws import Chance, SceneMaker, fields, paths
 from tlbvfi.training.card.losses import census, perceptual
 from tlbvfi.training.card.overlays import put_on
@@ -242,6 +243,14 @@ def test_parts_learn_by_themselves(parcel: Parcel, tmp_path: Path) -> None:
     resumed.resume(tmp_path)
     for a, b in zip(run.parameters, resumed.parameters, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def test_the_coarse_flow_is_not_trained_alone_where_it_does_not_learn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--rehearse", "--out", str(tmp_path), "--coarse", "5", "--learns", "correction,decoder"])
+    assert "--coarse trains the coarse flow, which --learns leaves out" in capsys.readouterr().err
 
 
 def test_frames_brought_along_flows_tell_how_right_these_are(scenes: Triplets) -> None:

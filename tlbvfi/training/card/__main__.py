@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.parcel is None and not args.rehearse:
         parser.error("give --parcel, or --rehearse")
+    if args.coarse and "coarse" not in args.learns:
+        parser.error("--coarse trains the coarse flow, which --learns leaves out")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     args.out.mkdir(parents=True, exist_ok=True)
     began = _BEGAN if argv is None else time.monotonic()
@@ -80,7 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.rehearse:
         model = small_model(device)
         options.size, options.batch, options.judged = model.multiple, 4, 2
-        options.save_seconds, options.coarse, options.bridge = (args.seconds / part for part in (4, 6, 10))
+        options.save_seconds, options.bridge = args.seconds / 4, args.seconds / 10
+        options.coarse = args.seconds / 6 if "coarse" in args.learns else 0.0
         start = model
     else:
         start, model = (read_model(args.weights, device, params) for params in (None, load_params(args.config)))
