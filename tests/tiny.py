@@ -31,6 +31,7 @@ TINY_BUILT_IN = replace(
         flow_alignments=1,
         cubic=1.0,
         still_within=0.05,
+        fade_from=0.7,
     ),
 )
 

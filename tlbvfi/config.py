@@ -69,6 +69,9 @@ class AutoencoderParams:
     cubic: float = _between(0.0, 0.0, 1.0)
     # How much, of 1, two frames may differ where something stands still (see modules/stills.py); 0 for not to look.
     still_within: float = _between(0.0, 0.0, 0.25)
+    # Share of their difference from which on two frames are cross-faded, where the flow leaves as much of it (see
+    # modules/cross_fade.py); 0 for never.
+    fade_from: float = _between(0.0, 0.0, 1.0)
 
     @property
     def num_levels(self) -> int:

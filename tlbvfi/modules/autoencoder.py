@@ -32,6 +32,7 @@ from ..rows.owned import Owned
 from ..rows.tuning import Tuning
 from .alignment import aligned
 from .blocks import FRAMES, AlignedConv, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames
+from .cross_fade import CrossFade
 from .flow import CoarseFlow, FlowRefinement
 from .fused import bare, fuses, norm_act
 from .maxvit import Context, CrossAttention, MaxViT
@@ -186,7 +187,7 @@ class Decoder(nn.Module):
             warped = i + 1 < FLOW_LEVELS
             context = widths[i + 1] * (4 if warped else 2)
             self.up.append(DecoderLevel(outer, widths[i + 1], context, params, attend=i == params.num_levels - 1))
-        self.cubic, self.still_within = params.cubic, params.still_within
+        self.cubic, self.still_within, self.fade_from = params.cubic, params.still_within, params.fade_from
         inner, last = params.head_widths
         self.norm_out = group_norm(groups, widths[1])
         self.conv_out = nn.Conv2d(widths[1], params.ch, 3, padding=1)
@@ -281,10 +282,13 @@ class Decoder(nn.Module):
             inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
             outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
             last = normed(read_once(outer.take(), cuts), norm2, strips, relu)
-        stills = None
-        if self.still_within:
+        stills = fade = None
+        if self.still_within or self.fade_from:
             with torch.no_grad():
-                stills = Stills(frames, flow, self.still_within, cuts, self.cubic)
+                if self.still_within:
+                    stills = Stills(frames, flow, self.still_within, cuts, self.cubic)
+                if self.fade_from:
+                    fade = CrossFade(frames, flow, self.fade_from)
         elif not self.cubic and strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
             return materialise(Rows(size, self._frame_by_kernels(last, frames, flow, signed)), cuts).tensor()
         head = convolved(last, conv3)
@@ -301,6 +305,8 @@ class Decoder(nn.Module):
                     for frame, to_frame in zip(frames, to_frames, strict=True)
                 )
                 result = (torch.lerp(warped1, warped0, mask) + residual).clamp(0.0, 1.0)
+            if fade is not None:
+                result = fade.blended(result, a, b)
             if not signed:
                 return result
             return result * 2.0 - 1.0 if torch.is_grad_enabled() else result.mul_(2.0).sub_(1.0)

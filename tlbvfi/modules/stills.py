@@ -8,6 +8,9 @@ place t of the frames is taken to stand still, before what moves, where
   shows the background beside t as well, so that a ball does not vanish whose place is empty in both.
 
 None of it is certain at a place alone, so neighbouring places vote.
+
+Around it the flow is drawn along as well. So where places near what stands still are not much more alike along the flow
+than they are where they are, the mean of the frames is taken there, too.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch import Tensor
 
 from ..rows.cuts import Cut
 from ..rows.lazy import Rows, materialise
+from .coarse_maps import Enlarged, above, below, mean_around, sampled
 from .warp import warp_all
 
 #: Shares of the difference that stands for stillness: below the first a place stands still, from the second on not;
@@ -40,6 +44,10 @@ _OUTVOTED = 0.01
 #: along a side, that decide: of votes for, of votes against, and then for their neighbours too.
 _STEP, _SQUARE = 2, 4
 _NEAR, _AROUND, _SPREAD = 3, 7, 3
+#: Beside what stands still: places along a square whose differences are added up, of every _STEP-th place; shares of
+#: the difference between the frames that the flow leaves, up to which it is followed, and from which on not; and the
+#: difference, of 1, that there is anyway.
+_BESIDE, _LEFT, _NOISE = 9, (0.5, 0.8), 0.01
 #: What a warped frame that is hidden counts for, against one that is not.
 _LEAST = 1e-4
 
@@ -60,7 +68,8 @@ class Stills:
             cubic: how the frames are sampled for the new one (:func:`.warp.warp_all`).
         """
         self._frames, self._flow, self._cubic = frames, flow, cubic
-        #: In [0, 1]: what stands still before something that moves; that, and what is at rest.
+        #: In [0, 1]: what stands still before something that moves; that, what is at rest, and what is beside either
+        #: and not found.
         self._places = _places(frames, flow, within, cuts)
 
     def blended(self, mask: Tensor, residual: Tensor, a: int, b: int) -> Tensor:
@@ -83,21 +92,21 @@ def _places(frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: li
     """See :class:`Stills`; (B, 2, H, W)."""
     votes = _votes(frames, flow, within)
     height, width = flow.shape[2:]
-    # As `interpolate` has it with align_corners off; by hand, so that some rows are what they are in the whole map.
-    down, across = (_between(size, votes.shape[side], flow.device) for side, size in ((2, height), (3, width)))
-    columns = torch.lerp(votes[..., across[0]], votes[..., across[1]], across[2])
+    around = F.max_pool2d(votes, _SPREAD, 1, _SPREAD // 2)
+    chosen_rows = Enlarged(torch.cat([votes, around], dim=1), _STEP * _SQUARE, height, width)
+    missed_rows = Enlarged(_missed(frames, flow), _STEP, height, width)
 
     def read(a: int, b: int) -> Tensor:
         top, bottom = max(a - 1, 0), min(b + 1, height)
-        low, high, share = (part[top:bottom] for part in down)
-        chosen = torch.lerp(columns[:, :, low], columns[:, :, high], share[:, None])
+        chosen, around = chosen_rows.read(top, bottom).split(1, dim=1)
         apart = _difference(*(frame[:, :, top:bottom] for frame in frames))
-        before = _below(apart, within, _STILL).mul_(chosen)
-        edge = _widened(before).mul_(chosen).mul_(_below(apart, 1.0, _EDGE))
+        before = below(apart, within, _STILL).mul_(chosen)
+        edge = _widened(before).mul_(chosen).mul_(below(apart, 1.0, _EDGE))
         own = slice(a - top, b - top)
         before = torch.maximum(before[:, :, own], edge[:, :, own])
-        rest = _below(apart[:, :, own], within, _AT_REST).mul_(_below(_speed(flow[:, :, a:b]), 1.0, _MOVES))
-        return torch.cat([before, torch.maximum(before, rest)], dim=1)
+        rest = below(apart[:, :, own], within, _AT_REST).mul_(below(_speed(flow[:, :, a:b]), 1.0, _MOVES))
+        missed = missed_rows.read(a, b).mul_(around[:, :, own])
+        return torch.cat([before, torch.maximum(torch.maximum(before, rest), missed)], dim=1)
 
     return materialise(Rows((flow.shape[0], 2, height, width), read), cuts).tensor()
 
@@ -106,32 +115,30 @@ def _votes(frames: tuple[Tensor, Tensor], flow: Tensor, within: float) -> Tensor
     """How far places around stand still before something that moves: (B, 1, h, w) in [0, 1], a place a square."""
     first, last, ways = (x[:, :, ::_STEP, ::_STEP] for x in (*frames, flow))
     apart = _difference(first, last)
-    still = _below(apart, within, _STILL)
+    still = below(apart, within, _STILL)
     motion = ways[:, 2:] - ways[:, :2]
-    errors = _difference(first, _sampled(frames[1], motion)), _difference(last, _sampled(frames[0], -motion))
+    to_last, to_first = sampled(frames[1], motion, _STEP), sampled(frames[0], -motion, _STEP)
+    errors = _difference(first, to_last), _difference(last, to_first)
     unlike = torch.lerp(torch.minimum(*errors), torch.maximum(*errors), 0.3)
-    pro = still * _above(unlike - 2.0 * apart, _UNLIKE)
+    pro = still * above(unlike - 2.0 * apart, _UNLIKE)
     uncovered = _uncovered(frames, within)
     squares = F.avg_pool2d(torch.cat([pro, *uncovered], dim=1), _SQUARE, ceil_mode=True)
-    pro = _mean_around(squares[:, :1], _NEAR)
-    many, near, far, contra_near, contra_far = _mean_around(squares, _AROUND).split(1, dim=1)
+    pro = mean_around(squares[:, :1], _NEAR)
+    many, near, far, contra_near, contra_far = mean_around(squares, _AROUND).split(1, dim=1)
     changes, contra = torch.cat([near, far], dim=1), torch.cat([contra_near, contra_far], dim=1)
-    against = _above((contra / (changes + _OUTVOTED * many + 1e-3)).amax(dim=1, keepdim=True), _AGAINST)
-    return F.max_pool2d(_above(pro, _FOR) * (1.0 - against), _SPREAD, 1, _SPREAD // 2)
+    against = above((contra / (changes + _OUTVOTED * many + 1e-3)).amax(dim=1, keepdim=True), _AGAINST)
+    return F.max_pool2d(above(pro, _FOR) * (1.0 - against), _SPREAD, 1, _SPREAD // 2)
 
 
-def _mean_around(x: Tensor, side: int) -> Tensor:
-    return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
-
-
-def _sampled(x: Tensor, flow: Tensor) -> Tensor:
-    """An image (B, C, H, W) where a flow of every _STEP-th place, (B, 2, h, w), leads."""
-    sides = []
-    for offset, size, axis in ((flow[:, 0], x.shape[3], 2), (flow[:, 1], x.shape[2], 1)):
-        place = torch.arange(0, size, _STEP, device=x.device, dtype=torch.float32)
-        place = place if axis == 2 else place[:, None]
-        sides.append((place + offset) * (2.0 / max(size - 1, 1)) - 1.0)
-    return F.grid_sample(x, torch.stack(sides, dim=-1), "bilinear", "border", align_corners=True)
+def _missed(frames: tuple[Tensor, Tensor], flow: Tensor) -> Tensor:
+    """How little the flow explains of the difference between frames: (B, 1, h, w) in [0, 1], every _STEP-th place."""
+    ways = flow[:, :, ::_STEP, ::_STEP]
+    brought = (sampled(frame, way, _STEP) for frame, way in zip(frames, ways.chunk(2, dim=1), strict=True))
+    along, in_place = (
+        mean_around(_difference(*pair), _BESIDE)
+        for pair in (brought, (frame[:, :, ::_STEP, ::_STEP] for frame in frames))
+    )
+    return above(along / (in_place + _NOISE), _LEFT)
 
 
 def _uncovered(frames: tuple[Tensor, Tensor], within: float) -> tuple[Tensor, Tensor]:
@@ -139,7 +146,7 @@ def _uncovered(frames: tuple[Tensor, Tensor], within: float) -> tuple[Tensor, Te
     neighbours at one pixel and at two, (B, 2, h, w)."""
     first, last = (frame[:, :, ::_STEP, ::_STEP] for frame in frames)
     height, width = first.shape[2:]
-    apart = _above(_difference(first, last), (0.08, 0.2))
+    apart = above(_difference(first, last), (0.08, 0.2))
     at_one = torch.zeros(first.shape[0], 5, height, width, device=first.device)
     for dy, dx in ((0, 1), (1, 0)):  # the place to the right and that to the left, below and above
         before, after = (frame[:, :, dy::_STEP, dx::_STEP] for frame in frames)
@@ -154,15 +161,15 @@ def _uncovered(frames: tuple[Tensor, Tensor], within: float) -> tuple[Tensor, Te
         spread = (square - mean.square().mean(dim=1, keepdim=True)).clamp_min_(0.0).sqrt_()
         errors = _difference(first, mean), _difference(last, mean)
         least, most = torch.minimum(*errors), torch.maximum(*errors)
-        changes = apart * _above(near, (0.1, 0.3)) * _above(most, (0.1, 0.2))
-        found.append((changes, changes * _above(-least / (most + 1e-3), (-0.5, -0.3)) * _below(spread, 1.0, _SPREADS)))
+        changes = apart * above(near, (0.1, 0.3)) * above(most, (0.1, 0.2))
+        found.append((changes, changes * above(-least / (most + 1e-3), (-0.5, -0.3)) * below(spread, 1.0, _SPREADS)))
     changes, contra = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     return changes, contra
 
 
 def _weighted(first: Tensor, last: Tensor, within: float) -> Tensor:
     """Of places that stand still, times how far they do: their mean, 1, and their square, (B, 5, h, w)."""
-    still = _below(_difference(first, last), within, _STILL)
+    still = below(_difference(first, last), within, _STILL)
     mean = (first + last) / 2
     return torch.cat([mean * still, still, mean.square().mean(dim=1, keepdim=True) * still], dim=1)
 
@@ -190,21 +197,3 @@ def _difference(a: Tensor, b: Tensor) -> Tensor:
 def _speed(flow: Tensor) -> Tensor:
     """Pixels from frame to frame along x or y, (B, 1, H, W)."""
     return _difference(*flow.chunk(2, dim=1))
-
-
-def _above(x: Tensor, edges: tuple[float, float]) -> Tensor:
-    """From 0 at the first edge to 1 at the second."""
-    return (x - edges[0]).mul_(1.0 / (edges[1] - edges[0])).clamp_(0.0, 1.0)
-
-
-def _below(x: Tensor, unit: float, edges: tuple[float, float]) -> Tensor:
-    """From 1 at the first edge to 0 at the second, edges in units."""
-    return (x - edges[1] * unit).mul_(1.0 / (unit * (edges[0] - edges[1]))).clamp_(0.0, 1.0)
-
-
-def _between(size: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `size` places the two of `count` squares whose centres are around it, and the second one's share."""
-    side = _STEP * _SQUARE
-    place = ((torch.arange(size, device=device) + 0.5) / side - 0.5).clamp_(0.0, count - 1.0)
-    low = place.long()
-    return low, (low + 1).clamp_(max=count - 1), place - low

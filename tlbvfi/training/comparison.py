@@ -35,7 +35,7 @@ from .rife import rife_39, rife_425
 log = logging.getLogger(__name__)
 
 #: How many frames are looked at where every second one is given, and where fewer are.
-COUNTS = {2: FRAMES, 4: 33, 8: 33}
+COUNTS = {2: FRAMES, 4: 33, 8: 33, 16: 33}
 
 #: What makes each method, in the order of the tables.
 MAKERS: dict[str, Callable[[], Method]] = {

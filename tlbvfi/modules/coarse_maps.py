@@ -1,0 +1,56 @@
+"""Maps with a place every so many pixels: made of frames and flows, and read at the frames' size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sampled(x: Tensor, flow: Tensor, step: int) -> Tensor:
+    """An image (B, C, H, W) where a flow of every step-th place, (B, 2, h, w) in pixels, leads: (B, C, h, w)."""
+    sides = []
+    for offset, size, axis in ((flow[:, 0], x.shape[3], 2), (flow[:, 1], x.shape[2], 1)):
+        place = torch.arange(0, size, step, device=x.device, dtype=torch.float32)
+        place = place if axis == 2 else place[:, None]
+        sides.append((place + offset) * (2.0 / max(size - 1, 1)) - 1.0)
+    return F.grid_sample(x, torch.stack(sides, dim=-1), "bilinear", "border", align_corners=True)
+
+
+def mean_around(x: Tensor, side: int) -> Tensor:
+    """Of the places of a map (B, C, h, w) along a square around each."""
+    return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+
+
+def above(x: Tensor, edges: tuple[float, float]) -> Tensor:
+    """From 0 at the first edge to 1 at the second."""
+    return (x - edges[0]).mul_(1.0 / (edges[1] - edges[0])).clamp_(0.0, 1.0)
+
+
+def below(x: Tensor, unit: float, edges: tuple[float, float]) -> Tensor:
+    """From 1 at the first edge to 0 at the second, edges in units."""
+    return (x - edges[1] * unit).mul_(1.0 / (unit * (edges[0] - edges[1]))).clamp_(0.0, 1.0)
+
+
+class Enlarged:
+    """A map (B, C, h, w), a place a square of `side` pixels, at the frames' size (B, C, H, W).
+
+    As `interpolate` has it with align_corners off; by hand, so that some rows are what they are in the whole map.
+    """
+
+    def __init__(self, values: Tensor, side: int, height: int, width: int) -> None:
+        low, high, share = _between(width, values.shape[3], side, values.device)
+        self._columns = torch.lerp(values[..., low], values[..., high], share)
+        self._rows = _between(height, values.shape[2], side, values.device)
+
+    def read(self, a: int, b: int) -> Tensor:
+        """Rows a..b - 1."""
+        low, high, share = (part[a:b] for part in self._rows)
+        return torch.lerp(self._columns[:, :, low], self._columns[:, :, high], share[:, None])
+
+
+def _between(size: int, count: int, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `size` places the two of `count` squares whose centres are around it, and the second one's share."""
+    place = ((torch.arange(size, device=device) + 0.5) / side - 0.5).clamp_(0.0, count - 1.0)
+    low = place.long()
+    return low, (low + 1).clamp_(max=count - 1), place - low
