@@ -103,6 +103,19 @@ def test_what_letters_and_their_outline_make_up_between_them_is_not_uncovered() 
     assert votes_against(rows) < 0.3 * votes_against(torch.full((1, 3, 32, 32), 0.5))
 
 
+def test_beside_a_caption_a_flow_that_explains_nothing_is_not_followed() -> None:
+    """It is right above, and around the caption it leads the other way: there the mean, and nothing of it above."""
+    half = MOTION // 2
+    first, last = captioned(panned(half)), captioned(panned(-half))
+    rows = torch.arange(SIDE)[:, None].expand(SIDE, SIDE)
+    flow = flow_of(torch.where(rows < 150, MOTION, -2 * MOTION))
+    got, mean = blended((first, last), flow), (first + last) / 2
+    beside = F.max_pool2d(caption().float(), 9, 1, 4) > 0
+    assert decibels(got, mean, beside) > 30.0
+    assert decibels(plain((first, last), flow), mean, beside) < 20.0
+    torch.testing.assert_close(got[:, :, :100], plain((first, last), flow)[:, :, :100])
+
+
 @pytest.mark.parametrize("step", [8, 24, 60])
 def test_a_ball_over_what_is_at_rest(step: int) -> None:
     """Its place in the middle is empty in both frames, and it must not vanish."""

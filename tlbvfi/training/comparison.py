@@ -2,11 +2,11 @@
 
     python -m tlbvfi.training.comparison --clips DIR --fetch --out docs --json OUT
 
-Clips and scores are those of :mod:`.evaluate`. Given is every second frame of the first 61, then every fourth and every
-eighth of the first 33. Seconds are processor time of this process per new frame, on one thread, which other work on the
-machine lengthens less than the time of the clock: a method fills a clip as a whole, after one gap that does not count,
-and the rounds take turns with the other methods. RIFE is compared where its packages are installed (:mod:`.rife`); a
-method whose package is not there is left out, which is said.
+Clips and scores are those of :mod:`.evaluate`. Given is every second frame of the first 61, then every fourth, eighth
+and sixteenth of the first 33. Seconds are processor time of this process per new frame, on one thread, which other work
+on the machine lengthens less than the time of the clock: a method fills a clip as a whole, after one gap that does not
+count, and the rounds take turns with the other methods. RIFE is compared where its packages are installed
+(:mod:`.rife`); a method whose package is not there is left out, which is said.
 """
 
 from __future__ import annotations
