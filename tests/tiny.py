@@ -9,6 +9,10 @@ import torch
 from tlbvfi.bench.stand_in import random_weights
 from tlbvfi.config import AutoencoderParams, DenoiserParams, ModelParams
 from tlbvfi.model import TLBVFI, convert_precision
+from tlbvfi.modules.autoencoder import Decoder
+from tlbvfi.rows.cuts import Strips
+from tlbvfi.rows.lazy import materialise, stored
+from tlbvfi.rows.owned import Owned
 
 #: Sides of its frames are multiples of 128 (window 4 at 1/32).
 TINY = ModelParams(
@@ -48,3 +52,13 @@ def frames(count: int, height: int, width: int, seed: int = 0) -> list[torch.Ten
     y, x = torch.meshgrid(torch.arange(height) / 17.0, torch.arange(width) / 23.0, indexing="ij")
     phase = torch.arange(3) * 1.3 + seed
     return [0.5 + 0.5 * torch.sin(x[..., None] * 2 + y[..., None] + phase + 0.4 * i) for i in range(count)]
+
+
+def last_stage(
+    decoder: Decoder, pair: tuple[torch.Tensor, torch.Tensor], flow: torch.Tensor, strips: Strips
+) -> torch.Tensor:
+    """The new frame (B, 3, H, W) of a pair, by what the decoder does at the frames' size, from always the same map."""
+    size = (flow.shape[0], decoder.conv_out.in_channels, *flow.shape[2:])
+    x = torch.rand(size, generator=torch.Generator().manual_seed(2)).contiguous(memory_format=torch.channels_last)
+    rows = materialise(stored(x), strips.cuts(x.shape), measure=True)
+    return decoder._synthesised(Owned(rows), pair, flow, strips)
