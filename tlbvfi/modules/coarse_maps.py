@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +22,30 @@ def sampled(x: Tensor, flow: Tensor, step: int) -> Tensor:
 def mean_around(x: Tensor, side: int) -> Tensor:
     """Of the places of a map (B, C, h, w) along a square around each."""
     return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+
+
+def differences_around(
+    pair: tuple[Tensor, Tensor],
+    flow: Tensor,
+    step: int,
+    side: int,
+    difference: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """How two images differ along a flow, and how they do in place: what of that the flow explains.
+
+    Args:
+        pair: (B, C, H, W) each.
+        flow: (B, 4, h, w) in their pixels, of every step-th place.
+        step: pixels from place to place.
+        side: places along the square around each whose differences are averaged.
+        difference: of two images (B, C, h, w), (B, 1, h, w).
+
+    Returns:
+        both of them, (B, 1, h, w).
+    """
+    along = difference(*(sampled(x, way, step) for x, way in zip(pair, flow.chunk(2, dim=1), strict=True)))
+    in_place = difference(*(x[:, :, ::step, ::step] for x in pair))
+    return mean_around(along, side), mean_around(in_place, side)
 
 
 def above(x: Tensor, edges: tuple[float, float]) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .coarse_maps import Enlarged, above, mean_around, sampled
+from .coarse_maps import Enlarged, above, differences_around
 
 #: Rows or columns, of the shorter side, of the frames that are looked at: larger ones are shrunk by a whole factor.
 _ROWS = 384
@@ -53,15 +53,13 @@ class CrossFade:
 
 def _missed(frames: tuple[Tensor, Tensor], flow: Tensor, share: float, shrunk: int) -> Tensor:
     """How far the motion around a place was missed: (B, 1, h, w) in [0, 1], a place every `shrunk` * _STEP pixels."""
-    small = tuple(F.avg_pool2d(frame, shrunk, ceil_mode=True) if shrunk > 1 else frame for frame in frames)
+    first, last = (F.avg_pool2d(frame, shrunk, ceil_mode=True) if shrunk > 1 else frame for frame in frames)
     step = shrunk * _STEP
     ways = flow[:, :, ::step, ::step] / shrunk
-    along = _around(*(sampled(x, way, _STEP) for x, way in zip(small, ways.chunk(2, dim=1), strict=True)))
-    in_place = _around(*(x[:, :, ::_STEP, ::_STEP] for x in small))
+    along, in_place = differences_around((first, last), ways, _STEP, _AROUND, _mean_difference)
     return above(along / (in_place + _NOISE), (share, share + _SOFT)) * above(along, _MATTERS)
 
 
-def _around(a: Tensor, b: Tensor) -> Tensor:
-    """Mean difference of two images (B, 3, h, w) around each place, (B, 1, h, w)."""
-    difference = (a - b).abs_().mean(dim=1, keepdim=True)
-    return mean_around(difference, _AROUND)
+def _mean_difference(a: Tensor, b: Tensor) -> Tensor:
+    """Of all channels: (B, 1, h, w)."""
+    return (a - b).abs_().mean(dim=1, keepdim=True)

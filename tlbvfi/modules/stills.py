@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..rows.cuts import Cut
 from ..rows.lazy import Rows, materialise
-from .coarse_maps import Enlarged, above, below, mean_around, sampled
+from .coarse_maps import Enlarged, above, below, differences_around, mean_around, sampled
 from .warp import warp_all
 
 #: Shares of the difference that stands for stillness: below the first a place stands still, from the second on not;
@@ -92,20 +92,20 @@ def _places(frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: li
     """See :class:`Stills`; (B, 2, H, W)."""
     votes = _votes(frames, flow, within)
     height, width = flow.shape[2:]
-    around = F.max_pool2d(votes, _SPREAD, 1, _SPREAD // 2)
-    chosen_rows = Enlarged(torch.cat([votes, around], dim=1), _STEP * _SQUARE, height, width)
+    beside = F.max_pool2d(votes, _SPREAD, 1, _SPREAD // 2)
+    chosen_rows = Enlarged(torch.cat([votes, beside], dim=1), _STEP * _SQUARE, height, width)
     missed_rows = Enlarged(_missed(frames, flow), _STEP, height, width)
 
     def read(a: int, b: int) -> Tensor:
         top, bottom = max(a - 1, 0), min(b + 1, height)
-        chosen, around = chosen_rows.read(top, bottom).split(1, dim=1)
+        chosen, near = chosen_rows.read(top, bottom).split(1, dim=1)
         apart = _difference(*(frame[:, :, top:bottom] for frame in frames))
         before = below(apart, within, _STILL).mul_(chosen)
         edge = _widened(before).mul_(chosen).mul_(below(apart, 1.0, _EDGE))
         own = slice(a - top, b - top)
         before = torch.maximum(before[:, :, own], edge[:, :, own])
         rest = below(apart[:, :, own], within, _AT_REST).mul_(below(_speed(flow[:, :, a:b]), 1.0, _MOVES))
-        missed = missed_rows.read(a, b).mul_(around[:, :, own])
+        missed = missed_rows.read(a, b).mul_(near[:, :, own])
         return torch.cat([before, torch.maximum(torch.maximum(before, rest), missed)], dim=1)
 
     return materialise(Rows((flow.shape[0], 2, height, width), read), cuts).tensor()
@@ -132,12 +132,7 @@ def _votes(frames: tuple[Tensor, Tensor], flow: Tensor, within: float) -> Tensor
 
 def _missed(frames: tuple[Tensor, Tensor], flow: Tensor) -> Tensor:
     """How little the flow explains of the difference between frames: (B, 1, h, w) in [0, 1], every _STEP-th place."""
-    ways = flow[:, :, ::_STEP, ::_STEP]
-    brought = (sampled(frame, way, _STEP) for frame, way in zip(frames, ways.chunk(2, dim=1), strict=True))
-    along, in_place = (
-        mean_around(_difference(*pair), _BESIDE)
-        for pair in (brought, (frame[:, :, ::_STEP, ::_STEP] for frame in frames))
-    )
+    along, in_place = differences_around(frames, flow[:, :, ::_STEP, ::_STEP], _STEP, _BESIDE, _difference)
     return above(along / (in_place + _NOISE), _LEFT)
 
 
