@@ -36,6 +36,7 @@ TINY_BUILT_IN = replace(
         cubic=1.0,
         still_within=0.05,
         fade_from=0.7,
+        trust_widths=(8, 8, 16),
     ),
 )
 

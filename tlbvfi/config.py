@@ -72,6 +72,9 @@ class AutoencoderParams:
     # Share of their difference from which on two frames are cross-faded, where the flow leaves as much of it (see
     # modules/cross_fade.py); 0 for never.
     fade_from: float = _between(0.0, 0.0, 1.0)
+    # Widths of the network that says where the mean of the frames is nearer than what lies along the flow (see
+    # modules/trust.py); none for no such network.
+    trust_widths: tuple[int, ...] = _between((), 1, 512, (0, 3))
 
     @property
     def num_levels(self) -> int:

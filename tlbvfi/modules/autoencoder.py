@@ -38,6 +38,7 @@ from .fused import bare, fuses, norm_act
 from .maxvit import Context, CrossAttention, MaxViT
 from .quantize import VectorQuantizer
 from .stills import Stills
+from .trust import Trust
 from .warp import resize_flow, resize_times, warp_all
 from .wavelet import FrequencyExtractor, gate
 
@@ -188,6 +189,7 @@ class Decoder(nn.Module):
             context = widths[i + 1] * (4 if warped else 2)
             self.up.append(DecoderLevel(outer, widths[i + 1], context, params, attend=i == params.num_levels - 1))
         self.cubic, self.still_within, self.fade_from = params.cubic, params.still_within, params.fade_from
+        self.trust = Trust(params.trust_widths) if params.trust_widths else None
         inner, last = params.head_widths
         self.norm_out = group_norm(groups, widths[1])
         self.conv_out = nn.Conv2d(widths[1], params.ch, 3, padding=1)
@@ -282,13 +284,15 @@ class Decoder(nn.Module):
             inner = _head_step(source, self.norm_out, silu, (self.conv_out, conv), cuts, strips)
             outer = _head_step(inner, norm, relu, (conv2,), cuts, strips)
             last = normed(read_once(outer.take(), cuts), norm2, strips, relu)
-        stills = fade = None
-        if self.still_within or self.fade_from:
+        stills = fade = share = None
+        if self.still_within or self.fade_from or self.trust is not None:
             with torch.no_grad():
                 if self.still_within:
                     stills = Stills(frames, flow, self.still_within, cuts, self.cubic)
                 if self.fade_from:
                     fade = CrossFade(frames, flow, self.fade_from)
+            if self.trust is not None:
+                share = self.trust.share(frames, flow, None if stills is None else stills.places)
         elif not self.cubic and strips.tuning_on(flow.device).kernels and min(flow.shape[2:]) > 1:
             return materialise(Rows(size, self._frame_by_kernels(last, frames, flow, signed)), cuts).tensor()
         head = convolved(last, conv3)
@@ -307,6 +311,9 @@ class Decoder(nn.Module):
                 result = (torch.lerp(warped1, warped0, mask) + residual).clamp(0.0, 1.0)
             if fade is not None:
                 result = fade.blended(result, a, b)
+            if share is not None:
+                mean = (frames[0][:, :, a:b] + frames[1][:, :, a:b]) / 2
+                result = torch.lerp(result, mean, share.read(a, b))
             if not signed:
                 return result
             return result * 2.0 - 1.0 if torch.is_grad_enabled() else result.mul_(2.0).sub_(1.0)

@@ -8,6 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+#: Rows or columns, of the shorter side, of frames that are looked at as they are.
+_ROWS = 384
+
+
+def shrunk_by(height: int, width: int) -> int:
+    """The whole factor by which larger frames are shrunk to be looked at."""
+    return max(round(min(height, width) / _ROWS), 1)
+
 
 def sampled(x: Tensor, flow: Tensor, step: int) -> Tensor:
     """An image (B, C, H, W) where a flow of every step-th place, (B, 2, h, w) in pixels, leads: (B, C, h, w)."""

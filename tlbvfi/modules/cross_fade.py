@@ -14,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .coarse_maps import Enlarged, above, differences_around
+from .coarse_maps import Enlarged, above, differences_around, shrunk_by
 
-#: Rows or columns, of the shorter side, of the frames that are looked at: larger ones are shrunk by a whole factor.
-_ROWS = 384
-#: Every how many-th of their places counts, along a side, and places along a side whose differences are added up: a
-#: fifth of the shorter side.
+#: Every how many-th place of the frames that are looked at counts, along a side; and places along a side whose
+#: differences are added up: a fifth of the shorter side.
 _STEP, _AROUND = 4, 21
 #: Difference, of 1, that there is anyway.
 _NOISE = 0.005
@@ -42,7 +40,7 @@ class CrossFade:
         """
         self._frames = frames
         height, width = flow.shape[2:]
-        shrunk = max(round(min(height, width) / _ROWS), 1)
+        shrunk = shrunk_by(height, width)
         self._places = Enlarged(_missed(frames, flow, share, shrunk), shrunk * _STEP, height, width)
 
     def blended(self, frame: Tensor, a: int, b: int) -> Tensor:

@@ -68,9 +68,9 @@ class Stills:
             cubic: how the frames are sampled for the new one (:func:`.warp.warp_all`).
         """
         self._frames, self._flow, self._cubic = frames, flow, cubic
-        #: In [0, 1]: what stands still before something that moves; that, what is at rest, and what is beside either
-        #: and not found.
-        self._places = _places(frames, flow, within, cuts)
+        #: (B, 2, H, W) in [0, 1]: what stands still before something that moves; that, what is at rest, and what is
+        #: beside either and not found.
+        self.places = _places(frames, flow, within, cuts)
 
     def blended(self, mask: Tensor, residual: Tensor, a: int, b: int) -> Tensor:
         """Rows a..b - 1 of the new frame, (B, 3, ., W) in [0, 1], by blend (B, 1, ., W) and residual (B, 3, ., W).
@@ -79,13 +79,13 @@ class Stills:
         both are hidden, goes the mean of the frames.
         """
         before, after = self._flow[:, :, a:b].chunk(2, dim=1)
-        warped0, hidden0 = warp_all((self._frames[0], self._places[:, :1]), before, a, self._cubic)
-        warped1, hidden1 = warp_all((self._frames[1], self._places[:, :1]), after, a, self._cubic)
+        warped0, hidden0 = warp_all((self._frames[0], self.places[:, :1]), before, a, self._cubic)
+        warped1, hidden1 = warp_all((self._frames[1], self.places[:, :1]), after, a, self._cubic)
         share0, share1 = mask * (1.0 + _LEAST - hidden0), (1.0 - mask) * (1.0 + _LEAST - hidden1)
         frame = torch.lerp(warped1, warped0, share0 / (share0 + share1))
         frame = (frame + residual * (1.0 - torch.maximum(hidden0, hidden1))).clamp(0.0, 1.0)
         mean = (self._frames[0][:, :, a:b] + self._frames[1][:, :, a:b]) / 2
-        return torch.lerp(frame, mean, torch.maximum(self._places[:, 1:, a:b], torch.minimum(hidden0, hidden1)))
+        return torch.lerp(frame, mean, torch.maximum(self.places[:, 1:, a:b], torch.minimum(hidden0, hidden1)))
 
 
 def _places(frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: list[Cut]) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..model import TLBVFI
@@ -116,6 +117,41 @@ def decode_observed(
         for hook in hooks:
             hook.remove()
     return Observed(frame, heads[0][:, 3:], maps[::-1])
+
+
+def decode_trusting(
+    model: TLBVFI, codes: Tensor, images: Pair, pyramids: tuple[list[Tensor | None], list[Tensor | None]], flow: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The frame as the flow alone makes it, and what the network sees that says where not to trust it."""
+    looked: list[Tensor] = []
+
+    def trust(_: nn.Module, given: tuple[Tensor], logits: Tensor) -> Tensor:
+        looked.append(given[0])
+        return torch.full_like(logits, -100.0)
+
+    hook = _trust(model).register_forward_hook(trust)
+    try:
+        frame = model.decode(codes, images, pyramids, flow)
+    finally:
+        hook.remove()
+    return frame, looked[0]
+
+
+def mean_is_nearer(model: TLBVFI, seen: Tensor) -> Tensor:
+    """Logits of the chance of that, (B, 1, h, w), by what the network sees (B, channels, h, w)."""
+    logits: Tensor = _trust(model)(seen)
+    return logits
+
+
+def trust_parameters(model: TLBVFI) -> list[nn.Parameter]:
+    """Of the network that says where the flow is not to be trusted."""
+    return list(_trust(model).parameters())
+
+
+def _trust(model: TLBVFI) -> nn.Module:
+    network = model.vqgan.decoder.trust
+    assert network is not None, "the configuration has no trust_widths"
+    return network
 
 
 def level_widths(model: TLBVFI) -> list[int]:

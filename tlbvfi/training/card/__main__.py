@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=1.5e-4, help="highest learning rate")
     parser.add_argument("--coarse", type=float, default=0.0, help="seconds for the coarse flow alone, at first")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
+    parser.add_argument("--trust", type=float, default=0.0, help="for the network that says where to trust the flow")
     parser.add_argument("--judged", type=int, default=32, help="triplets of each set that is measured")
     parser.add_argument("--learns", type=_parts, default=PARTS, metavar="PART,..", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--lpips", type=float, default=Weights.perceptual, help="weight of LPIPS in the loss")
@@ -67,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.parcel is None and not args.rehearse:
         parser.error("give --parcel, or --rehearse")
+    if args.trust and not args.rehearse and not load_params(args.config).autoencoder.trust_widths:
+        parser.error(f"--trust trains a network that {args.config} does not have (trust_widths)")
     if args.coarse and "coarse" not in args.learns:
         parser.error("--coarse trains the coarse flow, which --learns leaves out")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
@@ -74,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     began = _BEGAN if argv is None else time.monotonic()
     options = Options(args.out, began + args.seconds, args.batch, args.real, args.rate, seed=args.seed)
     options.judged, options.coarse, options.bridge, options.parts = args.judged, args.coarse, args.bridge, args.learns
+    options.trust = args.trust
     options.weights = Weights(perceptual=args.lpips, mean=args.lpips_mean, flow=args.flow)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     log.info(
@@ -82,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.rehearse:
         model = small_model(device)
         options.size, options.batch, options.judged = model.multiple, 4, 2
-        options.save_seconds, options.bridge = args.seconds / 4, args.seconds / 10
+        options.save_seconds, options.bridge, options.trust = (args.seconds / part for part in (4, 10, 8))
         options.coarse = args.seconds / 6 if "coarse" in args.learns else 0.0
         start = model
     else:

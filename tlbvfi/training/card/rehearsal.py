@@ -16,7 +16,7 @@ from .run import learning
 PARAMS = ModelParams(
     AutoencoderParams(
         ch=8, ch_mult=(1, 1, 1, 1, 1), n_embed=16, norm_groups=2, window=4, flow_widths=(8, 8, 8), flow_start=32,
-        flow_sizes=2, flow_turns=2, flow_levels=3, fine_flow=1, flow_alignments=1, fade_from=0.7,
+        flow_sizes=2, flow_turns=2, flow_levels=3, fine_flow=1, flow_alignments=1, fade_from=0.7, trust_widths=(8, 8),
         head_widths=(8, 8), head_norm_groups=(2, 2),
     ),
     DenoiserParams(model_channels=8, norm_groups=4),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...config import ModelParams, params_from_dict
 from ...conversion import write_weights
 from ...model import TLBVFI
+from ..initialise import trustful
 from ..optimizer import Average
 from ..pipeline import PARTS
 from .draws import Chance
@@ -30,6 +31,7 @@ from .packed import encoded
 from .parcel import Parcel
 from .step import Learner, Weights
 from .triplets import Replay, Source, Triplets
+from .trusting import looks, train_trust
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Options:
         judged: triplets of each set that models are measured on.
         coarse: seconds for the coarse flow alone, at first.
         bridge: seconds for the denoiser.
+        trust: seconds for the network that says where the flow is not to be trusted, two fifths of them for what it
+            looks at.
         save_seconds: how often all is saved.
         parts: of the model that learn, some of :data:`..pipeline.PARTS`.
         weights: of the errors.
@@ -72,6 +76,7 @@ class Options:
     judged: int = 32
     coarse: float = 0.0
     bridge: float = 15.0
+    trust: float = 0.0
     save_seconds: float = 50.0
     parts: tuple[str, ...] = PARTS
     weights: Weights = field(default_factory=Weights)
@@ -91,7 +96,10 @@ def read_model(weights: Path, device: torch.device, wanted: ModelParams | None =
     if wanted is not None:
         params, state = wanted, with_window(state, params.autoencoder.window, wanted.autoencoder.window)
     model = TLBVFI(params)
-    model.load_state_dict(state, strict=False)  # all but the norms' unused counters
+    found = model.load_state_dict(state, strict=False)  # all but the norms' unused counters
+    network = model.vqgan.decoder.trust
+    if network is not None and any(".trust." in name for name in found.missing_keys):
+        trustful(network)
     return learning(model.to(device))
 
 
@@ -332,6 +340,20 @@ class Run:
     def write_sheet(self) -> None:
         sheet = (self.judge.sheet().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
         (self.options.out / "sheet.webp").write_bytes(encoded(sheet.cpu().contiguous().numpy(), ".webp", 88))
+
+    def learn_trust(self, model: TLBVFI, until: float) -> dict[str, float]:
+        """Train the network that says where the flow of a model is not to be trusted, until a moment of the monotonic
+        clock; what came of it."""
+
+        def chances() -> Iterator[Chance]:
+            while True:
+                yield self.chance(5)
+                self.step += 1
+
+        drawn, began = chances(), time.monotonic()
+        kept = looks(model, self.source, max(self.batch // 4, 2), drawn, began + 0.4 * (until - began))
+        found = train_trust(model, kept, self.judge.lpips, drawn, until)
+        return {"looks": len(kept.overlay), **found}
 
     def bridge_batches(self, count: int = 6) -> Iterator[Triplets]:
         """Batches for the denoiser."""

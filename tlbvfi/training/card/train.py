@@ -30,7 +30,7 @@ def train(run: Run, start: TLBVFI, resume: Path | None = None) -> None:
     spent = time.monotonic() - began
     log.info("measured in %.1f s", spent)
     # The first measure compiles and warms up what the last one has at hand.
-    reserve = options.bridge + spent + min(10.0, 4.0 + spent)
+    reserve = options.trust + options.bridge + spent + min(10.0, 4.0 + spent)
     try:
         if options.coarse > 0:
             run.learn_coarse(time.monotonic() + options.coarse)
@@ -39,9 +39,13 @@ def train(run: Run, start: TLBVFI, resume: Path | None = None) -> None:
     finally:
         run.save()
     model = run.averaged()
+    if options.trust > 0:
+        run.report["trust"] = run.learn_trust(model, options.until - reserve + options.trust)
+        log.info("trust: %s", run.report["trust"])
+        write_model(options.out / WEIGHTS, model, {"steps": str(run.step)})
     if options.bridge > 0:
         batches = run.bridge_batches()
-        run.report["bridge"] = train_bridge(model, batches, options.until - reserve + options.bridge)
+        run.report["bridge"] = train_bridge(model, batches, options.until - reserve + options.trust + options.bridge)
         log.info("bridge: %s", run.report["bridge"])
         write_model(options.out / WEIGHTS, model, {"steps": str(run.step)})
     run.measure("after", model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -143,15 +144,15 @@ class Source:
             moments = [start, start + gap, start + 2 * gap]
             if quarter:
                 moments.append(start + gap // 2)
-            taken.append(self._part(video, moments, chance))
+            taken.append(self.part(video, moments, chance))
         parts = torch.stack(taken, dim=1)  # (3 or 4, count, 3, S, S)
         if count > batch:  # of two the livelier
             moved = (parts[0] - parts[2]).abs().mean(dim=(1, 2, 3)).view(2, batch)
             livelier = moved.argmax(dim=0) * batch + torch.arange(batch, device=moved.device)
             parts = parts[:, livelier]
-        return self._with_overlays(parts, chance, overlays)
+        return self.with_overlays(parts, chance, overlays)
 
-    def _part(self, video: Video, moments: list[int], chance: Chance) -> Tensor:
+    def part(self, video: Video, moments: list[int], chance: Chance) -> Tensor:
         """A part of some frames of a video, at a random size: (n, 3, S, S) in [0, 1]."""
         height, width = video.frames.shape[-2:]
         least = self.size / min(height, width)
@@ -163,7 +164,16 @@ class Source:
             return part
         return F.interpolate(part, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
 
-    def _with_overlays(self, parts: Tensor, chance: Chance, share: float) -> Triplets:
+    def with_overlays(
+        self,
+        parts: Tensor,
+        chance: Chance,
+        share: float,
+        times: Sequence[float] = (0.0, 0.5, 1.0, 0.25),
+        coding: Callable[[Tensor], Tensor] | None = None,
+    ) -> Triplets:
+        """Of parts (n, B, 3, S, S) at the first n of some times, 0, 1/2 and 1 among them, an overlay on this share, and
+        all of it through a codec."""
         if not self.kept:
             brightness = chance.normal(0.1, parts.shape[1]).exp().float().to(parts.device)
             parts = parts * brightness[:, None, None, None]
@@ -171,12 +181,14 @@ class Source:
         labels = torch.zeros(batch, 1, size, size, device=parts.device)
         unknown = torch.full((batch, 2, size, size), float("nan"), device=parts.device)
         here = frame_places(size, parts.device).expand(batch, -1, -1, -1)
-        times = [0.0, 0.5, 1.0, 0.25][: len(parts)]
+        times = list(times[: len(parts)])
         places = [here.clone() if t == 0.5 else unknown.clone() for t in times]
         made = Rendered(times, list(parts.unbind(0)), [labels.clone() for _ in times], places)
         there = put_on(made, self.overlays, chance, share)
         if not self.kept:
             noisy(made, chance, 0.15)
+        if coding is not None:
+            made.frames = list(coding(torch.stack(made.frames)).unbind(0))
         triplets = finished(made, there)
         # Nothing is known of what no overlay covers.
         triplets.seen = triplets.seen & triplets.flow.isfinite().view(batch, 2, 2, size, size).all(dim=2)
