@@ -21,7 +21,7 @@ from ..rows.lazy import Rows, stored
 
 Pair = tuple[Tensor, Tensor]
 #: Parts of a model that may learn by themselves, see :func:`parameters_of_parts`.
-PARTS = ("coarse", "correction", "decoder", "encoder")
+PARTS = ("coarse", "correction", "decoder", "encoder", "trust")
 #: Levels of the encoder that the flow refinement looks at.
 _MOTION_LEVELS = FLOW_LEVELS - 1
 
@@ -170,11 +170,14 @@ def coarse_parameters(model: TLBVFI) -> list[nn.Parameter]:
 
 
 def parameters_of_parts(model: TLBVFI) -> dict[str, list[nn.Parameter]]:
-    """Of all but the denoiser, by :data:`PARTS`: what finds motion, corrects it, makes the frame, and the rest."""
+    """Of all but the denoiser, by :data:`PARTS`: what finds motion, corrects it, makes the frame, the rest, and what
+    says where not to trust the flow, if anything does."""
     decoder = model.vqgan.decoder
     coarse, correction = coarse_parameters(model), list(decoder.refinenet.parameters())
-    rest = _others(decoder, [*coarse, *correction])
-    return dict(zip(PARTS, (coarse, correction, rest, _others(model.vqgan, decoder.parameters())), strict=True))
+    trust = [] if decoder.trust is None else trust_parameters(model)
+    rest = _others(decoder, [*coarse, *correction, *trust])
+    parts = coarse, correction, rest, _others(model.vqgan, decoder.parameters()), trust
+    return dict(zip(PARTS, parts, strict=True))
 
 
 def motion_parameters(model: TLBVFI) -> list[nn.Parameter]:

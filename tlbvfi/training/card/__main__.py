@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=1.5e-4, help="highest learning rate")
     parser.add_argument("--coarse", type=float, default=0.0, help="seconds for the coarse flow alone, at first")
     parser.add_argument("--bridge", type=float, default=15.0, help="seconds for the denoiser")
-    parser.add_argument("--trust", type=float, default=0.0, help="for the network that says where to trust the flow")
+    parser.add_argument("--trust", type=float, default=0.0, help="for what says where not to trust the flow")
     parser.add_argument("--judged", type=int, default=32, help="triplets of each set that is measured")
     parser.add_argument("--learns", type=_parts, default=PARTS, metavar="PART,..", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--lpips", type=float, default=Weights.perceptual, help="weight of LPIPS in the loss")
@@ -68,8 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.parcel is None and not args.rehearse:
         parser.error("give --parcel, or --rehearse")
-    if args.trust and not args.rehearse and not load_params(args.config).autoencoder.trust_widths:
-        parser.error(f"--trust trains a network that {args.config} does not have (trust_widths)")
+    trusting = args.trust > 0 or args.learns == ("trust",)
+    if trusting and not args.rehearse and not load_params(args.config).autoencoder.trust_widths:
+        parser.error(f"{args.config} has no network that says where not to trust the flow (trust_widths)")
     if args.coarse and "coarse" not in args.learns:
         parser.error("--coarse trains the coarse flow, which --learns leaves out")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
