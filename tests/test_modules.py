@@ -311,7 +311,10 @@ def test_cosines_by_whole_pixels_lose_nothing(dtype: torch.dtype, monkeypatch: p
         assert found[0]._in_whole_pixels
         for x, own, seen in zip((a, b), (flow * 8).chunk(2, dim=1), found, strict=True):
             exact = Neighbourhood(x.float(), own, 0, Tuning(few_operations=False)).cosine(m.float())
-            assert (seen.cosine(m) - exact).abs().max() < 1e-4
+            without_autocast = seen.cosine(m)
+            assert (without_autocast - exact).abs().max() < 1e-4
+            with torch.autocast("cpu", torch.bfloat16):  # as where a model learns
+                assert torch.equal(seen.cosine(m), without_autocast)
             again = Neighbourhood(x, own, 0, replace(tuning, whole_pixels=False)).cosine(m)
             assert (again - exact).abs().mean() > 1e-5
 

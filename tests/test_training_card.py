@@ -21,7 +21,7 @@ from tlbvfi.training.card.overlays import put_on
 from tlbvfi.training.card.packed import encoded, read_packed, write_packed
 from tlbvfi.training.card.parcel import Parcel
 from tlbvfi.training.card.rehearsal import small_model, small_parcel
-from tlbvfi.training.card.run import Options, Run
+from tlbvfi.training.card.run import _DEEP, Options, Run
 from tlbvfi.training.card.scenes import Rendered, render
 from tlbvfi.training.card.step import Learner
 from tlbvfi.training.card.triplets import Source, Triplets, finished
@@ -223,6 +223,14 @@ def test_a_run_goes_on_where_it_was_stopped(parcel: Parcel, tmp_path: Path) -> N
     theirs = resumed.optimizer.state()
     for name, value in run.optimizer.state().items():
         torch.testing.assert_close(value.float(), theirs[name].float(), atol=1e-6, rtol=1e-2)
+
+
+def test_a_step_goes_on_from_a_frame_that_the_model_made(parcel: Parcel, tmp_path: Path) -> None:
+    """In mixed precision, with what inference does in few operations."""
+    run = Run(Options(tmp_path, 0.0, batch=4, size=128, judged=1), small_model(CPU), parcel)
+    run.step = _DEEP[0]
+    figures = run.take_step(0.0)
+    assert float(figures["finite"]) == 1.0 and "psnr @1.0 1/4" in figures or "psnr @0.5 1/4" in figures
 
 
 def test_parts_learn_by_themselves(parcel: Parcel, tmp_path: Path) -> None:

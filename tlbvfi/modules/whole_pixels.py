@@ -112,7 +112,8 @@ def _neighbouring_products(table: Tensor, width: int) -> Tensor:
 def _products(pixels: Tensor, vectors: Tensor) -> Tensor:
     """Of pixels (P, 4, C) with vectors (P, C): (P, 4) float32."""
     if pixels.device.type == "cpu":
-        return torch.bmm(pixels.float(), vectors.float()[:, :, None])[..., 0]
+        with torch.autocast("cpu", enabled=False):  # where a model learns, its sums are no less exact
+            return torch.bmm(pixels.float(), vectors.float()[:, :, None])[..., 0]
     return torch.bmm(pixels, vectors[:, :, None], out_dtype=torch.float32)[..., 0]
 
 
