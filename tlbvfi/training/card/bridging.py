@@ -12,6 +12,7 @@ from torch import Tensor
 from ...model import TLBVFI
 from ...rows.tuning import Tuning, tuned
 from .. import pipeline
+from .losses import course
 from .step import LEARNING
 from .triplets import Triplets
 
@@ -60,8 +61,4 @@ def train_bridge(model: TLBVFI, batches: Iterator[Triplets], until: float) -> di
         optimizer.step()
         errors.append(loss.detach())
     model.requires_grad_(False)
-    if not errors:
-        return {}
-    told = torch.stack(errors).tolist()
-    ends = max(1, len(told) // 10)
-    return {"steps": len(told), "first": sum(told[:ends]) / ends, "last": sum(told[-ends:]) / ends}
+    return course(errors)

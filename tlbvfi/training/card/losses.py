@@ -66,3 +66,12 @@ def census(made: Tensor, truth: Tensor, reach: int = 2) -> Tensor:
         # The mean of s / (0.1 + s) in fewer operations.
         total = total + 1.0 - 0.1 * (0.1 + squared).reciprocal().mean()
     return total / len(steps)
+
+
+def course(errors: list[Tensor]) -> dict[str, float]:
+    """How an error went: over how many steps, and its means over the first tenth of them and over the last."""
+    if not errors:
+        return {}
+    told = torch.stack(errors).tolist()
+    ends = max(1, len(told) // 10)
+    return {"steps": len(told), "first": sum(told[:ends]) / ends, "last": sum(told[-ends:]) / ends}

@@ -26,7 +26,7 @@ from .. import pipeline
 from ..metrics import LPIPS
 from .codec import available, sometimes_coded
 from .draws import Chance
-from .losses import charbonnier_map, perceptual
+from .losses import charbonnier_map, course, perceptual
 from .step import LEARNING
 from .triplets import Source, Triplets
 
@@ -226,8 +226,4 @@ def train_trust(
         for parameter, value in zip(parameters, average, strict=True):
             parameter.copy_(value)
     model.requires_grad_(False)
-    if not errors:
-        return {}
-    told = torch.stack(errors).tolist()
-    ends = max(1, len(told) // 10)
-    return {"steps": len(told), "first": sum(told[:ends]) / ends, "last": sum(told[-ends:]) / ends}
+    return course(errors)
