@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tlbvfi.modules.coarse_maps import sampled
 from tlbvfi.modules.trust import CHANNELS, seen
-from tlbvfi.training.card.codec import available, coded, sometimes_coded
+from tlbvfi.training.card.codec import coded, sometimes_coded
 from tlbvfi.training.card.draws import Chance
 from tlbvfi.training.card.parcel import Parcel
 from tlbvfi.training.card.rehearsal import small_model, small_parcel
@@ -22,7 +22,6 @@ from tlbvfi.training.card.triplets import Source
 from tlbvfi.training.card.trusting import Looked, captioned, far, frame_loss, looked, looks, nearer_loss, train_trust
 
 CPU, SIZE = torch.device("cpu"), 128
-coding = pytest.mark.skipif(not available(), reason="PyAV with libx264 is not installed")
 
 
 def chance(seed: int = 0) -> Chance:
@@ -108,7 +107,6 @@ def test_frames_that_are_far_apart_have_one_half_way(source: Source) -> None:
     assert float((triplets.frames[0] - triplets.quarter).abs().mean()) < float(apart)
 
 
-@coding
 def test_a_caption_through_a_codec_stands_where_it_stood(source: Source) -> None:
     triplets = captioned(source, 4, chance(3), 1.0)
     assert triplets is not None and bool(triplets.overlay.any())

@@ -32,6 +32,7 @@ from ..rows.owned import Owned
 from ..rows.tuning import Tuning
 from .alignment import aligned
 from .blocks import FRAMES, AlignedConv, ClipConv, Downsample, Middle, ResnetBlock, Upsample, group_norm, join_frames
+from .coarse_maps import towards_mean
 from .cross_fade import CrossFade
 from .flow import CoarseFlow, FlowRefinement
 from .fused import bare, fuses, norm_act
@@ -312,8 +313,7 @@ class Decoder(nn.Module):
             if fade is not None:
                 result = fade.blended(result, a, b)
             if share is not None:
-                mean = (frames[0][:, :, a:b] + frames[1][:, :, a:b]) / 2
-                result = torch.lerp(result, mean, share.read(a, b))
+                result = towards_mean(result, frames, share.read(a, b), a, b)
             if not signed:
                 return result
             return result * 2.0 - 1.0 if torch.is_grad_enabled() else result.mul_(2.0).sub_(1.0)

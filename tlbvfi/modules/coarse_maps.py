@@ -56,6 +56,11 @@ def differences_around(
     return mean_around(along, side), mean_around(in_place, side)
 
 
+def towards_mean(frame: Tensor, frames: tuple[Tensor, Tensor], share: Tensor, a: int, b: int) -> Tensor:
+    """Rows a..b - 1 of a new frame (B, 3, ., W), with a share (B, 1, ., W) of the mean of two frames (B, 3, H, W)."""
+    return torch.lerp(frame, (frames[0][:, :, a:b] + frames[1][:, :, a:b]) / 2, share)
+
+
 def above(x: Tensor, edges: tuple[float, float]) -> Tensor:
     """From 0 at the first edge to 1 at the second."""
     return (x - edges[0]).mul_(1.0 / (edges[1] - edges[0])).clamp_(0.0, 1.0)

@@ -10,11 +10,10 @@ whatever the flow.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .coarse_maps import Enlarged, above, differences_around, shrunk_by
+from .coarse_maps import Enlarged, above, differences_around, shrunk_by, towards_mean
 
 #: Every how many-th place of the frames that are looked at counts, along a side; and places along a side whose
 #: differences are added up: a fifth of the shorter side.
@@ -45,8 +44,7 @@ class CrossFade:
 
     def blended(self, frame: Tensor, a: int, b: int) -> Tensor:
         """Rows a..b - 1 of the new frame (B, 3, ., W) in [0, 1], from those made along the flow."""
-        mean = (self._frames[0][:, :, a:b] + self._frames[1][:, :, a:b]) / 2
-        return torch.lerp(frame, mean, self._places.read(a, b))
+        return towards_mean(frame, self._frames, self._places.read(a, b), a, b)
 
 
 def _missed(frames: tuple[Tensor, Tensor], flow: Tensor, share: float, shrunk: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..rows.cuts import Cut
 from ..rows.lazy import Rows, materialise
-from .coarse_maps import Enlarged, above, below, differences_around, mean_around, sampled
+from .coarse_maps import Enlarged, above, below, differences_around, mean_around, sampled, towards_mean
 from .warp import warp_all
 
 #: Shares of the difference that stands for stillness: below the first a place stands still, from the second on not;
@@ -84,8 +84,8 @@ class Stills:
         share0, share1 = mask * (1.0 + _LEAST - hidden0), (1.0 - mask) * (1.0 + _LEAST - hidden1)
         frame = torch.lerp(warped1, warped0, share0 / (share0 + share1))
         frame = (frame + residual * (1.0 - torch.maximum(hidden0, hidden1))).clamp(0.0, 1.0)
-        mean = (self._frames[0][:, :, a:b] + self._frames[1][:, :, a:b]) / 2
-        return torch.lerp(frame, mean, torch.maximum(self.places[:, 1:, a:b], torch.minimum(hidden0, hidden1)))
+        share = torch.maximum(self.places[:, 1:, a:b], torch.minimum(hidden0, hidden1))
+        return towards_mean(frame, self._frames, share, a, b)
 
 
 def _places(frames: tuple[Tensor, Tensor], flow: Tensor, within: float, cuts: list[Cut]) -> Tensor:
