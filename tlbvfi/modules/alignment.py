@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..rows.cuts import WHOLE, Cut, Strips, wide_cuts
-from .warp import warp
+from .coarse_maps import sampled
+from .squares import mean_around
 
 #: Pixels along the square that moves as one.
 _SQUARE = 7
@@ -28,7 +28,7 @@ REACH = _SQUARE // 2 + 1
 _PIECE_POSITIONS, _MOST_PIECES = 1 << 20, 4
 #: Squared gradient below which the images tell little, difference from which on a pixel counts less, both of frames in
 #: [0, 1]; and how far a step leads at most, in pixels.
-_FLAT, _DIFFERENT, _FARTHEST = 3e-5, 0.05, 1.0
+_FLAT, _DIFFERENT, _FARTHEST = 1.2e-4, 0.1, 1.0
 
 
 def aligned(flow: Tensor, frames: tuple[Tensor, Tensor], steps: int, strips: Strips = WHOLE) -> Tensor:
@@ -50,14 +50,17 @@ def aligned(flow: Tensor, frames: tuple[Tensor, Tensor], steps: int, strips: Str
 def _stepped(flow: Tensor, greys: tuple[Tensor, Tensor], strips: Strips) -> Tensor:
     height, cuts = flow.shape[2], _cuts(flow, strips)
     if len(cuts) == 1:
-        return flow + _step(flow, greys, 0)
+        step = _step(flow, greys, 0)
+        return flow + torch.cat([step, -step], dim=1)
     above = flow[:, :, :0]
     for a, b in cuts:
         # The rows above have moved already: those before that are kept.
         first = a - above.shape[2]
         part = torch.cat([above, flow[:, :, a : min(b + REACH, height)]], dim=2)
         above = part[:, :, max(b - first - REACH, 0) : b - first]
-        flow[:, :, a:b] += _step(part, greys, first)[:, :, a - first : b - first]
+        step = _step(part, greys, first)[:, :, a - first : b - first]
+        flow[:, :2, a:b].add_(step)
+        flow[:, 2:, a:b].sub_(step)
     return flow
 
 
@@ -72,24 +75,23 @@ def _cuts(flow: Tensor, strips: Strips) -> list[Cut]:
 
 @torch.no_grad()
 def _step(flow: Tensor, greys: tuple[Tensor, Tensor], top: int) -> Tensor:
-    """What is added to rows `top`.. of a flow, by frames of one channel."""
-    first, last = (warp(grey, own, top) for grey, own in zip(greys, flow.chunk(2, dim=1), strict=True))
-    apart, between = first - last, (first + last) / 2
-    dx = F.pad(between[..., 2:] - between[..., :-2], (1, 1, 0, 0)) / 2
-    dy = F.pad(between[..., 2:, :] - between[..., :-2, :], (0, 0, 1, 1)) / 2
-    # Along both flows moved by d and -d, the frames differ by apart + 2 gradient . d.
-    weight = 1.0 / (1.0 + (apart / _DIFFERENT).square())
-    products = torch.cat([dx * dx, dy * dy, dx * dy, dx * apart, dy * apart], dim=1) * weight
-    xx, yy, xy, xa, ya = _means(products).split(1, dim=1)
-    xx, yy = xx + _FLAT, yy + _FLAT
-    scale = -0.5 / (xx * yy - xy * xy)
-    step = torch.cat([(yy * xa - xy * ya) * scale, (xx * ya - xy * xa) * scale], dim=1)
-    step = step.clamp(-_FARTHEST, _FARTHEST)
-    return torch.cat([step, -step], dim=1)
-
-
-def _means(x: Tensor) -> Tensor:
-    """Over a square around each place, of what lies within the map."""
-    for square, around in (((1, _SQUARE), (0, _SQUARE // 2)), ((_SQUARE, 1), (_SQUARE // 2, 0))):
-        x = F.avg_pool2d(x, square, 1, around, count_include_pad=False)
-    return x
+    """What is added to rows `top`.. of the flow to frame 0, (B, 2, ., W), and taken from that to frame 1, by frames of
+    one channel."""
+    first, last = (sampled(grey, own, 1, top) for grey, own in zip(greys, flow.chunk(2, dim=1), strict=True))
+    apart, twice = first - last, first.add_(last)
+    weight = (apart * (1.0 / _DIFFERENT)).square_().add_(1.0).reciprocal_()
+    dx, dy = torch.zeros_like(apart), torch.zeros_like(apart)
+    torch.sub(twice[..., 2:], twice[..., :-2], out=dx[..., 1:-1])
+    torch.sub(twice[..., 2:, :], twice[..., :-2, :], out=dy[..., 1:-1, :])
+    # Along both flows moved by d and -d, the frames differ by apart + gradient . d / 2.
+    products = torch.empty(flow.shape[0], 5, *flow.shape[2:], device=flow.device)
+    weighted = dx * weight, weight.mul_(dy)
+    for number, (one, other) in enumerate(
+        ((weighted[0], dx), (weighted[1], dy), (weighted[0], dy), (weighted[0], apart), (weighted[1], apart))
+    ):
+        torch.mul(one, other, out=products[:, number : number + 1])
+    xx, yy, xy, xa, ya = mean_around(products, _SQUARE).split(1, dim=1)
+    xx, yy = xx + 16.0 * _FLAT, yy + 16.0 * _FLAT
+    scale = torch.addcmul(xy * xy, xx, yy, value=-1.0).reciprocal_().mul_(2.0)
+    step = torch.cat([torch.addcmul(yy * xa, xy, ya, value=-1.0), torch.addcmul(xx * ya, xy, xa, value=-1.0)], dim=1)
+    return step.mul_(scale).clamp_(-_FARTHEST, _FARTHEST)

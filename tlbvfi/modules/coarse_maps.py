@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .squares import mean_around
+
 #: Rows or columns, of the shorter side, of frames that are looked at as they are.
 _ROWS = 384
 
@@ -17,19 +19,26 @@ def shrunk_by(height: int, width: int) -> int:
     return max(round(min(height, width) / _ROWS), 1)
 
 
-def sampled(x: Tensor, flow: Tensor, step: int) -> Tensor:
-    """An image (B, C, H, W) where a flow of every step-th place, (B, 2, h, w) in pixels, leads: (B, C, h, w)."""
-    sides = []
-    for offset, size, axis in ((flow[:, 0], x.shape[3], 2), (flow[:, 1], x.shape[2], 1)):
-        place = torch.arange(0, size, step, device=x.device, dtype=torch.float32)
-        place = place if axis == 2 else place[:, None]
-        sides.append((place + offset) * (2.0 / max(size - 1, 1)) - 1.0)
-    return F.grid_sample(x, torch.stack(sides, dim=-1), "bilinear", "border", align_corners=True)
+@torch.no_grad()
+def sampled(x: Tensor, flow: Tensor, step: int, top: int = 0) -> Tensor:
+    """An image where a flow of every step-th place leads.
 
+    Args:
+        x: (B, C, H, W).
+        flow: in its pixels, (B, 2, h, w).
+        step: pixels from place to place.
+        top: the row of the image that the flow's first one lies on.
 
-def mean_around(x: Tensor, side: int) -> Tensor:
-    """Of the places of a map (B, C, h, w) along a square around each."""
-    return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+    Returns:
+        (B, C, h, w).
+    """
+    batch, _, *size = flow.shape
+    grid = torch.empty(batch, *size, 2, device=flow.device)
+    for side, axis, first in ((0, 1, 0), (1, 0, top)):
+        unit = 2.0 / max(x.shape[2 + axis] - 1, 1)
+        place = torch.arange(first, first + step * size[axis], step, device=flow.device) * unit - 1.0
+        torch.add(place if axis else place[:, None], flow[:, side], alpha=unit, out=grid[..., side])
+    return F.grid_sample(x, grid, "bilinear", "border", align_corners=True)
 
 
 def differences_around(

@@ -21,6 +21,7 @@ from ..rows.cuts import WHOLE, Strips
 from ..rows.tuning import Tuning
 from .blocks import accumulate
 from .preparation import Deriving, laid_out, multiple_of_8, zero_padded
+from .squares import mean_around
 from .warp import Neighbourhood, join_channels, resize, resize_flow, resize_times, warp
 
 
@@ -233,7 +234,7 @@ class CoarseFlow(nn.Module):
 def _unlike(frame0: Tensor, frame1: Tensor, flow: Tensor) -> Tensor:
     """How much two frames differ along a flow (B, 4, H, W) at their size, around each place: (B, 1, H, W)."""
     difference = (warp(frame0, flow[:, :2]) - warp(frame1, flow[:, 2:])).abs_().mean(dim=1, keepdim=True)
-    return F.avg_pool2d(difference, _LIKE, 1, _LIKE // 2, count_include_pad=False)
+    return mean_around(difference, _LIKE)
 
 
 #: Rows on either side that a corrected flow depends on: of seven 3x3 convs one after the other.

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..rows.cuts import Cut
 from ..rows.lazy import Rows, materialise
-from .coarse_maps import Enlarged, above, below, differences_around, mean_around, sampled, towards_mean
+from .coarse_maps import Enlarged, above, below, differences_around, sampled, towards_mean
+from .squares import mean_around
 from .warp import warp_all
 
 #: Shares of the difference that stands for stillness: below the first a place stands still, from the second on not;

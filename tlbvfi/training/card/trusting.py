@@ -208,7 +208,7 @@ def train_trust(
             group["lr"] = _RATE * min(1.0, (steps + 1) / 50) * (0.03 + 0.97 * 0.5 * (1.0 + math.cos(math.pi * spent)))
         which = chance.number(len(kept.overlay), _BATCH).to(kept.overlay.device)
         batch = kept.some(which).turned(chance)
-        with tuned(LEARNING):
+        with tuned(LEARNING), torch.autocast(batch.seen.device.type, torch.bfloat16):
             logits = pipeline.mean_is_nearer(model, batch.seen)
             logits = F.interpolate(logits, batch.overlay.shape[-2:], mode="bilinear")
             error = nearer_loss(logits, batch)
