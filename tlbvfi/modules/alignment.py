@@ -24,7 +24,7 @@ _SQUARE = 7
 #: Rows on either side that a place depends on: half of the square, and one more for gradients.
 REACH = _SQUARE // 2 + 1
 #: Positions of a piece of a whole map, at least, and pieces at most, where kernels of our own leave a card's memory
-#: empty: a step is a hundred operations a piece.
+#: empty: a step is some fifty operations a piece.
 _PIECE_POSITIONS, _MOST_PIECES = 1 << 20, 4
 #: Squared gradient below which the images tell little, difference from which on a pixel counts less, both of frames in
 #: [0, 1]; and how far a step leads at most, in pixels.
