@@ -28,7 +28,7 @@ REACH = _SQUARE // 2 + 1
 _PIECE_POSITIONS, _MOST_PIECES = 1 << 20, 4
 #: Squared gradient below which the images tell little, difference from which on a pixel counts less, both of frames in
 #: [0, 1]; and how far a step leads at most, in pixels.
-_FLAT, _DIFFERENT, _FARTHEST = 1.2e-4, 0.1, 1.0
+_FLAT, _DIFFERENT, _FARTHEST = 1.2e-4, 0.05, 1.0
 
 
 def aligned(flow: Tensor, frames: tuple[Tensor, Tensor], steps: int, strips: Strips = WHOLE) -> Tensor:
