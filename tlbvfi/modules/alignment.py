@@ -84,7 +84,7 @@ def _step(flow: Tensor, greys: tuple[Tensor, Tensor], top: int) -> Tensor:
     torch.sub(twice[..., 2:], twice[..., :-2], out=dx[..., 1:-1])
     torch.sub(twice[..., 2:, :], twice[..., :-2, :], out=dy[..., 1:-1, :])
     # Along both flows moved by d and -d, the frames differ by apart + gradient . d / 2.
-    products = torch.empty(flow.shape[0], 5, *flow.shape[2:], device=flow.device)
+    products = flow.new_empty(flow.shape[0], 5, *flow.shape[2:])
     weighted = dx * weight, weight.mul_(dy)
     for number, (one, other) in enumerate(
         ((weighted[0], dx), (weighted[1], dy), (weighted[0], dy), (weighted[0], apart), (weighted[1], apart))

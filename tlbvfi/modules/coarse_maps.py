@@ -33,7 +33,7 @@ def sampled(x: Tensor, flow: Tensor, step: int, top: int = 0) -> Tensor:
         (B, C, h, w).
     """
     batch, _, *size = flow.shape
-    grid = torch.empty(batch, *size, 2, device=flow.device)
+    grid = flow.new_empty(batch, *size, 2)
     for side, axis, first in ((0, 1, 0), (1, 0, top)):
         unit = 2.0 / max(x.shape[2 + axis] - 1, 1)
         place = torch.arange(first, first + step * size[axis], step, device=flow.device) * unit - 1.0
